@@ -1,0 +1,202 @@
+"""Model files that describe themselves, the full state of a training, and the folder of an experiment."""
+import json
+import os
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import model
+import runtime
+import utility
+from model.method import Method
+from utility import UserError, temporary
+
+FORMAT = "unweather model 1"
+SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of all models that a network depends on
+ROOT = Path("experiment")
+# flags in which a re-run of a finished experiment may differ without being another experiment
+INCIDENTAL = ("reset", "load", "resume", "config", "template", "list", "n_threads", "cpu", "n_GPUs", "print_every", "ext")
+
+
+def save(path: Path, content: dict) -> None:
+    """Write a dictionary of tensors and plain values; the file appears whole or not at all."""
+    with temporary(path) as part, open(part, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: str | Path) -> dict:
+    """Read a file of tensors and plain values, without running anything in it; UserError if it is none."""
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}; --pre_train names a model file (.pt)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:            # torch.load raises almost anything for foreign bytes
+        raise UserError(f"{path} is damaged or no file of weights (only tensors and plain values are read)") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no named weights")
+    return content
+
+
+def model_content(method: Method, args, note: dict) -> dict:
+    """Return what a model file holds: the model's name, its arguments, the weights and a note (epoch, data, numbers)."""
+    arguments = {name: getattr(args, name) for name in (*model.own_flags(args.model), *SHARED_ARGUMENTS)}
+    weights = {key: value.detach().cpu() for key, value in method.network.state_dict().items()}
+    return {"format": FORMAT, "model": args.model, "arguments": arguments, "note": note, "state": weights}
+
+
+def describe(path: str) -> tuple[str | None, dict]:
+    """Return (model, the flags its network was built with) as a file of ours states them, (None, {}) for another."""
+    content = read(path)
+    if not _ours(content):
+        return None, {}
+    name, known = content["model"], (*model.own_flags(content["model"]), *SHARED_ARGUMENTS)
+    if set(content["arguments"]) != set(known):
+        raise UserError(f"{path} was written by another version of {name}: it states {', '.join(content['arguments'])}, "
+                        f"but the model takes {', '.join(known)}")
+    return name, content["arguments"]
+
+
+def load_weights(method: Method, path: str, name: str) -> str:
+    """Load a model file, ours or the released one of model `name`, into a method; return a line on what matched.
+
+    Every tensor must match; UserError says which do not.
+    """
+    content = read(path)
+    if _ours(content):
+        if content["model"] != name:
+            raise UserError(f"{path} is a checkpoint of the model {content['model']}, not of {name}; "
+                            f"use --model {content['model']} or leave --model out")
+        state, origin = content["state"], "own file"
+    else:
+        state, origin = model.package(name).from_official(_released(content)), "released file"
+    expected = method.network.state_dict()
+    fitting = [key for key in expected if _shape(state.get(key)) == tuple(expected[key].shape)]
+    spare = [key for key in state if key not in expected]
+    if len(fitting) < len(expected) or spare:
+        wrong = next((key for key in expected if key not in fitting), None)
+        detail = (f"'{wrong}' should have the shape {tuple(expected[wrong].shape)} and "
+                  f"{'has ' + str(_shape(state[wrong])) if wrong in state else 'is missing'}" if wrong
+                  else f"'{spare[0]}' is not part of the model")
+        raise UserError(f"{path} does not fit the model {name}: {len(fitting)} of its {len(expected)} tensors match, "
+                        f"{len(spare)} are unknown; {detail}; check --model and the width flags")
+    method.network.load_state_dict(state)
+    return f"{path} ({origin}): {len(fitting)} of {len(expected)} tensors matched"
+
+
+def load(path: str | Path) -> Method:
+    """Return a model ready to restore images, built from what its file states (see the README's Python example)."""
+    name, arguments = describe(path)
+    if name is None:
+        raise UserError(f"{path} does not say which model it is; load released files with --model and --pre_train")
+    method = model.build(Namespace(model=name, **arguments))
+    load_weights(method, path, name)
+    return method.eval()
+
+
+def _ours(content: dict) -> bool:
+    kinds = {"model": str, "arguments": dict, "state": dict}
+    return content.get("format") == FORMAT and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
+
+
+def _released(content: dict) -> dict[str, Tensor]:
+    """Return the weights of a released file: bare, or under one of the usual names, `module.` taken off."""
+    for key in ("state_dict", "params_ema", "params", "model"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _shape(value: object) -> tuple | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def folder_of(save_name: str) -> Path:
+    """Return experiment/<save_name>; UserError for a name that would leave experiment/."""
+    folder, root = (ROOT / save_name).resolve(), ROOT.resolve()
+    if not save_name or folder == root or root not in folder.parents:
+        raise UserError(f"--save '{save_name}' would leave {ROOT}/; give a plain name such as --save smgarn")
+    return ROOT / save_name
+
+
+def stored_args(folder: Path) -> dict:
+    """Return the flags that a training experiment ran with, {} when there is none."""
+    path = folder / "args.json"
+    return read_args(path) if path.is_file() else {}
+
+
+def read_args(path: str | Path) -> dict:
+    """Return the flags of an args.json; UserError if it is none."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the flags in {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no object of flags; it should be an experiment's args.json")
+    return values
+
+
+def open_experiment(args) -> tuple[Path, dict | None]:
+    """Make experiment/<save> ready and return it with the state to go on from, None for a fresh start.
+
+    A training never touches an experiment that exists, unless --reset empties it or --load or --resume goes on with
+    it; the same command on a finished experiment finds nothing left to train. A test adds its own results to it.
+    """
+    folder = folder_of(args.save)
+    exists = folder.is_dir() and any(folder.iterdir())
+    state = None
+    if not args.test_only and not args.reset:
+        if args.resume != "0" or args.load:
+            state = _state(folder, args.resume)
+        elif exists:
+            state = _finished(folder, args)
+            if not state:
+                raise UserError(f"{folder} exists already; add --reset to empty it, --resume to go on with it, "
+                                "or choose another name with --save")
+    runtime.barrier()
+    if runtime.rank() == 0:
+        if args.reset and not args.test_only and exists:
+            shutil.rmtree(folder)
+        utility.folder(folder / "model" if not args.test_only else folder)
+    runtime.barrier()
+    return folder, state
+
+
+def _state(folder: Path, resume: str) -> dict | None:
+    """Return the state that --resume names, None for `auto` where there is none."""
+    if resume not in ("0", "-1", "auto") and not resume.isdecimal():
+        raise UserError(f"--resume {resume}: give -1 for the newest state, an epoch kept by --save_models, or auto")
+    path = folder / "model" / (f"state_{resume}.pt" if resume.isdecimal() and resume != "0" else "state.pt")
+    if not path.is_file():
+        if resume == "auto" and not folder.is_dir():
+            return None
+        kept = sorted(int(file.stem[6:]) for file in path.parent.glob("state_*.pt"))
+        raise UserError(f"cannot go on with {folder}: there is no {path}"
+                        + (f"; kept are the epochs {', '.join(map(str, kept))}" if kept else ""))
+    return read(path)
+
+
+def _finished(folder: Path, args) -> dict | None:
+    """Return the last state of an experiment that these very flags have trained to the end, else None."""
+    def telling(flags: dict) -> dict:
+        return {key: value for key, value in flags.items() if key not in INCIDENTAL}
+    path = folder / "model" / "state.pt"
+    if not path.is_file() or telling(stored_args(folder)) != telling(args.flags):
+        return None
+    state = read(path)
+    if state["epoch"] < args.epochs:
+        return None
+    print(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, not trained "
+          "(--reset starts over)", flush=True)
+    return state
+
+
+def write_flags(folder: Path, args) -> None:
+    """Write the flags as args.json (for --config) and config.txt; a test leaves those of a training alone."""
+    if runtime.rank() == 0 and not (args.test_only and (folder / "model").is_dir()):
+        utility.write_json(folder / "args.json", args.flags)
+        utility.write_text(folder / "config.txt", "".join(f"{key}: {value}\n" for key, value in args.flags.items()))

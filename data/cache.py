@@ -1,0 +1,80 @@
+"""Decode every image once into a file that can be memory-mapped (`--ext sep`).
+
+One .npy per image. Its name carries the source's size and times, so a changed source is never found stale by
+accident: the name no longer fits, the image is decoded anew and the old file goes. Files appear whole or not at
+all, hence several processes may fill one cache.
+"""
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data import image
+from utility import temporary
+
+
+def place(folder: Path, root: Path, source: Path) -> Path:
+    """Return where the decoded form of `source`, an image under `root`, belongs in the cache folder."""
+    stat = source.stat()
+    key = f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}"
+    return folder / source.relative_to(root).parent / f"{source.name}.{key}.npy"
+
+
+def fill(folder: Path, root: Path, sources: list[Path], start: float = 0.0) -> dict[Path, Path]:
+    """Decode what is missing and return {source: cached file}; `start` (0-1) is where in the list to begin.
+
+    Raises UserError for a damaged image, OSError when the cache cannot be written.
+    """
+    places = {source: place(folder, root, source) for source in sources}
+    missing = [source for source in sources if not places[source].exists()]
+    first = int(start * len(missing))
+    missing = missing[first:] + missing[:first]          # processes that share the work begin at different images
+    if missing:
+        for parent in {places[source].parent for source in missing}:
+            parent.mkdir(parents=True, exist_ok=True)
+        old = _entries({places[source].parent for source in missing})
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            jobs = pool.map(lambda source: _decode(source, places[source], old), missing)
+            try:
+                for _ in tqdm(jobs, "decode", len(missing), unit="image", disable=None, leave=False):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return places
+
+
+def read(path: Path) -> np.ndarray:
+    """Return a cached image, (H, W, 3) uint8, as a read-only memory map; only the pixels used are loaded."""
+    return _opened(str(path))
+
+
+@functools.lru_cache(maxsize=8192)        # the system allows some 65,000 maps a process
+def _opened(path: str) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _entries(folders: set[Path]) -> dict[Path, list[Path]]:
+    """Return the cached files by the place they have without their key."""
+    entries: dict[Path, list[Path]] = {}
+    for folder in folders:
+        for path in folder.glob("*.npy"):
+            entries.setdefault(_unkeyed(path), []).append(path)
+    return entries
+
+
+def _unkeyed(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".npy").rpartition(".")[0])
+
+
+def _decode(source: Path, target: Path, old: dict[Path, list[Path]]) -> None:
+    if target.exists():
+        return
+    decoded = image.read(source)
+    with temporary(target) as part, open(part, "wb") as file:
+        np.save(file, decoded, allow_pickle=False)
+    for stale in old.get(_unkeyed(target), []):
+        stale.unlink(missing_ok=True)

@@ -1,0 +1,90 @@
+"""Seeded synthesis of bad conditions on clean photos: (H, W, 3) float arrays in [0, 1] in, the same out."""
+import numpy as np
+from scipy.ndimage import convolve, gaussian_filter, zoom
+
+FLAKE_LAYERS = (                  # far to near: radius in pixels, share of the area, opacity, length of the motion blur
+    (0.7, 0.060, 0.55, 2),
+    (1.4, 0.050, 0.75, 4),
+    (2.6, 0.035, 0.90, 7),
+    (5.0, 0.012, 0.85, 13),
+)
+RAIN_LAYERS = (                   # far to near: width and length in pixels, drops per pixel, opacity
+    (0.45, 11, 0.0080, 0.22),
+    (0.60, 21, 0.0030, 0.36),
+    (0.90, 37, 0.0008, 0.48),
+)
+
+
+def noise(image: np.ndarray, rng: np.random.Generator, sigma: float = 25.0) -> np.ndarray:
+    """Add Gaussian noise; sigma is on the 0-255 scale."""
+    return np.clip(image + rng.normal(0, sigma / 255, image.shape), 0, 1)
+
+
+def haze(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
+    """Veil the photo by the scattering model J·t + A·(1 − t), t = exp(−β·depth), with depth growing towards the top."""
+    height, width = image.shape[:2]
+    ramp = np.linspace(1.0, 0.15, height)[:, None] + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, width)[None]
+    depth = np.clip(ramp + 0.08 * _clouds((height, width), rng), 0, None)
+    transmission = np.exp(-strength * rng.uniform(0.35, 0.55) * depth)[..., None]
+    air = rng.uniform(0.72, 0.85) + rng.uniform(-0.02, 0.02, 3)
+    return np.clip(image * transmission + air * (1 - transmission), 0, 1)
+
+
+def rain(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
+    """Add bright streaks in one main direction, near ones longer and wider, under a thin veil."""
+    main = rng.uniform(-25, 25)                                   # degrees from the vertical
+    streaks = np.zeros(image.shape[:2])
+    for width, length, density, opacity in RAIN_LAYERS:
+        drops = (rng.random(streaks.shape) < density * strength) * rng.uniform(0.2, 1.0, streaks.shape)
+        lines = convolve(gaussian_filter(drops, width), _line(length, main + rng.normal(0, 1.5)), mode="wrap")
+        peak = 0.35 / (width * length)                            # what a lone drop of brightness 1 gives
+        soft = gaussian_filter(lines / peak, 0.4)
+        streaks = 1 - (1 - streaks) * (1 - opacity * np.clip(soft, 0, 1))
+    alpha, veil = streaks[..., None], 0.05 * strength
+    return np.clip((image * (1 - veil) + 0.75 * veil) * (1 - alpha) + 0.90 * alpha, 0, 1)
+
+
+def snow(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Let it snow: flakes of several sizes and depths, blurred by their fall, over a veil.
+
+    Returns (snowy photo, mask); the mask is the flakes alone on black, RGB, as Snow100K and CSD give it.
+    """
+    wind = rng.uniform(-35, 35)                                   # degrees from the vertical
+    cover = np.zeros(image.shape[:2])                             # how much of a pixel is flake
+    for radius, share, opacity, fall in FLAKE_LAYERS:
+        flakes = _flakes(image.shape[:2], radius, share * strength * rng.uniform(0.7, 1.3), rng)
+        length = max(1, round(fall * rng.uniform(0.6, 1.4))) | 1
+        blurred = convolve(flakes, _line(length, wind + rng.normal(0, 6)), mode="wrap")
+        cover = 1 - (1 - cover) * (1 - opacity * np.clip(blurred, 0, 1))
+    tone = rng.uniform(0.90, 1.0) + np.array([-0.02, 0.0, 0.02]) * rng.uniform(0, 1)      # a cool white
+    shade = np.clip(1 + 0.06 * _clouds(image.shape[:2], rng), 0.8, 1.1)[..., None]
+    white = np.clip(tone * shade, 0, 1)
+    veil = rng.uniform(0.02, 0.06) * strength * np.linspace(1.2, 0.8, image.shape[0])[:, None, None]
+    veiled = image * (1 - veil) + 0.85 * veil
+    mask = cover[..., None] * white
+    return np.clip(veiled * (1 - cover[..., None]) + mask, 0, 1), np.clip(mask, 0, 1)
+
+
+def _flakes(shape: tuple[int, int], radius: float, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return soft, slightly ragged blobs of about one radius that cover about `share` of the area."""
+    count = share / (np.pi * radius**2)
+    seeds = (rng.random(shape) < count) * rng.uniform(0.5, 1.5, shape)
+    blobs = gaussian_filter(seeds, 0.6 * radius, mode="wrap") * (2 * np.pi * (0.6 * radius) ** 2)   # a lone seed peaks at its own value
+    ragged = gaussian_filter(rng.standard_normal(shape), 0.5 * radius, mode="wrap") * radius
+    return np.clip((blobs * (1 + 0.5 * ragged) - 0.2) / 0.35, 0, 1)
+
+
+def _line(length: int, degrees: float) -> np.ndarray:
+    """Return a blur kernel that sums to 1: a line through the middle, `degrees` from the vertical."""
+    side = length | 1
+    kernel = np.zeros((side, side))
+    reach = np.linspace(-(side // 2), side // 2, 4 * side)
+    rows, columns = reach * np.cos(np.radians(degrees)), reach * np.sin(np.radians(degrees))
+    np.add.at(kernel, (np.rint(rows).astype(int) + side // 2, np.rint(columns).astype(int) + side // 2), 1)
+    return kernel / kernel.sum()
+
+
+def _clouds(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return smooth random values around 0, of unit size."""
+    coarse = rng.standard_normal((6, 6))
+    return zoom(coarse, (shape[0] / 6, shape[1] / 6), order=3)[:shape[0], :shape[1]]

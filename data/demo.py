@@ -1,0 +1,54 @@
+"""The embedded data sets: the colour photos that scikit-image ships, degraded by data/degrade.py.
+
+Five scenes; three to train on, two (a cat, a rocket) to test on. Nothing is downloaded.
+"""
+import functools
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from data import degrade
+from data.paired import Item
+
+WEATHERS = ("snow", "rain", "haze", "noise")
+VARIANTS = {"train": 8, "test": 2}        # how often each photo is degraded, each time by another seed
+
+
+def opener(weather: str) -> Callable[[Path, str], list[Item]]:
+    """Return what lists the items of one weather; the folder that it is given is not used."""
+    return functools.partial(_weather, weather)
+
+
+def everything(_: Path, split: str) -> list[Item]:
+    """List the items of all four weathers; kind is the weather's place in WEATHERS."""
+    return [item._replace(kind=kind) for kind, weather in enumerate(WEATHERS) for item in _weather(weather, _, split)]
+
+
+def photos(split: str) -> dict[str, np.ndarray]:
+    """Return the clean photos of 'train' or 'test', (H, W, 3) uint8; no scene is in both."""
+    from skimage import data               # imported here: it is slow, and only the Demo sets need it
+    if split == "test":
+        return {"cat": data.chelsea(), "rocket": data.rocket()}
+    left, right, _ = data.stereo_motorcycle()             # two views of one scene
+    return {"astronaut": data.astronaut(), "coffee": data.coffee(), "motorcycle_left": left, "motorcycle_right": right}
+
+
+@functools.lru_cache
+def _weather(weather: str, _: Path, split: str) -> list[Item]:
+    items = []
+    for number, (name, photo) in enumerate(photos(split).items()):
+        for variant in range(VARIANTS[split]):
+            rng = np.random.default_rng((WEATHERS.index(weather), split == "test", number, variant))
+            images = {"image": photo}
+            if weather == "snow":
+                snowy, mask = degrade.snow(photo / 255, rng)
+                images |= {"input": _levels(snowy), "mask": _levels(mask)}
+            else:
+                images["input"] = _levels(getattr(degrade, weather)(photo / 255, rng))
+            items.append(Item(f"{name}_{weather}{variant + 1}", images))
+    return items
+
+
+def _levels(image: np.ndarray) -> np.ndarray:
+    return np.rint(image * 255).astype(np.uint8)

@@ -1,0 +1,73 @@
+"""From items to batches: what is drawn depends on (seed, epoch, index) alone, never on workers or processes."""
+from pathlib import Path
+from typing import Callable, Iterator
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data import image
+from data.batch import Sample, collate
+from data.paired import Item
+from data.transform import augment
+
+Key = tuple[int, int, int]                # epoch, position in the epoch, index of the item
+
+
+class Images(Dataset):
+    """Samples of a list of items; `read` opens a file, `targets` are the images wanted besides the input."""
+
+    def __init__(self, items: list[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
+                 seed: int = 0, patch_size: int = 0, turns: bool = False):
+        self.items, self.targets, self.read = items, targets, read
+        self.seed, self.patch_size, self.turns = seed, patch_size, turns
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: Key | int) -> Sample:
+        """Return the sample of a drawn key (epoch, position, index), or the whole image of an index."""
+        epoch, position, index = key if isinstance(key, tuple) else (0, 0, key)
+        item = self.items[index]
+        images = {name: self._open(item.images[name]) for name in ("input", *self.targets) if name in item.images}
+        if self.patch_size:
+            rng = np.random.default_rng((self.seed, epoch, position))
+            images = augment(images, self.patch_size, self.turns, rng)
+        tensors = {name: image.to_tensor(array) for name, array in images.items()}
+        return Sample(item.name, tensors.pop("input"), tensors, item.kind)
+
+    def _open(self, source: Path | np.ndarray) -> np.ndarray:
+        return self.read(source) if isinstance(source, Path) else source
+
+
+class Draws(Sampler):
+    """The batches of one process in one epoch, as keys: `steps` batches of `batch_size` over all `world` processes.
+
+    Every image comes once before any comes again; process `rank` takes every `world`-th key of each batch.
+    """
+
+    def __init__(self, count: int, batch_size: int, steps: int, seed: int, rank: int = 0, world: int = 1):
+        self.count, self.batch_size, self.steps = count, batch_size, steps
+        self.seed, self.rank, self.world = seed, rank, world
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rounds = -(-self.steps * self.batch_size // self.count)
+        order = np.concatenate([np.random.default_rng((self.seed, self.epoch, turn, 1)).permutation(self.count)
+                                for turn in range(rounds)])
+        for start in range(0, self.steps * self.batch_size, self.batch_size):
+            yield [(self.epoch, position, int(order[position]))
+                   for position in range(start + self.rank, start + self.batch_size, self.world)]
+
+
+def train_loader(dataset: Images, draws: Draws, workers: int, pin: bool) -> DataLoader:
+    """Return a loader of training batches; set `loader.batch_sampler.epoch` before each epoch."""
+    return DataLoader(dataset, batch_sampler=draws, num_workers=workers, collate_fn=collate, pin_memory=pin,
+                      persistent_workers=workers > 0)
+
+
+def test_loader(dataset: Images, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
+    """Return a loader of whole images, one a batch; each process gets its own share, none twice."""
+    return DataLoader(dataset, sampler=range(rank, len(dataset), world), num_workers=workers, collate_fn=collate)

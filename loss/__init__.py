@@ -1,0 +1,84 @@
+"""Losses by name, written as `weight*Type:prediction:target + …`.
+
+`1*L1+0.5*L1:mask` is L1 between prediction and target 'image' plus half the L1 between prediction and target 'mask'.
+"""
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Callable, NamedTuple
+
+from torch import Tensor, nn
+
+from loss import pixel
+from utility import UserError
+
+if TYPE_CHECKING:                         # names in signatures only: data and model stand on loss, not the reverse
+    from data.batch import Batch
+    from model.method import Prediction
+
+Term = Callable[["Prediction", "Batch"], Tensor]
+
+TERMS: dict[str, Callable[..., Term]] = {      # name: make(prediction key, target key, args) -> Term
+    "L1": pixel.l1,
+    "MSE": pixel.mse,
+    "Charbonnier": pixel.charbonnier,
+}
+
+
+class Part(NamedTuple):
+    """One term of a specification."""
+    weight: float
+    type: str
+    prediction: str
+    target: str
+
+    @property
+    def name(self) -> str:
+        """The term's name in the log: 'L1' for the image, else 'L1:mask'."""
+        return self.type + "".join(f":{key}" for key in dict.fromkeys((self.prediction, self.target)) if key != "image")
+
+
+def parse(spec: str) -> list[Part]:
+    """Read a loss specification; UserError says what is wrong with it."""
+    parts = []
+    for text in spec.split("+"):
+        weight, star, rest = text.strip().partition("*")
+        keys = [key.strip() for key in rest.split(":")]
+        try:
+            number = float(weight)
+        except ValueError:
+            number = math.nan
+        if not star or not math.isfinite(number) or len(keys) > 3 or not all(keys):
+            raise UserError(f"--loss '{spec}': '{text.strip()}' is not weight*Type, as in 1*L1 or 0.5*L1:mask; "
+                            "terms are joined by +")
+        if keys[0] not in TERMS:
+            raise UserError(f"unknown loss '{keys[0]}' in --loss '{spec}'; known: {', '.join(TERMS)}")
+        prediction = keys[1] if len(keys) > 1 else "image"
+        parts.append(Part(number, keys[0], prediction, keys[2] if len(keys) > 2 else prediction))
+    return parts
+
+
+def targets(spec: str) -> set[str]:
+    """Return the names of the targets that a specification compares with."""
+    return {part.target for part in parse(spec)}
+
+
+def without(spec: str, target: str) -> str:
+    """Return the specification without the terms that need a target, or `1*L1` when none is left."""
+    return "+".join(text.strip() for text in spec.split("+") if parse(text)[0].target != target) or "1*L1"
+
+
+class Loss(nn.Module):
+    """The weighted sum of the terms of a specification."""
+
+    def __init__(self, spec: str, args=None):
+        super().__init__()
+        self.parts = parse(spec)
+        self.terms = [TERMS[part.type](part.prediction, part.target, args) for part in self.parts]
+        self.modules_ = nn.ModuleList(term for term in self.terms if isinstance(term, nn.Module))
+
+    def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted total and the value of every term by its name, unweighted and detached."""
+        values = [term(prediction, batch) for term in self.terms]
+        total = sum(part.weight * value for part, value in zip(self.parts, values))
+        return total, {part.name: value.detach() for part, value in zip(self.parts, values)}

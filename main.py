@@ -1,0 +1,81 @@
+"""Train, test and apply a restoration network: python main.py --help"""
+import sys
+
+import torch
+
+import checkpoint
+import data
+import loss
+import model
+import option
+import runtime
+import utility
+from trainer import Trainer
+from utility import Failure, UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; return the exit status: 0, 1 for a failure, 2 for what the user can mend."""
+    try:
+        args = option.parse(argv)
+        if args.list:
+            return show_lists()
+        with runtime.session(args.cpu, args.n_GPUs):
+            run(args)
+        return 0
+    except UserError as error:
+        return complain(error, 2)
+    except torch.OutOfMemoryError:
+        return complain("the GPU's memory is full; train with a smaller --batch_size or --split_batch, restore with --chop", 1)
+    except Failure as error:
+        return complain(error, 1)
+    except OSError as error:
+        return complain(f"{error.filename or 'a file'}: {error.strerror or error}; nothing half-written was kept", 1)
+    except KeyboardInterrupt:
+        return complain("stopped by the keyboard; --resume goes on after the last whole epoch", 130)
+
+
+def run(args) -> None:
+    """Train and test, or only test, as the flags say."""
+    package = model.package(args.model)
+    for job in getattr(package, "runs", data.runs)(args):
+        utility.seed_everything(args.seed)
+        method = model.build(args)
+        loaded = checkpoint.load_weights(method, args.pre_train, args.model) if args.pre_train else ""
+        folder, state = checkpoint.open_experiment(args)
+        runtime.log_to(folder)
+        checkpoint.write_flags(folder, args)
+        if loaded:
+            runtime.log().say(loaded)
+        trainer = Trainer(args, method, job, folder, state)
+        if args.test_only:
+            trainer.test(weights=args.pre_train, final=True)
+        else:
+            trainer.fit()
+        runtime.log().say(f"all of it is in {folder}")
+
+
+def show_lists() -> int:
+    """Print models, templates, losses and data sets, a line each."""
+    print("models:", *(f"  {name:14} {first_line(model.package(name))}" for name in model.MODELS), sep="\n")
+    print("templates:", *(f"  {name:14} {owner}: {' '.join(f'--{k} {v}' for k, v in flags.items())}"
+                          for name, (owner, flags) in model.templates().items()), sep="\n")
+    print("losses:", *(f"  {name:14} {first_line(term)}" for name, term in loss.TERMS.items()), sep="\n")
+    print("data sets:", *(f"  {name:14} {entry.about}" for name, entry in data.DATASETS.items()), sep="\n")
+    return 0
+
+
+def first_line(thing) -> str:
+    """Return the first line of a docstring."""
+    return (thing.__doc__ or "").strip().partition("\n")[0]
+
+
+def complain(error: object, status: int) -> int:
+    """Print one sentence to stderr, from the process that it concerns; return the status."""
+    where = f" [process {runtime.rank()} of {runtime.world()}]" if runtime.world() > 1 else ""
+    print(f"main.py: error{where}: {error}", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

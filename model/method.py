@@ -1,0 +1,58 @@
+"""What the Trainer sees of a model: a network, and how a batch becomes a prediction."""
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from data.batch import Batch
+from model import restore
+
+Prediction = dict[str, "Tensor | list[Tensor]"]       # 'image' (B, 3, H, W) in [0, 1] is required
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: epochs of one loss, patch size and total batch size; `frozen` names network parts."""
+    epochs: int
+    loss: str
+    patch_size: int
+    batch_size: int
+    name: str = ""
+    frozen: tuple[str, ...] = ()
+
+
+class Method(nn.Module):
+    """A network plus how a batch becomes a prediction; subclasses define `predict`, the rest has defaults."""
+
+    multiple_of = 1                       # height and width that the network needs; `restore` pads to it
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network            # what is saved, shipped and tested
+
+    def stages(self, args) -> list[Stage]:
+        """Return the training plan: the flags' stages, one value each or `a-b-c` (see option.py)."""
+        return [Stage(*values) for values in zip(args.stage_epochs, args.losses, args.patch_sizes, args.batch_sizes)]
+
+    def enter(self, stage: Stage) -> None:
+        """Prepare for a stage: freeze the parts of the network that it names, thaw the others."""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(not name.startswith(tuple(f"{part}." for part in stage.frozen)))
+
+    def predict(self, x: Tensor) -> Prediction:
+        """Return the network's named outputs for (B, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Return the prediction for a batch, with what else the loss needs."""
+        return self.predict(batch.input)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Return the restored images for (B, 3, H, W) in [0, 1] of any size, the same size out."""
+        return restore.padded(x, lambda part: self.predict(part)["image"], self.multiple_of)
+
+    def side_state(self) -> dict[str, Tensor]:
+        """Return the state of trained helpers that are not the network."""
+        return {}
+
+    def load_side_state(self, state: dict[str, Tensor]) -> None:
+        """Take up the state that `side_state` gave."""

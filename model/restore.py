@@ -1,0 +1,68 @@
+"""Ways to run a restoring function on any image: pure functions on (x, fn), x is (B, C, H, W)."""
+from typing import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Restore = Callable[[Tensor], Tensor]
+
+
+def padded(x: Tensor, fn: Restore, multiple: int) -> Tensor:
+    """Return fn(x) for a function that needs height and width to be multiples: pad right and below, then crop."""
+    height, width = x.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    if below or right:
+        mode = "reflect" if below < height and right < width else "replicate"
+        x = F.pad(x, (0, right, 0, below), mode=mode)
+    return fn(x)[..., :height, :width]
+
+
+def tiled(x: Tensor, fn: Restore, tile: int, overlap: int) -> Tensor:
+    """Return fn(x) computed on overlapping tiles of side `tile` and blended.
+
+    Where tiles overlap, the outer 3/8 of the overlap, which lack context, are left out and the middle quarter is
+    blended linearly. The result equals the whole image's if the receptive field's radius fits in that 3/8 and
+    nothing in fn pools over the whole image. Starts are multiples of overlap // 8 * 8 where sizes allow it.
+    """
+    height, width = x.shape[-2:]
+    result, weights = None, x.new_zeros(1, 1, height, width)
+    for top in _starts(height, tile, overlap):
+        for left in _starts(width, tile, overlap):
+            part = fn(x[..., top:top + tile, left:left + tile])
+            rows, columns = part.shape[-2:]
+            weight = (_ramp(top, rows, height, overlap, x)[:, None] * _ramp(left, columns, width, overlap, x)[None])
+            if result is None:
+                result = part.new_zeros(*part.shape[:2], height, width)
+            result[..., top:top + rows, left:left + columns] += part * weight
+            weights[..., top:top + rows, left:left + columns] += weight
+    return result / weights
+
+
+def _starts(side: int, tile: int, overlap: int) -> list[int]:
+    if side <= tile:
+        return [0]
+    return [*range(0, side - tile, tile - overlap), side - tile]
+
+
+def _ramp(start: int, size: int, side: int, overlap: int, like: Tensor) -> Tensor:
+    """Return the blending weight along one axis: 1 inside, falling to 0 towards edges that are not the image's."""
+    position = torch.arange(size, device=like.device, dtype=torch.float32) + 0.5
+    skip, ramp = overlap * 3 / 8, max(overlap / 4, 1)
+    weight = torch.ones_like(position)
+    if start > 0:
+        weight = weight.minimum((position - skip) / ramp)
+    if start + size < side:
+        weight = weight.minimum((size - position - skip) / ramp)
+    return weight.clamp(0, 1)
+
+
+def ensemble(x: Tensor, fn: Restore) -> Tensor:
+    """Return the mean of fn over the 8 flips and turns of x, each turned back (self-ensemble, EDSR section 3.4)."""
+    total = torch.zeros_like(x)
+    for turns in range(4):
+        for flip in (False, True):
+            view = torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1))
+            back = torch.rot90(fn(view), -turns, (-2, -1))
+            total += back.flip(-1) if flip else back
+    return total / 8

@@ -1,0 +1,100 @@
+"""Where a run computes: device, precision, the processes of torchrun, and the log of this process."""
+import contextlib
+import os
+from typing import Any, Iterator
+
+import torch
+import torch.distributed as dist
+
+from utility import Log, UserError
+
+PRECISIONS = {"single": torch.float32, "half": torch.float16, "bf16": torch.bfloat16}
+_device = torch.device("cpu")
+_log = Log(None)
+
+
+@contextlib.contextmanager
+def session(cpu: bool, n_gpus: int) -> Iterator[None]:
+    """Choose the device and, under torchrun, join the process group for the length of the block.
+
+    UserError when more GPUs are asked for than one process can drive.
+    """
+    global _device
+    cuda = torch.cuda.is_available() and not cpu
+    if n_gpus > 1 and world() == 1:
+        raise UserError(f"--n_GPUs {n_gpus} needs one process per GPU; start it as: "
+                        f"torchrun --nproc_per_node {n_gpus} main.py … (the same flags)")
+    if cuda and world() > 1 and local_rank() >= torch.cuda.device_count():
+        raise UserError(f"torchrun started {world()} processes, but this machine has {torch.cuda.device_count()} GPUs; "
+                        "start at most one process per GPU, or add --cpu")
+    _device = torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(_device)
+    if world() > 1:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        log_to(None)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def device() -> torch.device:
+    """Return the device of this process."""
+    return _device
+
+
+def rank() -> int:
+    """Return this process's number among all of the run, 0 for the one that writes."""
+    return int(os.environ.get("RANK", 0))
+
+
+def local_rank() -> int:
+    """Return this process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def world() -> int:
+    """Return the number of processes of the run."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def log() -> Log:
+    """Return the log of the running experiment."""
+    return _log
+
+
+def log_to(folder) -> None:
+    """Send the log to a folder's log.txt and log.jsonl; only the first process writes."""
+    global _log
+    _log = Log(folder if rank() == 0 else None)
+
+
+def gather(values: list[Any]) -> list[Any]:
+    """Return the lists of all processes joined, in order of rank."""
+    if world() == 1:
+        return values
+    parts: list[list[Any]] = [[] for _ in range(world())]
+    dist.all_gather_object(parts, values)
+    return [value for part in parts for value in part]
+
+
+def mean(value: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a tensor over all processes."""
+    if world() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        value /= world()
+    return value
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world() > 1:
+        dist.barrier()
+
+
+def autocast(precision: str) -> torch.autocast:
+    """Return the context in which a network computes in `precision` (single, half, bf16)."""
+    return torch.autocast(_device.type, PRECISIONS[precision], enabled=precision != "single")

@@ -1,0 +1,285 @@
+"""The one training and test loop: data -> method -> loss -> optimiser, the same for every model."""
+import contextlib
+import copy
+import json
+import math
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+import checkpoint
+import metric
+import runtime
+import utility
+from data import Run, image
+from data.batch import Batch
+from loss import Loss
+from model import restore
+from model.method import Method, Stage
+from utility import Failure
+
+PATIENCE = 50                             # steps in a row that may be skipped before the run gives up
+
+
+class Step(nn.Module):
+    """Method and loss as one module, so that DDP sees which parameters a loss really reaches."""
+
+    def __init__(self, method: Method, loss: Loss):
+        super().__init__()
+        self.method, self.loss = method, loss
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        prediction = self.method(batch)
+        return self.loss(prediction, batch)
+
+
+class Trainer:
+    """Trains a method on a run, tests it and keeps experiment/<save> up to date; `state` is where to go on."""
+
+    def __init__(self, args, method: Method, run: Run, folder: Path, state: dict | None = None):
+        self.args, self.run, self.folder = args, run, folder
+        self.device = runtime.device()
+        self.method = method.to(self.device)
+        self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
+        self.optimizer = utility.make_optimizer(args, list(method.parameters()))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
+        self.epoch, self.steps, self.skipped = 0, 0, 0
+        self.best, self.last_loss = -math.inf, math.inf
+        if state:
+            self._take_up(state)
+
+    # training
+
+    def fit(self) -> dict:
+        """Train all stages, then test the best weights; return the test numbers by data set."""
+        stages = self.method.stages(self.args)
+        loaders = [self.run.train(stage) for stage in stages]      # a stage that cannot work is known before the first
+        self._announce(stages, loaders)
+        end = 0
+        for stage, loader in zip(stages, loaders):
+            end += stage.epochs
+            if self.epoch < end:
+                self.enter(stage)
+            while self.epoch < end:
+                losses = self.train_epoch(loader)
+                self._end_epoch(losses, last=self.epoch == self.args.epochs)
+        best = self.folder / "model" / "model_best.pt"
+        runtime.barrier()
+        checkpoint.load_weights(self.method, best, self.args.model)
+        return self.test(weights=str(best), final=True)
+
+    def enter(self, stage: Stage) -> None:
+        """Set up a stage: what is frozen, the loss, and DDP around both where there are several processes."""
+        self.method.enter(stage)
+        self.step = Step(self.method, Loss(stage.loss, self.args).to(self.device))
+        if runtime.world() > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            self.step = DistributedDataParallel(self.step, device_ids=devices, find_unused_parameters=True)
+
+    def train_epoch(self, loader: DataLoader) -> dict[str, float]:
+        """Train one epoch; return the mean of the total and of every term."""
+        start, steps, seen = time.perf_counter(), len(loader), []
+        loader.batch_sampler.epoch = self.epoch + 1
+        self.method.train()
+        bar = tqdm(loader, f"epoch {self.epoch + 1}", unit="step", disable=None if runtime.rank() == 0 else True, leave=False)
+        for number, batch in enumerate(bar):
+            rate = utility.learning_rate(self.args, self.epoch + number / steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            values = self.train_step(batch.to(self.device))
+            seen.append(values)
+            bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
+            if (number + 1) % self.args.print_every == 0:
+                recent = _means(seen[-self.args.print_every:])
+                runtime.log().record("train", epoch=self.epoch + 1, step=number + 1, lr=rate, losses=recent)
+                runtime.log().say(f"[epoch {self.epoch + 1}, step {number + 1}/{steps}] {_listed(recent)}")
+        self.epoch += 1
+        losses = _means(seen)
+        self.last_loss = losses["loss"]
+        seconds = time.perf_counter() - start
+        runtime.log().record("epoch", epoch=self.epoch, lr=rate, losses=losses, seconds=round(seconds, 3))
+        runtime.log().say(f"epoch {self.epoch}/{self.args.epochs}: {_listed(losses)}, learning rate {rate:.3g}, "
+                          f"{seconds:.1f} s, {steps / seconds:.2f} steps/s")
+        return losses
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """Make one step on this process's share of a batch; return total and terms, means over all processes."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        chunks = list(batch.chunks(self.args.split_batch))
+        for chunk in chunks:
+            last = chunk is chunks[-1] or runtime.world() == 1
+            with contextlib.nullcontext() if last else self.step.no_sync():
+                with runtime.autocast(self.args.precision):
+                    total, parts = self.step(chunk)
+                share = len(chunk) / len(batch)
+                self.scaler.scale(total * share).backward()
+            for name, value in {"loss": total.detach(), **parts}.items():
+                sums[name] = sums.get(name, 0) + value.float() * share
+        values = dict(zip(sums, runtime.mean(torch.stack(list(sums.values()))).tolist()))
+        if math.isfinite(values["loss"]) and values["loss"] <= self.args.skip_threshold * self.last_loss:
+            self.scaler.unscale_(self.optimizer)
+            if self.args.gclip:
+                nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.steps, self.skipped = self.steps + 1, 0
+            if self.average:
+                utility.update_average(self.average, self.method.network, self.args.ema, self.steps)
+        else:
+            self._skip(values["loss"])
+        return values
+
+    def _skip(self, loss: float) -> None:
+        self.skipped += 1
+        if self.skipped == 1:
+            runtime.log().say(f"a step of epoch {self.epoch + 1} is skipped: its loss is {loss:.4g}")
+        if self.skipped == PATIENCE:
+            raise Failure(f"{PATIENCE} steps in a row had a loss that is not finite or beyond --skip_threshold; "
+                          "the newest good weights are kept; try a lower --lr, --gclip, or another --precision")
+
+    def _end_epoch(self, losses: dict[str, float], last: bool) -> None:
+        """Test when it is time, save the weights and the state, draw the curves."""
+        with self._averaged():
+            tested = last or self.epoch % self.args.val_epochs == 0
+            score = self.best
+            if tested:
+                results = self.test(weights=f"epoch {self.epoch}")
+                score = next((r["psnr"] for r in results.values() if "psnr" in r), -losses["loss"])
+            if runtime.rank() == 0:
+                note = {"epoch": self.epoch, "data_train": self.args.data_train, "score": score}
+                content = checkpoint.model_content(self.method, self.args, note)
+        self.best, improved = max(self.best, score), tested and score > self.best
+        if runtime.rank() == 0:
+            folder, state = self.folder / "model", self._state()
+            names = ["latest"] + ["best"] * improved + [str(self.epoch)] * (tested and self.args.save_models)
+            for name in names:
+                checkpoint.save(folder / f"model_{name}.pt", content)
+            for name in ["state.pt"] + [f"state_{self.epoch}.pt"] * (tested and self.args.save_models):
+                checkpoint.save(folder / name, state)
+            utility.curves(self.folder)
+
+    @contextlib.contextmanager
+    def _averaged(self):
+        """Within the block the method's network is the moving average, where there is one."""
+        trained = self.method.network
+        self.method.network = self.average or trained
+        try:
+            yield
+        finally:
+            self.method.network = trained
+
+    def _state(self) -> dict:
+        return {"epoch": self.epoch, "steps": self.steps, "best": self.best, "last_loss": self.last_loss,
+                "network": self.method.network.state_dict(), "side": self.method.side_state(),
+                "average": self.average.state_dict() if self.average else {},
+                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def _take_up(self, state: dict) -> None:
+        self.epoch, self.steps = state["epoch"], state["steps"]
+        self.best, self.last_loss = state["best"], state["last_loss"]
+        self.method.network.load_state_dict(state["network"])
+        self.method.load_side_state(state["side"])
+        if self.average:
+            self.average.load_state_dict(state["average"] or state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+
+    def _announce(self, stages: list[Stage], loaders: list[DataLoader]) -> None:
+        log, start = runtime.log(), 0
+        log.say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
+                f" x {runtime.world()}, {self.args.precision}; {len(loaders[0].dataset)} training images of {self.args.data_train}")
+        for number, (stage, loader) in enumerate(zip(stages, loaders), 1):
+            log.say(f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
+                    f"{len(loader)} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
+                    + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "") if stage.epochs else
+                    f"stage {number}: no epoch of {self.args.epochs}, left out")
+            start += stage.epochs
+        if self.epoch:
+            log.say(f"going on after epoch {self.epoch}")
+
+    # testing
+
+    @torch.inference_mode()
+    def test(self, weights: str, final: bool = False) -> dict[str, dict]:
+        """Restore all test sets and measure them where there is truth; return the numbers by data set.
+
+        A final test also writes metrics.json and, as the flags say, the images.
+        """
+        self.method.eval()
+        results = {name: self._test_set(name, loader, weights, final) for name, loader in self.run.test.items()}
+        if final and runtime.rank() == 0:
+            path = self.folder / "metrics.json"
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            utility.write_json(path, known | results)
+        return results
+
+    def _test_set(self, name: str, loader: DataLoader, weights: str, final: bool) -> dict:
+        args, start, rows = self.args, time.perf_counter(), []
+        quiet = None if runtime.rank() == 0 else True
+        for batch in tqdm(loader, f"test {name}", unit="image", disable=quiet, leave=False):
+            x = batch.input.to(self.device)
+            with runtime.autocast(args.test_precision):
+                output = self._restore(x).float()
+            row = {}
+            if "image" in batch.targets:
+                target = batch.targets["image"].to(self.device)
+                row = metric.measure(output, target)
+                row |= {f"input_{key}": value for key, value in metric.measure(x, target).items()}
+            rows.append(row)
+            if final:
+                self._save_images(name, batch, output)
+        rows = runtime.gather(rows)
+        seconds = time.perf_counter() - start
+        result = {"data_set": name, "count": len(rows), **_means([row for row in rows if row]),
+                  "protocol": metric.DEFAULT.settings(), "precision": args.test_precision,
+                  "tile": args.tile if args.chop else None, "tile_overlap": args.tile_overlap if args.chop else None,
+                  "self_ensemble": args.self_ensemble, "model": args.model, "weights": weights}
+        runtime.log().record("test", **{"set": name, "epoch": None if final else self.epoch, "seconds": round(seconds, 3)},
+                             **{key: value for key, value in result.items() if key != "data_set"})
+        runtime.log().say(_summary(result, seconds))
+        return result
+
+    def _restore(self, x: Tensor) -> Tensor:
+        """Restore (1, 3, H, W) of any size, in tiles and by self-ensemble where the flags say so."""
+        fn = self.method.restore
+        if self.args.chop:
+            fn = partial(restore.tiled, fn=fn, tile=self.args.tile, overlap=self.args.tile_overlap)
+        return restore.ensemble(x, fn) if self.args.self_ensemble else fn(x)
+
+    def _save_images(self, name: str, batch: Batch, output: Tensor) -> None:
+        restored = image.to_array(output[0])
+        if self.args.save_results:
+            image.write(utility.folder(self.folder / f"results-{name}") / f"{batch.name[0]}.png", restored)
+        if self.args.save_gt:
+            sides = [image.to_array(batch.input[0]), restored] + [image.to_array(t[0]) for t in batch.targets.values()]
+            image.write(utility.folder(self.folder / f"compare-{name}") / f"{batch.name[0]}.png", np.hstack(sides))
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
+
+
+def _listed(losses: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.5g}" for name, value in losses.items())
+
+
+def _summary(result: dict, seconds: float) -> str:
+    """Return the line about a tested set: the numbers and how they were measured."""
+    text = f"{result['data_set']}: {result['count']} images"
+    if "psnr" in result:
+        p = result["protocol"]
+        text += (f", PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f} (RGB); {result['psnr_y']:.2f} dB, "
+                 f"{result['ssim_y']:.4f} (Y); input {result['input_psnr']:.2f} dB, {result['input_ssim']:.4f} (RGB) "
+                 f"[protocol {p['name']} v{p['version']}: rounded to 8 bits, border {p['border']}, SSIM {p['ssim']}; "
+                 f"{result['precision']}, {'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
+                 f"{', x8' if result['self_ensemble'] else ''}]")
+    return f"{text}, {seconds:.1f} s"

@@ -1,0 +1,144 @@
+"""Small helpers: errors, atomic files, seeds, the log, curves, optimiser and schedule."""
+import contextlib
+import json
+import math
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import torch
+
+
+class UserError(ValueError):
+    """Something that the user can mend; main prints the text as one sentence and exits with status 2."""
+
+    def __str__(self) -> str:
+        # a DataLoader worker hands an error over with its traceback around the text
+        return super().__str__().rpartition("UserError: ")[2].strip()
+
+
+class Failure(RuntimeError):
+    """A run that cannot go on; main prints the text as one sentence and exits with status 1."""
+
+
+def folder(path: Path) -> Path:
+    """Return a folder, made if it was not there."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """Yield a file beside `path` that takes its place when the block ends well, and goes when it does not."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with temporary(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch and choose deterministic convolutions, so that a run can be repeated."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+class Log:
+    """log.txt for people, log.jsonl for programs; only the first process writes (place None: nobody does)."""
+
+    def __init__(self, place: Path | None):
+        self.place = place
+
+    def say(self, text: str) -> None:
+        """Print a line and add it to log.txt."""
+        if self.place:
+            print(text, flush=True)
+            with open(self.place / "log.txt", "a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+    def record(self, event: str, **values: object) -> None:
+        """Add one JSON object to log.jsonl."""
+        if self.place:
+            with open(self.place / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+
+
+def curves(place: Path) -> None:
+    """Draw the losses and the test PSNR of log.jsonl against the epoch, as curves.png and curves.pdf."""
+    records = [json.loads(line) for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    epochs = [r for r in records if r["event"] == "epoch"]
+    tests = [r for r in records if r["event"] == "test" and r.get("epoch") and "psnr" in r]
+    from matplotlib.figure import Figure          # no pyplot: needs no screen and keeps no state
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name in sorted({name for r in epochs for name in r["losses"]}):
+        points = [(r["epoch"], r["losses"][name]) for r in epochs if name in r["losses"]]
+        left.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
+    for name in sorted({r["set"] for r in tests}):
+        points = [(r["epoch"], r["psnr"]) for r in tests if r["set"] == name]
+        right.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
+    for axes, what in ((left, "training loss"), (right, "test PSNR, dB (RGB)")):
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.grid(alpha=.3)
+        if axes.lines:
+            axes.legend(frameon=False)
+    for kind in ("png", "pdf"):
+        with temporary(place / f"curves.{kind}") as part:
+            figure.savefig(part, format=kind, dpi=120)
+
+
+def make_optimizer(args, parameters) -> torch.optim.Optimizer:
+    """Make the optimiser that --optimizer names: SGD, ADAM, ADAMW or RMSPROP."""
+    common = dict(lr=args.lr, weight_decay=args.weight_decay)
+    if args.optimizer == "SGD":
+        return torch.optim.SGD(parameters, momentum=args.momentum, **common)
+    if args.optimizer == "RMSPROP":
+        return torch.optim.RMSprop(parameters, eps=args.epsilon, momentum=args.momentum, **common)
+    adam = {"ADAM": torch.optim.Adam, "ADAMW": torch.optim.AdamW}[args.optimizer]
+    return adam(parameters, betas=args.adam_betas, eps=args.epsilon, **common)
+
+
+def learning_rate(args, progress: float) -> float:
+    """Return the learning rate at a point of the training, `progress` counted in epochs from 0.
+
+    Linear from 0 during --warmup epochs; then by --schedule: `step` multiplies by --gamma at each epoch of --decay,
+    `cosine` falls to --lr_min at the last epoch.
+    """
+    if progress < args.warmup:
+        return args.lr * progress / args.warmup
+    if args.schedule == "step":
+        return args.lr * args.gamma ** sum(progress >= epoch for epoch in args.milestones)
+    done = (progress - args.warmup) / max(args.epochs - args.warmup, 1e-9)
+    return args.lr_min + (args.lr - args.lr_min) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+
+
+@torch.no_grad()
+def update_average(average: torch.nn.Module, network: torch.nn.Module, decay: float, steps: int) -> None:
+    """Move the averaged weights towards the network's; in the first steps faster than `decay` says."""
+    rate = 1 - min(decay, (1 + steps) / (10 + steps))
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values()):
+        if mean.is_floating_point():
+            mean.lerp_(value, rate)
+        else:
+            mean.copy_(value)
