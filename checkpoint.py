@@ -1,4 +1,5 @@
 """Model files that describe themselves, the full state of a training, and the folder of an experiment."""
+import io
 import json
 import os
 import shutil
@@ -17,14 +18,17 @@ from utility import UserError, temporary
 FORMAT = "unweather model 1"
 SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of all models that a network depends on
 ROOT = Path("experiment")
+PASSING = ("reset", "load", "resume", "config", "template", "list")    # flags of one call, not of the experiment
 # flags in which a re-run of a finished experiment may differ without being another experiment
-INCIDENTAL = ("reset", "load", "resume", "config", "template", "list", "n_threads", "cpu", "n_GPUs", "print_every", "ext")
+INCIDENTAL = (*PASSING, "n_threads", "cpu", "n_GPUs", "print_every", "ext")
 
 
 def save(path: Path, content: dict) -> None:
     """Write a dictionary of tensors and plain values; the file appears whole or not at all."""
+    buffer = io.BytesIO()                 # torch.save itself hides why a disk refused to write
+    torch.save(content, buffer)
     with temporary(path) as part, open(part, "wb") as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
         file.flush()
         os.fsync(file.fileno())
 
@@ -49,16 +53,20 @@ def model_content(method: Method, args, note: dict) -> dict:
     return {"format": FORMAT, "model": args.model, "arguments": arguments, "note": note, "state": weights}
 
 
-def describe(path: str) -> tuple[str | None, dict]:
-    """Return (model, the flags its network was built with) as a file of ours states them, (None, {}) for another."""
+def describe(path: str | Path) -> dict:
+    """Return what a file of ours states of itself, as flags: model, the network's own, data_train, data_range.
+
+    A foreign file, a released one say, states nothing: {}.
+    """
     content = read(path)
     if not _ours(content):
-        return None, {}
-    name, known = content["model"], (*model.own_flags(content["model"]), *SHARED_ARGUMENTS)
-    if set(content["arguments"]) != set(known):
-        raise UserError(f"{path} was written by another version of {name}: it states {', '.join(content['arguments'])}, "
+        return {}
+    name, arguments, note = content["model"], content["arguments"], content["note"]
+    known = (*model.own_flags(name), *SHARED_ARGUMENTS)
+    if set(arguments) != set(known):
+        raise UserError(f"{path} was written by another version of {name}: it states {', '.join(arguments)}, "
                         f"but the model takes {', '.join(known)}")
-    return name, content["arguments"]
+    return {"model": name, **arguments, **{key: note[key] for key in ("data_train", "data_range") if key in note}}
 
 
 def load_weights(method: Method, path: str, name: str) -> str:
@@ -90,16 +98,16 @@ def load_weights(method: Method, path: str, name: str) -> str:
 
 def load(path: str | Path) -> Method:
     """Return a model ready to restore images, built from what its file states (see the README's Python example)."""
-    name, arguments = describe(path)
-    if name is None:
+    stated = describe(path)
+    if not stated:
         raise UserError(f"{path} does not say which model it is; load released files with --model and --pre_train")
-    method = model.build(Namespace(model=name, **arguments))
-    load_weights(method, path, name)
+    method = model.build(Namespace(**stated))
+    load_weights(method, path, stated["model"])
     return method.eval()
 
 
 def _ours(content: dict) -> bool:
-    kinds = {"model": str, "arguments": dict, "state": dict}
+    kinds = {"model": str, "arguments": dict, "note": dict, "state": dict}
     return content.get("format") == FORMAT and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
 
 
@@ -140,30 +148,42 @@ def read_args(path: str | Path) -> dict:
     return values
 
 
-def open_experiment(args) -> tuple[Path, dict | None]:
-    """Make experiment/<save> ready and return it with the state to go on from, None for a fresh start.
+def find_state(args) -> dict | None:
+    """Return the state from which a training goes on, None for a fresh start; nothing is changed yet.
 
     A training never touches an experiment that exists, unless --reset empties it or --load or --resume goes on with
     it; the same command on a finished experiment finds nothing left to train. A test adds its own results to it.
     """
     folder = folder_of(args.save)
     exists = folder.is_dir() and any(folder.iterdir())
-    state = None
-    if not args.test_only and not args.reset:
-        if args.resume != "0" or args.load:
-            state = _state(folder, args.resume)
-        elif exists:
-            state = _finished(folder, args)
-            if not state:
-                raise UserError(f"{folder} exists already; add --reset to empty it, --resume to go on with it, "
-                                "or choose another name with --save")
+    if args.test_only or args.reset:
+        return None
+    if args.resume != "0" or args.load:
+        return _state(folder, args.resume)
+    state = _finished(folder, args) if exists else None
+    if exists and not state:
+        raise UserError(f"{folder} exists already; add --reset to empty it, --resume to go on with it, "
+                        "or choose another name with --save")
+    return state
+
+
+def open_experiment(args) -> Path:
+    """Make experiment/<save> ready, emptied if --reset says so, write its flags there and return it.
+
+    A test leaves the flags of a training alone.
+    """
+    folder = folder_of(args.save)
     runtime.barrier()
     if runtime.rank() == 0:
-        if args.reset and not args.test_only and exists:
+        if args.reset and not args.test_only and folder.is_dir():
             shutil.rmtree(folder)
-        utility.folder(folder / "model" if not args.test_only else folder)
+        utility.folder(folder if args.test_only else folder / "model")
+        if not (args.test_only and (folder / "model").is_dir()):
+            flags = {key: value for key, value in args.flags.items() if key not in PASSING}
+            utility.write_json(folder / "args.json", flags)
+            utility.write_text(folder / "config.txt", "".join(f"{key}: {value}\n" for key, value in flags.items()))
     runtime.barrier()
-    return folder, state
+    return folder
 
 
 def _state(folder: Path, resume: str) -> dict | None:
@@ -190,13 +210,6 @@ def _finished(folder: Path, args) -> dict | None:
     state = read(path)
     if state["epoch"] < args.epochs:
         return None
-    print(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, not trained "
-          "(--reset starts over)", flush=True)
+    runtime.log().say(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, "
+                      "not trained (--reset starts over)")
     return state
-
-
-def write_flags(folder: Path, args) -> None:
-    """Write the flags as args.json (for --config) and config.txt; a test leaves those of a training alone."""
-    if runtime.rank() == 0 and not (args.test_only and (folder / "model").is_dir()):
-        utility.write_json(folder / "args.json", args.flags)
-        utility.write_text(folder / "config.txt", "".join(f"{key}: {value}\n" for key, value in args.flags.items()))

@@ -36,23 +36,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args) -> None:
-    """Train and test, or only test, as the flags say."""
+    """Train and test, or only test, as the flags say; nothing is written before everything has been checked."""
+    if args.test_only and not args.pre_train:
+        raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for those of experiment/NAME")
+    state = checkpoint.find_state(args)
     package = model.package(args.model)
     for job in getattr(package, "runs", data.runs)(args):
         utility.seed_everything(args.seed)
         method = model.build(args)
-        loaded = checkpoint.load_weights(method, args.pre_train, args.model) if args.pre_train else ""
-        folder, state = checkpoint.open_experiment(args)
-        runtime.log_to(folder)
-        checkpoint.write_flags(folder, args)
-        if loaded:
-            runtime.log().say(loaded)
-        trainer = Trainer(args, method, job, folder, state)
+        if args.pre_train and not state:
+            runtime.log().say(checkpoint.load_weights(method, args.pre_train, args.model))
+        trainer = Trainer(args, method, job, checkpoint.folder_of(args.save), state)
+        runtime.log().open(checkpoint.open_experiment(args))
         if args.test_only:
             trainer.test(weights=args.pre_train, final=True)
         else:
             trainer.fit()
-        runtime.log().say(f"all of it is in {folder}")
+        runtime.log().say(f"all of it is in {trainer.folder}")
 
 
 def show_lists() -> int:

@@ -1,7 +1,8 @@
 """Where a run computes: device, precision, the processes of torchrun, and the log of this process."""
 import contextlib
 import os
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -10,7 +11,7 @@ from utility import Log, UserError
 
 PRECISIONS = {"single": torch.float32, "half": torch.float16, "bf16": torch.bfloat16}
 _device = torch.device("cpu")
-_log = Log(None)
+_log = Log()
 
 
 @contextlib.contextmanager
@@ -19,7 +20,8 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
 
     UserError when more GPUs are asked for than one process can drive.
     """
-    global _device
+    global _device, _log
+    _log = Log(quiet=rank() > 0)
     cuda = torch.cuda.is_available() and not cpu
     if n_gpus > 1 and world() == 1:
         raise UserError(f"--n_GPUs {n_gpus} needs one process per GPU; start it as: "
@@ -35,7 +37,6 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
     try:
         yield
     finally:
-        log_to(None)
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -61,14 +62,8 @@ def world() -> int:
 
 
 def log() -> Log:
-    """Return the log of the running experiment."""
+    """Return the log of this run."""
     return _log
-
-
-def log_to(folder) -> None:
-    """Send the log to a folder's log.txt and log.jsonl; only the first process writes."""
-    global _log
-    _log = Log(folder if rank() == 0 else None)
 
 
 def gather(values: list[Any]) -> list[Any]:

@@ -4,12 +4,14 @@ import json
 import math
 import os
 import random
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 
 class UserError(ValueError):
@@ -65,23 +67,40 @@ def seed_everything(seed: int) -> None:
 
 
 class Log:
-    """log.txt for people, log.jsonl for programs; only the first process writes (place None: nobody does)."""
+    """log.txt for people, log.jsonl for programs; quiet in all processes but the first.
 
-    def __init__(self, place: Path | None):
+    What is said before `open` names the folder is written there afterwards.
+    """
+
+    def __init__(self, quiet: bool = False):
+        self.quiet, self.place = quiet, None
+        self.waiting: list[str] = []
+
+    def open(self, place: Path) -> None:
+        """Write to a folder from now on."""
         self.place = place
+        for text in self.waiting:
+            self._write("log.txt", text)
+        self.waiting = []
 
     def say(self, text: str) -> None:
-        """Print a line and add it to log.txt."""
-        if self.place:
-            print(text, flush=True)
-            with open(self.place / "log.txt", "a", encoding="utf-8") as file:
-                file.write(text + "\n")
+        """Print a line, clear of progress bars, and add it to log.txt."""
+        if not self.quiet:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+            if self.place:
+                self._write("log.txt", text)
+            else:
+                self.waiting.append(text)
 
     def record(self, event: str, **values: object) -> None:
         """Add one JSON object to log.jsonl."""
-        if self.place:
-            with open(self.place / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+        if self.place and not self.quiet:
+            self._write("log.jsonl", json.dumps({"event": event, **values}, ensure_ascii=False))
+
+    def _write(self, name: str, line: str) -> None:
+        with open(self.place / name, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 def curves(place: Path) -> None:
@@ -89,7 +108,7 @@ def curves(place: Path) -> None:
     records = [json.loads(line) for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     epochs = [r for r in records if r["event"] == "epoch"]
     tests = [r for r in records if r["event"] == "test" and r.get("epoch") and "psnr" in r]
-    from matplotlib.figure import Figure          # no pyplot: needs no screen and keeps no state
+    from matplotlib.figure import Figure  # no pyplot: needs no screen and keeps no state
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name in sorted({name for r in epochs for name in r["losses"]}):

@@ -1,7 +1,9 @@
 """Data sets by name, and what one training job reads."""
+import errno
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from torch.utils.data import DataLoader
 
@@ -127,7 +129,9 @@ def _reader(args, items: list[Item], what: str) -> Callable:
     folder = root / "bin"
     try:
         places = cache.fill(folder, root, sources, runtime.rank() / runtime.world())
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
         runtime.log().say(f"{what}: no cache can be written in {folder}; images are decoded each time (--ext img)")
         return image.read
     return functools.partial(_cached, places)

@@ -1,6 +1,7 @@
 """What a data set hands out and a model gets: the only place that knows a batch's shape."""
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,16 +36,14 @@ class Batch:
 
     def chunks(self, count: int) -> Iterator["Batch"]:
         """Yield the batch in at most `count` parts of nearly equal size."""
-        edges = [len(self) * part // count for part in range(count + 1)]
-        for start, end in zip(edges, edges[1:]):
-            if end > start:
-                part = self._each(lambda tensor: tensor[start:end])
-                part.name = self.name[start:end]
-                yield part
+        count = min(count, len(self))
+        for number in range(count):
+            part = slice(len(self) * number // count, len(self) * (number + 1) // count)
+            yield self._each(lambda tensor, part=part: tensor[part], self.name[part])
 
-    def _each(self, function) -> "Batch":
+    def _each(self, function: Callable[[Tensor], Tensor], name: list[str] | None = None) -> "Batch":
         targets = {key: function(value) for key, value in self.targets.items()}
-        return Batch(self.name, function(self.input), targets, function(self.kind))
+        return Batch(name or self.name, function(self.input), targets, function(self.kind))
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -3,8 +3,8 @@
 Five scenes; three to train on, two (a cat, a rocket) to test on. Nothing is downloaded.
 """
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def everything(_: Path, split: str) -> list[Item]:
 
 def photos(split: str) -> dict[str, np.ndarray]:
     """Return the clean photos of 'train' or 'test', (H, W, 3) uint8; no scene is in both."""
-    from skimage import data               # imported here: it is slow, and only the Demo sets need it
+    from skimage import data  # imported here: it is slow, and only the Demo sets need it
     if split == "test":
         return {"cat": data.chelsea(), "rocket": data.rocket()}
     left, right, _ = data.stereo_motorcycle()             # two views of one scene

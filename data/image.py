@@ -62,7 +62,10 @@ def read(path: Path) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    return "the image is damaged or of an unknown format" if "cannot identify" in str(error) else str(error)
+    text = str(error).lower()
+    if "truncat" in text:
+        return "the file is truncated"
+    return "the image is damaged or of an unknown format" if "cannot identify" in text else str(error)
 
 
 def write(path: Path, image: np.ndarray) -> None:
@@ -75,7 +78,7 @@ def write(path: Path, image: np.ndarray) -> None:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """Turn (H, W, C) uint8 into (C, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
+    return torch.from_numpy(image.transpose(2, 0, 1).copy()).float().div_(255)
 
 
 def to_array(image: Tensor) -> np.ndarray:

@@ -1,6 +1,6 @@
 """From items to batches: what is drawn depends on (seed, epoch, index) alone, never on workers or processes."""
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler

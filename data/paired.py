@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import runtime
 from data import image
 from utility import UserError
 
@@ -45,7 +46,7 @@ def has_splits(root: Path) -> bool:
 def pairs(folders: dict[str, Path]) -> list[Item]:
     """Pair the files of several folders by stem; 'input' and 'image' must exist, other folders may be absent.
 
-    A file that stands for one stem in all folders makes an Item; UserError when an input has no partner.
+    An input without a clean partner is a UserError; a mask may be missing.
     """
     files = {key: _by_stem(folder) for key, folder in folders.items() if folder.is_dir()}
     for key in ("input", "image"):
@@ -54,19 +55,20 @@ def pairs(folders: dict[str, Path]) -> list[Item]:
                             f"{'degraded' if key == 'input' else 'clean'} images")
         if not files[key]:
             raise UserError(f"{folders[key]} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")
-    for key in [key for key in files if key != "input" and files[key]]:
-        _demand(sorted(set(files["input"]) - set(files[key])), files["input"], folders[key])
+    alone = sorted(set(files["input"]) - set(files["image"]))
+    if alone:
+        raise UserError(f"{len(alone)} of {len(files['input'])} images in {folders['input']} have no partner of the same "
+                        f"name in {folders['image']}: {_names(files['input'], alone)}")
     spare = sorted(set(files["image"]) - set(files["input"]))
     if spare:
-        _demand(spare, files["image"], folders["input"])
-    return [Item(stem, {key: stems[stem] for key, stems in files.items() if stems}) for stem in sorted(files["input"])]
+        runtime.log().say(f"{len(spare)} images in {folders['image']} have no degraded partner and are not used: "
+                          f"{_names(files['image'], spare)}")
+    return [Item(stem, {key: stems[stem] for key, stems in files.items() if stem in stems})
+            for stem in sorted(files["input"])]
 
 
-def _demand(alone: list[str], files: dict[str, Path], folder: Path) -> None:
-    if alone:
-        names = ", ".join(files[stem].name for stem in alone[:10])
-        raise UserError(f"{len(alone)} of {len(files)} files in {files[alone[0]].parent} have no partner of the same "
-                        f"name in {folder}: {names}{', …' if len(alone) > 10 else ''}")
+def _names(files: dict[str, Path], stems: list[str]) -> str:
+    return ", ".join(files[stem].name for stem in stems[:10]) + (", …" if len(stems) > 10 else "")
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -1,7 +1,8 @@
 """Pixel losses: means over all elements of tensors in [0, 1]."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor

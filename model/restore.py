@@ -1,5 +1,5 @@
 """Ways to run a restoring function on any image: pure functions on (x, fn), x is (B, C, H, W)."""
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor

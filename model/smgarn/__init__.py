@@ -9,7 +9,7 @@ RECIPE = dict(loss="1*L1+1*L1:mask", optimizer="ADAM", lr=1e-4, gamma=0.5, decay
 
 TEMPLATES = {
     "demo": dict(channels=16, data_train="DemoSnow", data_test="DemoSnow", save="demo", lr=2e-3, schedule="cosine",
-                 warmup=0.2, epochs=4, test_every=200, batch_size="4", patch_size="64", save_results=True, save_gt=True),
+                 warmup=0.2, epochs=4, test_every=300, batch_size="4", patch_size="64", save_results=True, save_gt=True),
 }
 
 # released key prefix -> ours; the longest that fits is taken

@@ -1,0 +1,137 @@
+"""All flags of the command line, in the groups of --help."""
+import argparse
+import difflib
+import math
+import re
+from argparse import BooleanOptionalAction
+from collections.abc import Callable
+
+import model
+import runtime
+from utility import UserError
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with defaults, where there are any worth a word."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default in ("", False) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def error(self, message: str):
+        unknown = re.match(r"unrecognized arguments: (--?[\w-]+)", message)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            close = difflib.get_close_matches(unknown[1], known, 1)
+            message = f"unknown flag {unknown[1]}" + (f"; did you mean {close[0]}?" if close else "; see --help")
+        raise UserError(message)
+
+
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """Return an argparse type: a finite number of that kind from low to high."""
+    def convert(text: str):
+        try:
+            value = kind(text)
+            fits = low <= value <= high and math.isfinite(value)
+        except ValueError:
+            fits = False
+        if not fits:
+            upper = f" to {high:g}" if high < math.inf else " upwards"
+            raise argparse.ArgumentTypeError(f"'{text}' is not a {'whole ' * (kind is int)}number from {low:g}{upper}")
+        return value
+    return convert
+
+
+COUNT, SIZE, REAL, RATIO = number(int, 0), number(int, 1), number(float, 0), number(float, 0, 1)
+
+
+def parser(package, defaults: dict) -> Parser:
+    """Return the full parser for a model's package; `defaults` override the built-in ones in --help and the result."""
+    result = Parser(prog="main.py", allow_abbrev=False, formatter_class=Formatter,
+                    description="Train, test and apply networks that restore photos taken in bad conditions.")
+    add = result.add_argument_group("model").add_argument
+    add("--model", default=model.DEFAULT, help="the system; --list shows all")
+    add("--template", default="", help="a named set of flags; --list shows all")
+    add("--pre_train", default="", metavar="FILE", help="weights to start from or to test: our files or the papers' released ones")
+    add("--config", default="", metavar="JSON", help="run again with the flags of an experiment/<save>/args.json; the command line wins")
+    add("--list", action="store_true", help="list models, templates, losses and data sets, and stop")
+
+    add = result.add_argument_group("data").add_argument
+    add("--dir_data", default="dataset", metavar="DIR", help="where the data sets are")
+    add("--dir_demo", default="", metavar="DIR", help="a folder of pictures to restore, with --data_test Demo (or Folder)")
+    add("--data_train", default="DIV2K", metavar="A+B",
+        help="data sets to train on; any folder of --dir_data with input/ and target/ is one")
+    add("--data_test", default="", metavar="A+B", help="data sets to test on; default: those of --data_train")
+    add("--data_range", default="", metavar="a-b/c-d", help="images by position, to train on / to test on; with --test_only a-b alone")
+    add("--ext", default="sep", choices=("sep", "sep_reset", "img"),
+        help="sep, sep_reset: decode once into <dir_data>/bin, checked at every start; img: decode each time")
+    add("--scale", default="1", help="kept from EDSR; restoration keeps the size, so only 1")
+    add("--patch_size", default="64", metavar="N", help="side of the training crops")
+    add("--rgb_range", type=number(float, 1e-6), default=255.0,
+        help="range on which a network of that kind computes; images are in [0, 1] elsewhere")
+    add("--n_colors", type=int, default=3, choices=(3,), help="colour channels")
+    add("--no_augment", action="store_true", help="no flips and turns")
+    add("--n_threads", type=COUNT, default=2, help="processes that load data; changes no number")
+
+    add = result.add_argument_group("training").add_argument
+    add("--epochs", type=SIZE, default=300, help="epochs in all; scales the stages' borders")
+    add("--epoch_chg", nargs="+", default="", metavar="N", help="the epochs at which the stages end, as 135-238-314")
+    add("--test_every", type=COUNT, default=1000, help="steps of an epoch; 0: one pass over the data")
+    add("--val_epochs", type=SIZE, default=1, help="test every N epochs")
+    add("--batch_size", default="16", metavar="N", help="images a step, over all processes")
+    add("--split_batch", type=SIZE, default=1, help="compute each batch in N parts, to save memory")
+    add("--loss", default="1*L1", help="weight*Type[:prediction[:target]], joined by +; stages by ' / '")
+    add("--ema", type=number(float, 0, 0.999999), default=0.0,
+        help="decay of a moving average of the weights, which is then tested and saved; 0: none")
+    add("--skip_threshold", type=REAL, default=1e8, help="skip a step whose loss exceeds this times the last epoch's")
+    add("--seed", type=COUNT, default=1, help="seed of weights, crops and order")
+
+    add = result.add_argument_group("optimisation").add_argument
+    add("--optimizer", type=str.upper, default="ADAM", choices=("SGD", "ADAM", "ADAMW", "RMSPROP"), help="optimiser")
+    add("--lr", type=REAL, default=1e-4, help="learning rate")
+    add("--schedule", default="step", choices=("step", "cosine"), help="how it falls")
+    add("--decay", default="200", metavar="a-b-c", help="epochs after which the step schedule multiplies by gamma")
+    add("--gamma", type=RATIO, default=0.5, help="factor of the step schedule")
+    add("--lr_min", type=REAL, default=1e-6, help="last learning rate of the cosine schedule")
+    add("--warmup", type=REAL, default=0.0, help="epochs in which the learning rate rises from 0")
+    add("--momentum", type=RATIO, default=0.9, help="of SGD and RMSprop")
+    add("--betas", nargs="+", default="0.9 0.999", help="of Adam")
+    add("--epsilon", type=REAL, default=1e-8, help="of Adam and RMSprop")
+    add("--weight_decay", type=REAL, default=0.0, help="weight decay")
+    add("--gclip", type=REAL, default=0.0, help="clip each gradient to this absolute value; 0: no")
+
+    add = result.add_argument_group("test and restore").add_argument
+    add("--test_only", action=BooleanOptionalAction, default=False, help="test or restore, train nothing")
+    add("--chop", action=BooleanOptionalAction, default=False, help="restore in tiles, for large images")
+    add("--tile", type=number(int, 16), default=512, help="side of a tile with --chop")
+    add("--tile_overlap", type=COUNT, default=96, help="by how much tiles overlap; at most half a tile is used")
+    add("--self_ensemble", action=BooleanOptionalAction, default=False, help="mean over the 8 flips and turns")
+    add("--test_precision", default="single", choices=list(runtime.PRECISIONS), help="precision of tests")
+
+    add = result.add_argument_group("experiment").add_argument
+    add("--save", default="test", metavar="NAME", help="results go to experiment/NAME")
+    add("--load", default="", metavar="NAME", help="go on with experiment/NAME, with its flags")
+    add("--resume", nargs="?", const="-1", default="0", metavar="N",
+        help="go on with experiment/<save>: -1 at its newest state, auto likewise or from the start, "
+             "N after epoch N (kept by --save_models); 0: no")
+    add("--reset", action="store_true", help="empty experiment/<save> first; image caches stay")
+    add("--save_models", action=BooleanOptionalAction, default=False, help="keep the weights and the state of every tested epoch")
+    add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG")
+    add("--save_gt", action=BooleanOptionalAction, default=False, help="save input, result and truth side by side")
+    add("--print_every", type=SIZE, default=100, help="steps between two lines of the log")
+
+    add = result.add_argument_group("hardware").add_argument
+    add("--cpu", action="store_true", help="use the CPU even where there is a GPU")
+    add("--n_GPUs", type=COUNT, default=1, help="kept from EDSR; several GPUs: torchrun --nproc_per_node N main.py …")
+    add("--precision", default="single", choices=list(runtime.PRECISIONS), help="precision of training (autocast)")
+
+    own = result.add_argument_group(package.__name__.rpartition(".")[2])
+    package.add_arguments(own)
+    unknown = set(defaults) - {action.dest for action in result._actions}
+    if unknown:
+        raise UserError(f"unknown flag '{sorted(unknown)[0]}' in a recipe, template or config")
+    result.set_defaults(**defaults)
+    return result

@@ -1,0 +1,108 @@
+"""Shared fixtures: small data sets made on the spot, a run of the command line, real data where there is some."""
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import main
+
+REPO = Path(__file__).parent.parent
+TINY = ["--channels", "4", "--epochs", "1", "--test_every", "2", "--batch_size", "2", "--patch_size", "16",
+        "--n_threads", "0", "--cpu"]
+torch.set_num_threads(1)                  # such small networks gain nothing from more, and lose much on a busy machine
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real images that UNWEATHER_DATA names; the test is skipped where it is unset."""
+    if not os.environ.get("UNWEATHER_DATA"):
+        pytest.skip("UNWEATHER_DATA is not set: no real images at hand")
+    return Path(os.environ["UNWEATHER_DATA"])
+
+
+@pytest.fixture
+def parity(real_data) -> Path:
+    """The folder of parity fixtures beside the real data."""
+    if not (real_data.parent / "parity").is_dir():
+        pytest.skip("there are no parity fixtures beside UNWEATHER_DATA")
+    return real_data.parent / "parity"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(place, capsys):
+    """Run a command line in the working folder: run('--flag', …) -> (status, what it printed)."""
+    def call(*flags: str) -> tuple[int, str]:
+        status = main.main([str(flag) for flag in flags])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out + err
+    return call
+
+
+@pytest.fixture
+def fails(run):
+    """Run a command line that must fail with one sentence, which is returned; status 2 unless said otherwise."""
+    def call(*flags: str, status: int = 2) -> str:
+        code, text = run(*flags)
+        assert code == status, text
+        sentence = text.strip().splitlines()[-1]
+        assert sentence.startswith("main.py: error: ")
+        return sentence
+    return call
+
+
+def photo(height: int, width: int, seed: int) -> np.ndarray:
+    """A smooth colour picture, (H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(30, 200, (5, 5, 3), dtype=np.uint8))
+    return np.asarray(small.resize((width, height), Image.BICUBIC))
+
+
+def veiled(clean: np.ndarray) -> np.ndarray:
+    """The picture under a bright veil, easy to take off."""
+    return (0.35 * clean + 150).astype(np.uint8)
+
+
+def save(path: Path, array: np.ndarray, **options) -> Path:
+    """Write an image, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def make_pairs(root: Path, count: int = 4, size: tuple[int, int] = (40, 48), masks: bool = False) -> Path:
+    """Write count pairs to root/input and root/target (and root/mask)."""
+    for number in range(count):
+        clean = photo(*size, number)
+        save(root / "target" / f"{number:02}.png", clean)
+        save(root / "input" / f"{number:02}.png", veiled(clean))
+        if masks:
+            save(root / "mask" / f"{number:02}.png", photo(*size, 100 + number))
+    return root
+
+
+def make_div2k(root: Path, count: int = 12, scale: str = "x1") -> Path:
+    """Write EDSR's layout with masks; input files of several formats."""
+    endings = ("png", "jpg", "tif", "bmp", "webp")
+    for number in range(count):
+        clean = photo(40, 48, number)
+        save(root / "DIV2K_train_HR" / f"{number:04}.png", clean)
+        save(root / "DIV2K_train_EDGE" / f"{number:04}.png", photo(40, 48, 100 + number))
+        save(root / "DIV2K_train_LR_bicubic" / scale / f"{number:04}.{endings[number % 5]}", veiled(clean))
+    return root
+
+
+def python(*arguments: str) -> list[str]:
+    """The command of a Python process of this environment."""
+    return [sys.executable, *arguments]

@@ -1,0 +1,65 @@
+"""Image files of all kinds come in as upright 8-bit RGB, or with one clear sentence."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import image
+from tests.conftest import photo, save
+from utility import UserError
+
+RGB = photo(12, 20, 0)
+GREY = RGB[..., 0]
+
+
+@pytest.mark.parametrize("name, picture, expected", [
+    ("grey.png", Image.fromarray(GREY), np.stack([GREY] * 3, -1)),
+    ("alpha.png", Image.fromarray(np.dstack([RGB, GREY])), RGB),
+    ("grey_alpha.png", Image.fromarray(np.dstack([GREY, GREY]), "LA"), np.stack([GREY] * 3, -1)),
+    ("deep.png", Image.fromarray(GREY.astype(np.uint16) * 257), np.stack([GREY] * 3, -1)),
+    ("deep.tif", Image.fromarray(GREY.astype(np.uint16) * 257), np.stack([GREY] * 3, -1)),
+    ("plain.bmp", Image.fromarray(RGB), RGB),
+    ("black_white.png", Image.fromarray(GREY > 100), np.stack([(GREY > 100) * np.uint8(255)] * 3, -1)),
+])
+def test_kinds(tmp_path, name, picture, expected):
+    picture.save(tmp_path / name)
+    assert np.array_equal(image.read(tmp_path / name), expected)
+    assert image.size(tmp_path / name) == (12, 20)
+
+
+def test_palette(tmp_path):
+    picture = Image.fromarray(RGB).quantize(16)
+    picture.save(tmp_path / "palette.png", transparency=0)
+    assert np.array_equal(image.read(tmp_path / "palette.png"), np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
+    turned = image.read(tmp_path / "turned.png")
+    assert turned.shape == ((20, 12, 3) if orientation > 4 else (12, 20, 3))
+    assert image.size(tmp_path / "turned.png") == turned.shape[:2]
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"", "the file is empty"), (b"not an image at all", "damaged or of an unknown format")])
+def test_no_image(tmp_path, content, words):
+    (tmp_path / "x.png").write_bytes(content)
+    for function in (image.read, image.size):
+        with pytest.raises(UserError, match=f"cannot read the image .*x.png: .*{words}"):
+            function(tmp_path / "x.png")
+
+
+def test_truncated(tmp_path):
+    path = save(tmp_path / "cut.jpg", photo(100, 100, 1))
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(UserError, match="cut.jpg: the file is truncated"):
+        image.read(path)
+
+
+def test_round_trip(tmp_path):
+    image.write(tmp_path / "out.png", RGB)
+    assert np.array_equal(image.read(tmp_path / "out.png"), RGB)
+    assert np.array_equal(image.to_array(image.to_tensor(RGB)), RGB)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]

@@ -1,0 +1,344 @@
+"""Whole runs of the command line on tiny data: what is written, what comes again, what goes wrong."""
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import checkpoint
+from data import image
+from model.smgarn import SnowRemoval, from_official
+from tests.conftest import REPO, TINY, make_div2k, make_pairs, photo, save, veiled
+from tests.parity import facts
+
+LINE1 = ["--scale", "1", "--patch_size", "64", "--save", "smgarn", "--ext", "sep_reset", "--save_results"]
+LINE2 = ["--data_test", "DIV2K", "--data_range", "1-2000", "--scale", "1", "--pre_train", "experiment/smgarn/model/model_best.pt", "--test_only", "--save_results", "--ext", "sep_reset"]
+SHORT = [*TINY[:6], *TINY[8:]]            # without --patch_size, which the paper's line gives
+
+
+@pytest.fixture
+def pairs(place) -> Path:
+    return make_pairs(place / "dataset" / "set", 4, masks=True)
+
+
+@pytest.fixture
+def trained(run, pairs) -> Path:
+    """A finished experiment 'x' on the data set 'set'."""
+    assert run("--data_train", "set", "--save", "x", *TINY)[0] == 0
+    return Path("experiment/x")
+
+
+def numbers(folder: Path, name: str = "set") -> dict:
+    return json.loads((folder / "metrics.json").read_text())[name]
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("scale", ["x1", "X1"])
+def test_the_papers_two_lines(run, place, scale):
+    make_div2k(place / "dataset" / "DIV2K", 12, scale)
+    for again in range(2):
+        status, text = run(*LINE1, *SHORT)
+        assert status == 0, text
+        assert "DIV2K: the last 1 of 12 images are held out for testing" in text
+        assert ("is finished" in text) == bool(again)
+        status, text = run(*LINE2, "--cpu")
+        assert status == 0, text
+        assert "130 of 130 tensors matched" in text
+        results = sorted(path.name for path in Path("experiment/test/results-DIV2K").iterdir())
+        assert results == [f"{n:04}.png" for n in range(12)]
+        assert numbers(Path("experiment/test"), "DIV2K")["count"] == 12
+    assert image.read(Path("experiment/test/results-DIV2K/0001.png")).shape == (40, 48, 3)
+
+
+def test_what_a_run_leaves(trained):
+    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    assert names == {"args.json", "config.txt", "log.txt", "log.jsonl", "metrics.json", "curves.png", "curves.pdf",
+                     "model/model_best.pt", "model/model_latest.pt", "model/state.pt"}
+    result = numbers(trained)
+    assert result["count"] == 1 and 0 < result["psnr"] < 60 and -1 <= result["ssim"] <= 1
+    assert result["protocol"]["name"] == "default" and result["precision"] == "single"
+    epoch = next(r for r in records(trained) if r["event"] == "epoch")
+    assert set(epoch["losses"]) == {"loss", "L1", "L1:mask"}
+    assert epoch["losses"]["loss"] == pytest.approx(epoch["losses"]["L1"] + epoch["losses"]["L1:mask"], rel=1e-5)
+    assert "stage 1: epochs 1-1, 2 steps each, patch 16, batch 2" in (trained / "log.txt").read_text()
+
+
+def test_restored_images_are_the_measured_ones(run, trained):
+    """PSNR of the saved picture is the number in metrics.json; side by side are input, result and truth."""
+    run("--test_only", "--pre_train", trained / "model/model_best.pt", "--save_results", "--save_gt", "--cpu")
+    result = numbers(Path("experiment/test"))
+    picture = image.read(Path("experiment/test/results-set/03.png")).astype(float)
+    truth = image.read(Path("dataset/set/target/03.png"))
+    assert 10 * np.log10(255**2 / np.mean((picture - truth) ** 2)) == pytest.approx(result["psnr"], abs=1e-6)
+    sides = image.read(Path("experiment/test/compare-set/03.png"))
+    assert np.array_equal(sides[:, 48:96], picture) and np.array_equal(sides[:, 96:], truth)
+
+
+def test_two_runs_give_the_same_numbers(run, trained):
+    assert run("--data_train", "set", "--save", "y", *TINY, "--n_threads", "2", "--ext", "img")[0] == 0
+    weights = [checkpoint.read(f"experiment/{name}/model/model_best.pt")["state"] for name in "xy"]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert numbers(trained)["psnr"] == numbers(Path("experiment/y"))["psnr"]
+
+
+def test_training_raises_psnr(run, place):
+    """A small SMGARN takes most of a veil off pictures that it has not seen."""
+    make_pairs(place / "dataset" / "veil", 8, size=(48, 48))
+    status, text = run("--data_train", "veil", "--save", "x", "--channels", "8", "--loss", "1*L1", "--lr", "3e-3", "--epochs", "1",
+                       "--test_every", "120", "--batch_size", "4", "--patch_size", "24", "--n_threads", "0", "--cpu",
+                       "--schedule", "cosine", "--data_range", "1-6/7-8")
+    assert status == 0, text
+    result = numbers(Path("experiment/x"), "veil")
+    assert result["psnr"] > result["input_psnr"] + 4, text
+
+
+def test_going_on_equals_going_through(run, pairs):
+    """Two epochs at once, and one epoch resumed for the second: the same weights, with EMA and a schedule."""
+    flags = ["--data_train", "set", *TINY, "--ema", "0.9", "--val_epochs", "2", "--decay", "1", "--save_models"]
+    assert run(*flags, "--save", "whole", "--epochs", "2")[0] == 0
+    assert run(*flags, "--save", "parts", "--epochs", "1")[0] == 0
+    assert run("--load", "parts", "--epochs", "2")[0] == 0
+    whole, parts = (checkpoint.read(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert run("--save", "parts", "--resume", "1", "--epochs", "2")[0] == 0          # from the kept epoch 1
+    assert [r["epoch"] for r in records(Path("experiment/parts")) if r["event"] == "epoch"] == [1, 2, 2]
+
+
+def test_resume_auto_starts_where_there_is_nothing(run, pairs):
+    assert run("--data_train", "set", "--save", "x", "--resume", "auto", *TINY)[0] == 0
+    status, text = run("--data_train", "set", "--save", "x", "--resume", "auto", *TINY, "--epochs", "2")
+    assert status == 0 and "going on after epoch 1" in text
+
+
+def test_config_runs_again(run, trained):
+    assert run("--config", trained / "args.json", "--save", "y")[0] == 0
+    assert numbers(Path("experiment/y"))["psnr"] == numbers(trained)["psnr"]
+
+
+def test_reset_empties_the_experiment_and_keeps_the_cache(run, trained):
+    (trained / "old.txt").write_text("old")
+    cached = {path: path.stat().st_mtime_ns for path in Path("dataset/bin").rglob("*.npy")}
+    assert cached
+    assert run("--data_train", "set", "--save", "x", "--reset", *TINY)[0] == 0
+    assert not (trained / "old.txt").exists()
+    assert {path: path.stat().st_mtime_ns for path in Path("dataset/bin").rglob("*.npy")} == cached
+
+
+def test_a_test_leaves_a_training_alone(run, trained):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file() and "log" not in path.name}
+    before.pop(trained / "metrics.json")
+    assert run("--save", "x", "--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", "DemoNoise",
+               "--cpu", "--reset")[0] == 0
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert {"set", "DemoNoise"} == set(json.loads((trained / "metrics.json").read_text()))
+
+
+def test_load_tests_an_experiment(run, trained):
+    status, text = run("--load", "x", "--test_only", "--cpu")
+    assert status == 0 and "model_best.pt (own file)" in text
+
+
+def test_folder_of_pictures(run, trained):
+    """Pictures of all kinds without truth keep their size; --chop and --self_ensemble work on them."""
+    grey = photo(30, 21, 1)[..., 0]
+    save(Path("pictures/grey.png"), grey)
+    save(Path("pictures/alpha.png"), np.dstack([photo(17, 30, 2), photo(17, 30, 3)[..., 0]]))
+    save(Path("pictures/deep.png"), grey.astype(np.uint16) * 257)
+    save(Path("pictures/twin.jpg"), photo(16, 16, 4))
+    save(Path("pictures/twin.bmp"), photo(16, 16, 4))
+    Path("pictures/Thumbs.db").write_bytes(b"x")
+    for name in ("Demo", "Folder"):
+        status, text = run("--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", name, "--dir_demo", "pictures",
+                           "--save_results", "--chop", "--tile", "24", "--self_ensemble", "--cpu")
+        assert status == 0, text
+        sizes = {path.name: image.size(path) for path in Path(f"experiment/test/results-{name}").iterdir()}
+        assert sizes == {"grey.png": (30, 21), "alpha.png": (17, 30), "deep.png": (30, 21),
+                         "twin_jpg.png": (16, 16), "twin_bmp.png": (16, 16)}
+
+
+def test_released_weights(run, pairs):
+    """A released file, with module. before its keys and under state_dict, is recognised and fully matched."""
+    ours = SnowRemoval(channels=4).network.state_dict()
+    theirs = [key for key, _ in facts("smgarn")["state_dict"]]
+    names = from_official({key: key for key in theirs})                 # ours -> theirs
+    torch.save({"state_dict": {f"module.{names[key]}": value for key, value in ours.items()}}, "released.pth")
+    status, text = run("--test_only", "--pre_train", "released.pth", "--channels", "4", "--data_test", "set", "--cpu")
+    assert status == 0 and "(released file): 130 of 130 tensors matched" in text
+
+
+def test_python_call(run, trained):
+    """The README's ten lines."""
+    method = checkpoint.load(trained / "model/model_best.pt")
+    with torch.inference_mode():
+        restored = method.restore(image.to_tensor(photo(30, 20, 0))[None])
+    assert image.to_array(restored[0]).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize("flags", [("--precision", "bf16"), ("--precision", "half", "--test_precision", "half"),
+                                   ("--split_batch", "2", "--gclip", "0.1"), ("--optimizer", "sgd"), ("--optimizer", "RMSprop"),
+                                   ("--optimizer", "AdamW", "--weight_decay", "1e-4", "--schedule", "cosine", "--warmup", "0.5"),
+                                   ("--test_every", "0", "--no_augment", "--n_threads", "1"),
+                                   ("--patch_size", "16-24", "--epochs", "2", "--loss", "1*L1 / 1*MSE+1*Charbonnier:mask")])
+def test_flags_that_change_the_training(run, pairs, flags):
+    status, text = run("--data_train", "set", "--save", "x", *TINY, *flags)
+    assert status == 0, text
+
+
+def test_split_batch_equals_the_whole(run, pairs):
+    for parts in ("1", "2"):
+        assert run("--data_train", "set", "--save", parts, *TINY, "--split_batch", parts)[0] == 0
+    one, two = (checkpoint.read(f"experiment/{n}/model/model_latest.pt")["state"] for n in "12")
+    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+
+
+def test_skipped_steps(run, pairs, fails):
+    sentence = fails("--data_train", "set", "--save", "x", *TINY, "--lr", "1e30", "--optimizer", "SGD", "--test_every", "200", status=1)
+    assert "50 steps in a row had a loss that is not finite" in sentence
+
+
+# bad input: one sentence, status 2, nothing lost
+
+
+def damage(what: str) -> None:
+    root = Path("dataset/set")
+    if what == "empty file":
+        (root / "input/01.png").write_bytes(b"")
+    elif what == "no image":
+        (root / "input/01.png").write_bytes(b"hello")
+    elif what == "truncated":
+        whole = save(root / "input/01.jpg", veiled(photo(40, 48, 1)))
+        (root / "input/01.png").unlink()
+        whole.write_bytes(whole.read_bytes()[:500])
+    elif what == "partner":
+        (root / "target/01.png").unlink()
+    elif what == "size":
+        save(root / "target/01.png", photo(40, 40, 1))
+    elif what == "no input":
+        shutil.rmtree(root / "input")
+    elif what == "nothing":
+        [path.unlink() for path in (root / "input").iterdir()]
+
+
+@pytest.mark.parametrize("ext", ["sep", "img"])
+@pytest.mark.parametrize("what, words", [
+    ("empty file", "cannot read the image dataset/set/input/01.png: the file is empty"),
+    ("no image", "cannot read the image dataset/set/input/01.png: the image is damaged or of an unknown format"),
+    ("truncated", "cannot read the image dataset/set/input/01.jpg: the file is truncated"),
+    ("partner", "1 of 4 images in dataset/set/input have no partner of the same name in dataset/set/target: 01.png"),
+    ("size", "the images of a pair must have one size: dataset/set/input/01.png is 48x40, dataset/set/target/01.png is 40x40"),
+    ("no input", "there is no folder dataset/set/input"),
+    ("nothing", "dataset/set/input holds no image"),
+])
+def test_damaged_data(fails, pairs, ext, what, words):
+    damage(what)
+    workers = "2" if ext == "img" else "0"                         # the sentence comes through a worker process, too
+    assert words in fails("--data_train", "set", "--save", "x", *TINY, "--ext", ext, "--n_threads", workers)
+    if what != "truncated":
+        assert not Path("experiment").exists()
+
+
+def test_unknown_data_set(fails, place):
+    assert "unknown data set 'Snow'; known: DIV2K, DemoSnow" in fails("--data_train", "Snow", *TINY)
+    assert "there is no folder dataset/DIV2K" in fails(*TINY)
+    assert "--dir_demo names the folder" in fails("--data_train", "DemoSnow", "--data_test", "Demo", "--dir_demo", "none", *TINY)
+
+
+def test_a_target_that_is_missing(fails, run, pairs):
+    shutil.rmtree(pairs / "mask")
+    sentence = fails("--data_train", "set", "--save", "x", *TINY)
+    assert "needs the target 'mask', which 3 of 3 images of set lack; without it: --loss '1*L1'" in sentence
+    assert run("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1")[0] == 0
+
+
+def test_an_image_smaller_than_the_patch(run, pairs):
+    assert run("--data_train", "set", "--save", "x", *TINY, "--patch_size", "64")[0] == 0
+
+
+def test_an_existing_experiment(fails, trained):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    sentence = fails("--data_train", "set", "--save", "x", *TINY, "--epochs", "3")
+    assert sentence.endswith("experiment/x exists already; add --reset to empty it, --resume to go on with it, "
+                             "or choose another name with --save")
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_failing_reset_loses_nothing(fails, trained):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    for flags in (("--data_train", "none"), ("--data_train", "set", "--pre_train", "none.pt"), ("--data_train", "DemoRain")):
+        fails(*flags, "--save", "x", "--reset", *TINY)
+        assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_to_go_on_with(fails, trained):
+    assert "there is no experiment/x/model/state_7.pt" in fails("--save", "x", "--resume", "7")
+    assert "there is no experiment/y/model/state.pt" in fails("--save", "y", "--resume", "-1", "--data_train", "set")
+    assert "give -1 for the newest state" in fails("--save", "x", "--resume", "last")
+
+
+def other_model(path: str) -> None:
+    content = checkpoint.read("experiment/x/model/model_best.pt")
+    torch.save(content | {"model": "nafnet"}, path)
+
+
+def cut(path: str) -> None:
+    whole = Path("experiment/x/model/model_best.pt").read_bytes()
+    Path(path).write_bytes(whole[:len(whole) // 2])
+
+
+@pytest.mark.parametrize("make, words", [
+    (other_model, "unknown model 'nafnet'"),
+    (cut, "bad.pt is damaged or no file of weights"),
+    (lambda path: Path(path).write_bytes(b""), "bad.pt is damaged or no file of weights"),
+    (lambda path: torch.save([1, 2], path), "bad.pt holds no named weights"),
+    (lambda path: torch.save({"body.weight": torch.zeros(1)}, path), "0 of its 130 tensors match, 1 are unknown"),
+    (lambda path: torch.save(Path("x"), path), "bad.pt is damaged or no file of weights"),          # a pickled object is not run
+])
+def test_wrong_weights(fails, trained, make, words):
+    make("bad.pt")
+    assert words in fails("--test_only", "--pre_train", "bad.pt", "--data_test", "set", "--cpu")
+
+
+def test_weights_of_another_width(fails, trained):
+    sentence = fails("--test_only", "--pre_train", trained / "model/model_best.pt", "--channels", "8", "--data_test", "set", "--cpu")
+    assert "should have the shape" in sentence and "check --model and the width flags" in sentence
+
+
+def test_test_only_without_weights(fails, place):
+    assert "--test_only needs weights" in fails("--test_only", "--data_test", "DemoSnow")
+
+
+def test_several_gpus_need_torchrun(fails, place):
+    assert "torchrun --nproc_per_node 2 main.py" in fails("--n_GPUs", "2", "--data_train", "DemoSnow")
+
+
+@pytest.mark.parametrize("name", ["os.replace", "os.fsync"])
+def test_a_full_disk(fails, trained, monkeypatch, name):
+    """A disk that fills up while weights are saved: status 1, the last good files stay, no half one is left."""
+    before = (trained / "model/model_latest.pt").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "experiment/x/model/model_latest.pt")
+    monkeypatch.setattr(name, full)
+    text = fails("--load", "x", "--epochs", "2", status=1)
+    assert "No space left on device" in text
+    assert (trained / "model/model_latest.pt").read_bytes() == before
+    assert not list(trained.rglob("*.part"))
+
+
+def test_lists(run, place):
+    status, text = run("--list")
+    assert status == 0
+    for name in ("smgarn", "demo", "L1", "Charbonnier", "DIV2K", "DemoSnow"):
+        assert f"\n  {name} " in text
+
+
+def test_readme_has_both_commands():
+    text = (REPO / "README.md").read_text()
+    assert "make demo" in text and "make test" in text
+    assert "python main.py " + " ".join(LINE1) in text and "python main.py " + " ".join(LINE2) in text
+

@@ -1,0 +1,47 @@
+"""SMGARN equals the released network."""
+import numpy as np
+import pytest
+import torch
+
+from model.smgarn import SnowRemoval, from_official
+from model.smgarn.network import SMGARN
+from tests.parity import facts, picture, released_state
+
+
+@pytest.fixture(scope="module")
+def prediction() -> dict[str, np.ndarray]:
+    """What our network gives on 0-255 for the rule's weights and input."""
+    known = facts("smgarn")
+    method = SnowRemoval().eval()
+    method.network.load_state_dict(from_official(released_state(known)))
+    with torch.inference_mode():
+        return {name: value.numpy() * 255 for name, value in method.predict(picture(known)).items()}
+
+
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_equals_the_released_network(prediction, parity, name):
+    theirs = np.load(parity / "smgarn.npz")[name]
+    assert np.linalg.norm(prediction[name] - theirs) / np.linalg.norm(theirs) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["image", "mask"])
+def test_golden_values(prediction, name):
+    golden = np.array(facts("smgarn")["golden"][name])
+    ours = prediction[name][0, :, 31, ::32].flatten()
+    assert np.linalg.norm(ours - golden) / np.linalg.norm(golden) < 1e-4
+
+
+def test_parameters():
+    assert sum(p.numel() for p in SMGARN().parameters()) == 6_868_966
+    assert len(SMGARN().state_dict()) == 130
+
+
+def test_unknown_keys_keep_their_name():
+    assert list(from_official({"body.0.weight": torch.zeros(1)})) == ["body.0.weight"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (64, 48)])
+def test_any_size(size):
+    method = SnowRemoval(channels=4).eval()
+    with torch.inference_mode():
+        assert method.restore(torch.rand(2, 3, *size)).shape == (2, 3, *size)
