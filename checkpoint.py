@@ -16,6 +16,7 @@ from model.method import Method
 from utility import UserError, temporary
 
 FORMAT = "unweather model 1"
+STATE_FORMAT = "unweather state 1"
 SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of all models that a network depends on
 ROOT = Path("experiment")
 PASSING = ("reset", "load", "resume", "config", "template", "list")    # flags of one call, not of the experiment
@@ -197,7 +198,15 @@ def _state(folder: Path, resume: str) -> dict | None:
         kept = sorted(int(file.stem[6:]) for file in path.parent.glob("state_*.pt"))
         raise UserError(f"cannot go on with {folder}: there is no {path}"
                         + (f"; kept are the epochs {', '.join(map(str, kept))}" if kept else ""))
-    return read(path)
+    return read_state(path)
+
+
+def read_state(path: Path) -> dict:
+    """Read the state of a training; UserError if the file is none."""
+    state = read(path)
+    if state.get("format") != STATE_FORMAT:
+        raise UserError(f"{path} is not the state of a training")
+    return state
 
 
 def _finished(folder: Path, args) -> dict | None:
@@ -207,7 +216,7 @@ def _finished(folder: Path, args) -> dict | None:
     path = folder / "model" / "state.pt"
     if not path.is_file() or telling(stored_args(folder)) != telling(args.flags):
         return None
-    state = read(path)
+    state = read_state(path)
     if state["epoch"] < args.epochs:
         return None
     runtime.log().say(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, "

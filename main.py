@@ -26,11 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return complain(error, 2)
     except torch.OutOfMemoryError:
-        return complain("the GPU's memory is full; train with a smaller --batch_size or --split_batch, restore with --chop", 1)
+        return complain("the GPU's memory is full; train with a smaller --batch_size or with --split_batch, restore with --chop", 1)
     except Failure as error:
         return complain(error, 1)
     except OSError as error:
         return complain(f"{error.filename or 'a file'}: {error.strerror or error}; nothing half-written was kept", 1)
+    except RuntimeError as error:
+        return complain(known_trouble(error), 1)
     except KeyboardInterrupt:
         return complain("stopped by the keyboard; --resume goes on after the last whole epoch", 130)
 
@@ -53,6 +55,16 @@ def run(args) -> None:
         else:
             trainer.fit()
         runtime.log().say(f"all of it is in {trainer.folder}")
+
+
+def known_trouble(error: RuntimeError) -> str:
+    """Return what to do about an error of PyTorch that is no defect of ours; any other goes on its way."""
+    text = str(error)
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+        return "a process that loads data died, probably for want of memory (or of /dev/shm); try --n_threads 0"
+    if "allocate memory" in text or "not enough memory" in text:
+        return "the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop"
+    raise error
 
 
 def show_lists() -> int:

@@ -22,7 +22,7 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
     """
     global _device, _log
     _log = Log(quiet=rank() > 0)
-    cuda = torch.cuda.is_available() and not cpu
+    cuda = torch.cuda.is_available() and not cpu and n_gpus > 0
     if n_gpus > 1 and world() == 1:
         raise UserError(f"--n_GPUs {n_gpus} needs one process per GPU; start it as: "
                         f"torchrun --nproc_per_node {n_gpus} main.py … (the same flags)")
@@ -93,3 +93,8 @@ def barrier() -> None:
 def autocast(precision: str) -> torch.autocast:
     """Return the context in which a network computes in `precision` (single, half, bf16)."""
     return torch.autocast(_device.type, PRECISIONS[precision], enabled=precision != "single")
+
+
+def exact_convolutions():
+    """Return the context in which a GPU's convolutions are true fp32, without TF32's 10-bit products."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

@@ -23,7 +23,7 @@ from data.batch import Batch
 from loss import Loss
 from model import restore
 from model.method import Method, Stage
-from utility import Failure
+from utility import Failure, UserError
 
 PATIENCE = 50                             # steps in a row that may be skipped before the run gives up
 
@@ -178,7 +178,7 @@ class Trainer:
             self.method.network = trained
 
     def _state(self) -> dict:
-        return {"epoch": self.epoch, "steps": self.steps, "best": self.best, "last_loss": self.last_loss,
+        return {"format": checkpoint.STATE_FORMAT, "epoch": self.epoch, "steps": self.steps, "best": self.best, "last_loss": self.last_loss,
                 "network": self.method.network.state_dict(), "side": self.method.side_state(),
                 "average": self.average.state_dict() if self.average else {},
                 "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
@@ -186,13 +186,16 @@ class Trainer:
     def _take_up(self, state: dict) -> None:
         self.epoch, self.steps = state["epoch"], state["steps"]
         self.best, self.last_loss = state["best"], state["last_loss"]
-        self.method.network.load_state_dict(state["network"])
-        self.method.load_side_state(state["side"])
-        if self.average:
-            self.average.load_state_dict(state["average"] or state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
+        try:
+            self.method.network.load_state_dict(state["network"])
+            self.method.load_side_state(state["side"])
+            if self.average:
+                self.average.load_state_dict(state["average"] or state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"] or self.scaler.state_dict())
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(f"the state in {self.folder} does not fit these flags: a training goes on with the model, the width "
+                            "and the optimizer that it began with") from error
 
     def _announce(self) -> None:
         log, start = runtime.log(), 0
@@ -228,7 +231,7 @@ class Trainer:
         quiet = None if runtime.rank() == 0 else True
         for batch in tqdm(loader, f"test {name}", unit="image", disable=quiet, leave=False):
             x = batch.input.to(self.device)
-            with runtime.autocast(args.test_precision):
+            with runtime.autocast(args.test_precision), runtime.exact_convolutions():
                 output = self._restore(x).float()
             row = {}
             if "image" in batch.targets:

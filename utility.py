@@ -109,6 +109,7 @@ def curves(place: Path) -> None:
     epochs = [r for r in records if r["event"] == "epoch"]
     tests = [r for r in records if r["event"] == "test" and r.get("epoch") and "psnr" in r]
     from matplotlib.figure import Figure  # no pyplot: needs no screen and keeps no state
+    from matplotlib.ticker import MaxNLocator
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name in sorted({name for r in epochs for name in r["losses"]}):
@@ -120,6 +121,7 @@ def curves(place: Path) -> None:
     for axes, what in ((left, "training loss"), (right, "test PSNR, dB (RGB)")):
         axes.set(xlabel="epoch", ylabel=what)
         axes.grid(alpha=.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.lines:
             axes.legend(frameon=False)
     for kind in ("png", "pdf"):

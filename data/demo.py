@@ -1,6 +1,6 @@
 """The embedded data sets: the colour photos that scikit-image ships, degraded by data/degrade.py.
 
-Five scenes; three to train on, two (a cat, a rocket) to test on. Nothing is downloaded.
+Five scenes; three to train on, two (a cat, a cup of coffee) to test on. Nothing is downloaded.
 """
 import functools
 from collections.abc import Callable
@@ -29,9 +29,9 @@ def photos(split: str) -> dict[str, np.ndarray]:
     """Return the clean photos of 'train' or 'test', (H, W, 3) uint8; no scene is in both."""
     from skimage import data  # imported here: it is slow, and only the Demo sets need it
     if split == "test":
-        return {"cat": data.chelsea(), "rocket": data.rocket()}
+        return {"cat": data.chelsea(), "coffee": data.coffee()}
     left, right, _ = data.stereo_motorcycle()             # two views of one scene
-    return {"astronaut": data.astronaut(), "coffee": data.coffee(), "motorcycle_left": left, "motorcycle_right": right}
+    return {"astronaut": data.astronaut(), "rocket": data.rocket(), "motorcycle_left": left, "motorcycle_right": right}
 
 
 @functools.lru_cache

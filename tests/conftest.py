@@ -62,6 +62,18 @@ def fails(run):
     return call
 
 
+@pytest.fixture
+def pairs(place) -> Path:
+    return make_pairs(place / "dataset" / "set", 4, masks=True)
+
+
+@pytest.fixture
+def trained(run, pairs) -> Path:
+    """A finished experiment 'x' on the data set 'set'."""
+    assert run("--data_train", "set", "--save", "x", *TINY)[0] == 0
+    return Path("experiment/x")
+
+
 def photo(height: int, width: int, seed: int) -> np.ndarray:
     """A smooth colour picture, (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)

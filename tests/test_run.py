@@ -1,6 +1,5 @@
 """Whole runs of the command line on tiny data: what is written, what comes again, what goes wrong."""
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +9,13 @@ import torch
 import checkpoint
 from data import image
 from model.smgarn import SnowRemoval, from_official
-from tests.conftest import REPO, TINY, make_div2k, make_pairs, photo, save, veiled
+from tests.conftest import REPO, TINY, make_div2k, make_pairs, photo, save
 from tests.parity import facts
 
-LINE1 = ["--scale", "1", "--patch_size", "64", "--save", "smgarn", "--ext", "sep_reset", "--save_results"]
-LINE2 = ["--data_test", "DIV2K", "--data_range", "1-2000", "--scale", "1", "--pre_train", "experiment/smgarn/model/model_best.pt", "--test_only", "--save_results", "--ext", "sep_reset"]
+LINE1 = "--scale 1 --patch_size 64 --save smgarn --ext sep_reset --save_results".split()
+LINE2 = ("--data_test DIV2K --data_range 1-2000 --scale 1 --pre_train experiment/smgarn/model/model_best.pt --test_only "
+         "--save_results --ext sep_reset").split()
 SHORT = [*TINY[:6], *TINY[8:]]            # without --patch_size, which the paper's line gives
-
-
-@pytest.fixture
-def pairs(place) -> Path:
-    return make_pairs(place / "dataset" / "set", 4, masks=True)
-
-
-@pytest.fixture
-def trained(run, pairs) -> Path:
-    """A finished experiment 'x' on the data set 'set'."""
-    assert run("--data_train", "set", "--save", "x", *TINY)[0] == 0
-    return Path("experiment/x")
 
 
 def numbers(folder: Path, name: str = "set") -> dict:
@@ -199,135 +187,6 @@ def test_split_batch_equals_the_whole(run, pairs):
 def test_skipped_steps(run, pairs, fails):
     sentence = fails("--data_train", "set", "--save", "x", *TINY, "--lr", "1e30", "--optimizer", "SGD", "--test_every", "200", status=1)
     assert "50 steps in a row had a loss that is not finite" in sentence
-
-
-# bad input: one sentence, status 2, nothing lost
-
-
-def damage(what: str) -> None:
-    root = Path("dataset/set")
-    if what == "empty file":
-        (root / "input/01.png").write_bytes(b"")
-    elif what == "no image":
-        (root / "input/01.png").write_bytes(b"hello")
-    elif what == "truncated":
-        whole = save(root / "input/01.jpg", veiled(photo(40, 48, 1)))
-        (root / "input/01.png").unlink()
-        whole.write_bytes(whole.read_bytes()[:500])
-    elif what == "partner":
-        (root / "target/01.png").unlink()
-    elif what == "size":
-        save(root / "target/01.png", photo(40, 40, 1))
-    elif what == "no input":
-        shutil.rmtree(root / "input")
-    elif what == "nothing":
-        [path.unlink() for path in (root / "input").iterdir()]
-
-
-@pytest.mark.parametrize("ext", ["sep", "img"])
-@pytest.mark.parametrize("what, words", [
-    ("empty file", "cannot read the image dataset/set/input/01.png: the file is empty"),
-    ("no image", "cannot read the image dataset/set/input/01.png: the image is damaged or of an unknown format"),
-    ("truncated", "cannot read the image dataset/set/input/01.jpg: the file is truncated"),
-    ("partner", "1 of 4 images in dataset/set/input have no partner of the same name in dataset/set/target: 01.png"),
-    ("size", "the images of a pair must have one size: dataset/set/input/01.png is 48x40, dataset/set/target/01.png is 40x40"),
-    ("no input", "there is no folder dataset/set/input"),
-    ("nothing", "dataset/set/input holds no image"),
-])
-def test_damaged_data(fails, pairs, ext, what, words):
-    damage(what)
-    workers = "2" if ext == "img" else "0"                         # the sentence comes through a worker process, too
-    assert words in fails("--data_train", "set", "--save", "x", *TINY, "--ext", ext, "--n_threads", workers)
-    if what != "truncated":
-        assert not Path("experiment").exists()
-
-
-def test_unknown_data_set(fails, place):
-    assert "unknown data set 'Snow'; known: DIV2K, DemoSnow" in fails("--data_train", "Snow", *TINY)
-    assert "there is no folder dataset/DIV2K" in fails(*TINY)
-    assert "--dir_demo names the folder" in fails("--data_train", "DemoSnow", "--data_test", "Demo", "--dir_demo", "none", *TINY)
-
-
-def test_a_target_that_is_missing(fails, run, pairs):
-    shutil.rmtree(pairs / "mask")
-    sentence = fails("--data_train", "set", "--save", "x", *TINY)
-    assert "needs the target 'mask', which 3 of 3 images of set lack; without it: --loss '1*L1'" in sentence
-    assert run("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1")[0] == 0
-
-
-def test_an_image_smaller_than_the_patch(run, pairs):
-    assert run("--data_train", "set", "--save", "x", *TINY, "--patch_size", "64")[0] == 0
-
-
-def test_an_existing_experiment(fails, trained):
-    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    sentence = fails("--data_train", "set", "--save", "x", *TINY, "--epochs", "3")
-    assert sentence.endswith("experiment/x exists already; add --reset to empty it, --resume to go on with it, "
-                             "or choose another name with --save")
-    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
-
-
-def test_a_failing_reset_loses_nothing(fails, trained):
-    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    for flags in (("--data_train", "none"), ("--data_train", "set", "--pre_train", "none.pt"), ("--data_train", "DemoRain")):
-        fails(*flags, "--save", "x", "--reset", *TINY)
-        assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
-
-
-def test_nothing_to_go_on_with(fails, trained):
-    assert "there is no experiment/x/model/state_7.pt" in fails("--save", "x", "--resume", "7")
-    assert "there is no experiment/y/model/state.pt" in fails("--save", "y", "--resume", "-1", "--data_train", "set")
-    assert "give -1 for the newest state" in fails("--save", "x", "--resume", "last")
-
-
-def other_model(path: str) -> None:
-    content = checkpoint.read("experiment/x/model/model_best.pt")
-    torch.save(content | {"model": "nafnet"}, path)
-
-
-def cut(path: str) -> None:
-    whole = Path("experiment/x/model/model_best.pt").read_bytes()
-    Path(path).write_bytes(whole[:len(whole) // 2])
-
-
-@pytest.mark.parametrize("make, words", [
-    (other_model, "unknown model 'nafnet'"),
-    (cut, "bad.pt is damaged or no file of weights"),
-    (lambda path: Path(path).write_bytes(b""), "bad.pt is damaged or no file of weights"),
-    (lambda path: torch.save([1, 2], path), "bad.pt holds no named weights"),
-    (lambda path: torch.save({"body.weight": torch.zeros(1)}, path), "0 of its 130 tensors match, 1 are unknown"),
-    (lambda path: torch.save(Path("x"), path), "bad.pt is damaged or no file of weights"),          # a pickled object is not run
-])
-def test_wrong_weights(fails, trained, make, words):
-    make("bad.pt")
-    assert words in fails("--test_only", "--pre_train", "bad.pt", "--data_test", "set", "--cpu")
-
-
-def test_weights_of_another_width(fails, trained):
-    sentence = fails("--test_only", "--pre_train", trained / "model/model_best.pt", "--channels", "8", "--data_test", "set", "--cpu")
-    assert "should have the shape" in sentence and "check --model and the width flags" in sentence
-
-
-def test_test_only_without_weights(fails, place):
-    assert "--test_only needs weights" in fails("--test_only", "--data_test", "DemoSnow")
-
-
-def test_several_gpus_need_torchrun(fails, place):
-    assert "torchrun --nproc_per_node 2 main.py" in fails("--n_GPUs", "2", "--data_train", "DemoSnow")
-
-
-@pytest.mark.parametrize("name", ["os.replace", "os.fsync"])
-def test_a_full_disk(fails, trained, monkeypatch, name):
-    """A disk that fills up while weights are saved: status 1, the last good files stay, no half one is left."""
-    before = (trained / "model/model_latest.pt").read_bytes()
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device", "experiment/x/model/model_latest.pt")
-    monkeypatch.setattr(name, full)
-    text = fails("--load", "x", "--epochs", "2", status=1)
-    assert "No space left on device" in text
-    assert (trained / "model/model_latest.pt").read_bytes() == before
-    assert not list(trained.rglob("*.part"))
 
 
 def test_lists(run, place):

@@ -57,7 +57,8 @@ def sheet(rows: list[tuple], folder: Path) -> None:
     """Write demo.png: the first picture of each photo, snowy, restored and true."""
     strips = [image.read(folder / "compare-DemoSnow" / f"{name}.png")[:300] for name, *_ in rows[::2]]
     width = max(strip.shape[1] for strip in strips)
-    image.write(folder / "demo.png", np.vstack([np.pad(s, ((0, 4), (0, width - s.shape[1]), (0, 0))) for s in strips]))
+    image.write(folder / "demo.png", np.vstack([np.pad(s, ((0, 4), (0, width - s.shape[1]), (0, 0)), constant_values=255)
+                                               for s in strips]))
 
 
 if __name__ == "__main__":
