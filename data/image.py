@@ -34,7 +34,8 @@ def size(path: Path) -> tuple[int, int]:
     """Return (height, width) as `read` would give them, from the file's header alone; UserError if it is no image."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112) in TURNED
+            hidden = image.format == "PNG" and "exif" not in image.info     # Pillow would decode it all to be sure
+            turned = not hidden and image.getexif().get(0x0112) in TURNED
             return image.size if turned else image.size[::-1]
     except UNREADABLE as error:
         raise unreadable(path, _reason(error)) from error
