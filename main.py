@@ -51,7 +51,7 @@ def run(args) -> None:
         trainer = Trainer(args, method, job, checkpoint.folder_of(args.save), state)
         runtime.log().open(checkpoint.open_experiment(args))
         if args.test_only:
-            trainer.test(weights=args.pre_train, final=True)
+            trainer.test(args.pre_train)
         else:
             trainer.fit()
         runtime.log().say(f"all of it is in {trainer.folder}")

@@ -37,6 +37,7 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
     try:
         yield
     finally:
+        _log = Log()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -59,6 +60,11 @@ def local_rank() -> int:
 def world() -> int:
     """Return the number of processes of the run."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def quiet() -> bool | None:
+    """Return tqdm's `disable`: no progress bar but in the first process, and there only on a terminal (None)."""
+    return None if rank() == 0 else True
 
 
 def log() -> Log:

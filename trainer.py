@@ -1,13 +1,10 @@
-"""The one training and test loop: data -> method -> loss -> optimiser, the same for every model."""
+"""The one training loop: data -> method -> loss -> optimiser, the same for every model."""
 import contextlib
 import copy
-import json
 import math
 import time
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -15,13 +12,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import checkpoint
-import metric
 import runtime
 import utility
-from data import Run, image
+from data import Run
 from data.batch import Batch
+from evaluation import evaluate
 from loss import Loss
-from model import restore
 from model.method import Method, Stage
 from utility import Failure, UserError
 
@@ -58,13 +54,12 @@ class Trainer:
         if state:
             self._take_up(state)
 
-    # training
-
     def fit(self) -> dict:
         """Train all stages, then test the best weights; return the test numbers by data set."""
         self._announce()
         end = 0
-        for stage, loader in zip(self.stages, self.loaders):
+        for stage in self.stages:
+            loader = self.loaders.pop(0)                           # its processes end with the stage
             end += stage.epochs
             if self.epoch < end:
                 self.enter(stage)
@@ -74,7 +69,11 @@ class Trainer:
         best = self.folder / "model" / "model_best.pt"
         runtime.barrier()
         checkpoint.load_weights(self.method, best, self.args.model)
-        return self.test(weights=str(best), final=True)
+        return self.test(str(best))
+
+    def test(self, weights: str, epoch: int | None = None) -> dict[str, dict]:
+        """Test the network as it stands on the run's test sets (see evaluation.py)."""
+        return evaluate(self.method, self.run.test, self.args, self.folder, weights, epoch)
 
     def enter(self, stage: Stage) -> None:
         """Set up a stage: what is frozen, the loss, and DDP around both where there are several processes."""
@@ -89,7 +88,7 @@ class Trainer:
         start, steps, seen = time.perf_counter(), len(loader), []
         loader.batch_sampler.epoch = self.epoch + 1
         self.method.train()
-        bar = tqdm(loader, f"epoch {self.epoch + 1}", unit="step", disable=None if runtime.rank() == 0 else True, leave=False)
+        bar = tqdm(loader, f"epoch {self.epoch + 1}", unit="step", disable=runtime.quiet(), leave=False)
         for number, batch in enumerate(bar):
             rate = utility.learning_rate(self.args, self.epoch + number / steps)
             for group in self.optimizer.param_groups:
@@ -98,11 +97,11 @@ class Trainer:
             seen.append(values)
             bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
             if (number + 1) % self.args.print_every == 0:
-                recent = _means(seen[-self.args.print_every:])
+                recent = utility.means(seen[-self.args.print_every:])
                 runtime.log().record("train", epoch=self.epoch + 1, step=number + 1, lr=rate, losses=recent)
                 runtime.log().say(f"[epoch {self.epoch + 1}, step {number + 1}/{steps}] {_listed(recent)}")
         self.epoch += 1
-        losses = _means(seen)
+        losses = utility.means([values for values in seen if math.isfinite(values["loss"])] or seen)
         self.last_loss = losses["loss"]
         seconds = time.perf_counter() - start
         runtime.log().record("epoch", epoch=self.epoch, lr=rate, losses=losses, seconds=round(seconds, 3))
@@ -152,7 +151,7 @@ class Trainer:
             tested = last or self.epoch % self.args.val_epochs == 0
             score = self.best
             if tested:
-                results = self.test(weights=f"epoch {self.epoch}")
+                results = self.test(f"epoch {self.epoch}", self.epoch)
                 score = next((r["psnr"] for r in results.values() if "psnr" in r), -losses["loss"])
             if runtime.rank() == 0:
                 note = {"epoch": self.epoch, "score": score, "data_train": self.args.data_train, "data_range": self.args.data_range}
@@ -210,80 +209,6 @@ class Trainer:
         if self.epoch:
             log.say(f"going on after epoch {self.epoch}")
 
-    # testing
-
-    @torch.inference_mode()
-    def test(self, weights: str, final: bool = False) -> dict[str, dict]:
-        """Restore all test sets and measure them where there is truth; return the numbers by data set.
-
-        A final test also writes metrics.json and, as the flags say, the images.
-        """
-        self.method.eval()
-        results = {name: self._test_set(name, loader, weights, final) for name, loader in self.run.test.items()}
-        if final and runtime.rank() == 0:
-            path = self.folder / "metrics.json"
-            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            utility.write_json(path, known | results)
-        return results
-
-    def _test_set(self, name: str, loader: DataLoader, weights: str, final: bool) -> dict:
-        args, start, rows = self.args, time.perf_counter(), []
-        quiet = None if runtime.rank() == 0 else True
-        for batch in tqdm(loader, f"test {name}", unit="image", disable=quiet, leave=False):
-            x = batch.input.to(self.device)
-            with runtime.autocast(args.test_precision), runtime.exact_convolutions():
-                output = self._restore(x).float()
-            row = {}
-            if "image" in batch.targets:
-                target = batch.targets["image"].to(self.device)
-                row = metric.measure(output, target)
-                row |= {f"input_{key}": value for key, value in metric.measure(x, target).items()}
-            rows.append(row)
-            if final:
-                self._save_images(name, batch, output)
-        rows = runtime.gather(rows)
-        seconds = time.perf_counter() - start
-        result = {"data_set": name, "count": len(rows), **_means([row for row in rows if row]),
-                  "protocol": metric.DEFAULT.settings(), "precision": args.test_precision,
-                  "tile": args.tile if args.chop else None, "tile_overlap": args.tile_overlap if args.chop else None,
-                  "self_ensemble": args.self_ensemble, "model": args.model, "weights": weights}
-        runtime.log().record("test", set=name, epoch=None if final else self.epoch, seconds=round(seconds, 3),
-                             **{key: value for key, value in result.items() if key != "data_set"})
-        runtime.log().say(_summary(result, seconds))
-        return result
-
-    def _restore(self, x: Tensor) -> Tensor:
-        """Restore (1, 3, H, W) of any size, in tiles and by self-ensemble where the flags say so."""
-        fn = self.method.restore
-        if self.args.chop:
-            fn = partial(restore.tiled, fn=fn, tile=self.args.tile, overlap=self.args.tile_overlap)
-        return restore.ensemble(x, fn) if self.args.self_ensemble else fn(x)
-
-    def _save_images(self, name: str, batch: Batch, output: Tensor) -> None:
-        restored = image.to_array(output[0])
-        if self.args.save_results:
-            image.write(utility.folder(self.folder / f"results-{name}") / f"{batch.name[0]}.png", restored)
-        if self.args.save_gt:
-            sides = [image.to_array(batch.input[0]), restored] + [image.to_array(t[0]) for t in batch.targets.values()]
-            image.write(utility.folder(self.folder / f"compare-{name}") / f"{batch.name[0]}.png", np.hstack(sides))
-
-
-def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
-
 
 def _listed(losses: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.5g}" for name, value in losses.items())
-
-
-def _summary(result: dict, seconds: float) -> str:
-    """Return the line about a tested set: the numbers and how they were measured."""
-    text = f"{result['data_set']}: {result['count']} images"
-    if "psnr" in result:
-        p = result["protocol"]
-        text += (f", PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f} (RGB); {result['psnr_y']:.2f} dB, "
-                 f"{result['ssim_y']:.4f} (Y); input {result['input_psnr']:.2f} dB, {result['input_ssim']:.4f} (RGB) "
-                 f"[protocol {p['name']} v{p['version']}: rounded to 8 bits, border {p['border']}, SSIM {p['ssim']}; "
-                 f"{result['precision']}, {'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
-                 f"{', x8' if result['self_ensemble'] else ''}]")
-    return f"{text}, {seconds:.1f} s"

@@ -57,6 +57,11 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of every key over rows that have the same keys."""
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch and choose deterministic convolutions, so that a run can be repeated."""
     random.seed(seed)
@@ -78,7 +83,7 @@ class Log:
 
     def open(self, place: Path) -> None:
         """Write to a folder from now on."""
-        self.place = place
+        self.place = place.resolve()
         for text in self.waiting:
             self._write("log.txt", text)
         self.waiting = []
@@ -115,8 +120,8 @@ def curves(place: Path) -> None:
     for name in sorted({name for r in epochs for name in r["losses"]}):
         points = [(r["epoch"], r["losses"][name]) for r in epochs if name in r["losses"]]
         left.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
-    for name in sorted({r["set"] for r in tests}):
-        points = [(r["epoch"], r["psnr"]) for r in tests if r["set"] == name]
+    for name in sorted({r["data_set"] for r in tests}):
+        points = [(r["epoch"], r["psnr"]) for r in tests if r["data_set"] == name]
         right.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
     for axes, what in ((left, "training loss"), (right, "test PSNR, dB (RGB)")):
         axes.set(xlabel="epoch", ylabel=what)
