@@ -15,6 +15,7 @@ import runtime
 import utility
 from data import image
 from data.batch import Batch
+from metric import summary
 from model import restore
 from model.method import Method
 
@@ -35,27 +36,44 @@ def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, we
 
 
 def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: Path, weights: str, epoch: int | None) -> dict:
-    start, rows = time.perf_counter(), []
+    start, rows, images = time.perf_counter(), [], loader.dataset
     for batch in tqdm(loader, f"test {name}", unit="image", disable=runtime.quiet(), leave=False):
-        x = batch.input.to(runtime.device())
-        output = restore_as_told(method, x, args)
-        row = {}
-        if "image" in batch.targets:
-            target = batch.targets["image"].to(x.device)
-            row = metric.measure(output, target)
-            row |= {f"input_{key}": value for key, value in metric.measure(x, target).items()}
-        rows.append(row)
-        if epoch is None:
-            _save_images(name, batch, output, args, folder)
-    rows = runtime.gather(rows)
+        numbers = {}
+        for size, group in _by_size(args.protocols).items():
+            sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
+            x = sized.input.to(runtime.device())
+            output = restore_as_told(method, x, args)
+            if "image" in sized.targets:
+                target = sized.targets["image"].to(x.device)
+                for protocol in group:
+                    before = metric.compare(x, target, protocol, images.task)
+                    numbers[protocol.name] = (metric.compare(output, target, protocol, images.task, args.extra_metrics)
+                                              | {f"input_{key}": value for key, value in before.items()})
+            if epoch is None and size == args.protocols[0].size:
+                _save_images(name, sized, output, args, folder)
+        rows.append((batch.name[0], numbers))
+    rows = sorted(runtime.gather(rows), key=lambda row: row[0])
     seconds = time.perf_counter() - start
-    result = {"data_set": name, "count": len(rows), **utility.means([row for row in rows if row]),
-              "protocol": metric.DEFAULT.settings(), "precision": args.test_precision,
-              "tile": args.tile if args.chop else None, "tile_overlap": args.tile_overlap if args.chop else None,
-              "self_ensemble": args.self_ensemble, "model": args.model, "weights": weights}
+    scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocols}
+    measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
+                 "channel": metric.resolved(protocol.channels[0], images.task)} for protocol in args.protocols]
+    result = {"data_set": name, "count": len(rows), "subset": images.subset, **measured[0], "others": measured[1:],
+              "precision": args.test_precision, "tile": args.tile if args.chop else None,
+              "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
+              "model": args.model, "weights": weights}
+    if epoch is None and runtime.rank() == 0 and any(scored.values()):
+        summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     runtime.log().record("test", epoch=epoch, seconds=round(seconds, 3), **result)
-    runtime.log().say(_summary(result, seconds))
+    _say(result, measured, seconds)
     return result
+
+
+def _by_size(protocols: list[metric.Protocol]) -> dict[str, list[metric.Protocol]]:
+    """Return the protocols grouped by their size policy: each group needs one pass through the network."""
+    groups: dict[str, list[metric.Protocol]] = {}
+    for protocol in protocols:
+        groups.setdefault(protocol.size, []).append(protocol)
+    return groups
 
 
 def restore_as_told(method: Method, x: Tensor, args) -> Tensor:
@@ -76,14 +94,27 @@ def _save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) ->
         image.write(utility.folder(folder / f"compare-{name}") / f"{batch.name[0]}.png", np.hstack(sides))
 
 
-def _summary(result: dict, seconds: float) -> str:
-    """Return the line about a tested set: the numbers and how they were measured."""
-    text = f"{result['data_set']}: {result['count']} images"
-    if "psnr" in result:
-        p = result["protocol"]
-        text += (f", PSNR {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f} (RGB); {result['psnr_y']:.2f} dB, "
-                 f"{result['ssim_y']:.4f} (Y); input {result['input_psnr']:.2f} dB, {result['input_ssim']:.4f} (RGB) "
-                 f"[protocol {p['name']} v{p['version']}: rounded to 8 bits, border {p['border']}, SSIM {p['ssim']}; "
-                 f"{result['precision']}, {'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
-                 f"{', x8' if result['self_ensemble'] else ''}]")
-    return f"{text}, {seconds:.1f} s"
+def _say(result: dict, measured: list[dict], seconds: float) -> None:
+    """Put the numbers of a set into the log, a line per protocol, each with how it was measured."""
+    say, name = runtime.log().say, f"{result['data_set']}: {result['count']} images"
+    if result["subset"] != "all":
+        name += f" ({result['subset']})"
+    how = (f"{result['precision']}, {'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
+           f"{', x8' if result['self_ensemble'] else ''}")
+    for numbers in measured:
+        if "psnr" in numbers:
+            say(f"{name}, {in_words(numbers)}; {how}], {seconds:.1f} s")
+    if "psnr" not in result:
+        say(f"{name}, restored without truth [{how}], {seconds:.1f} s")
+
+
+def in_words(numbers: dict) -> str:
+    """Return the numbers of one protocol with what they mean, up to an open bracket: `PSNR … [protocol …`."""
+    low, high = numbers["interval95"]["psnr"]
+    text = f"PSNR {numbers['psnr']:.2f} dB ({low:.2f} to {high:.2f}), SSIM {numbers['ssim']:.4f} ({numbers['channel'].upper()})"
+    if "psnr_y" in numbers:
+        text += f"; {numbers['psnr_y']:.2f} dB, {numbers['ssim_y']:.4f} (Y)"
+    if "input_psnr" in numbers:
+        text += f"; input {numbers['input_psnr']:.2f} dB, {numbers['input_ssim']:.4f}"
+    protocol = metric.PROTOCOLS[numbers["protocol"]["name"]]
+    return f"{text} [protocol {protocol.name} {metric.described(protocol)}"

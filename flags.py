@@ -65,6 +65,7 @@ def parser(package, defaults: dict) -> Parser:
     add("--data_train", default="DIV2K", metavar="A+B",
         help="data sets to train on; any folder of --dir_data with input/ and target/ is one")
     add("--data_test", default="", metavar="A+B", help="data sets to test on; default: those of --data_train")
+    add("--train_dir", default="", metavar="DIR", help="where the paths of a CSV list begin; default: --dir_data")
     add("--data_range", default="", metavar="a-b/c-d", help="images by position, to train on / to test on; with --test_only a-b alone")
     add("--ext", default="sep", choices=("sep", "sep_reset", "img"),
         help="sep, sep_reset: decode once into <dir_data>/bin, checked at every start; img: decode each time")
@@ -109,6 +110,10 @@ def parser(package, defaults: dict) -> Parser:
     add("--tile", type=number(int, 16), default=512, help="side of a tile with --chop")
     add("--tile_overlap", type=COUNT, default=96, help="by how much tiles overlap; at most half a tile is used")
     add("--self_ensemble", action=BooleanOptionalAction, default=False, help="mean over the 8 flips and turns")
+    add("--protocol", default="default", metavar="A+B",
+        help="how results are measured; --list shows all; the first chooses the best model")
+    add("--metrics", default="", metavar="A+B",
+        help="further measures: ms_ssim, or any of pyiqa's (lpips, niqe, …) where that is installed")
     add("--test_precision", default="single", choices=list(runtime.PRECISIONS), help="precision of tests")
 
     add = result.add_argument_group("experiment").add_argument

@@ -6,6 +6,7 @@ import torch
 import checkpoint
 import data
 import loss
+import metric
 import model
 import option
 import runtime
@@ -73,7 +74,9 @@ def show_lists() -> int:
     print("templates:", *(f"  {name:14} {owner}: {' '.join(f'--{k} {v}' for k, v in flags.items())}"
                           for name, (owner, flags) in model.templates().items()), sep="\n")
     print("losses:", *(f"  {name:14} {first_line(term)}" for name, term in loss.TERMS.items()), sep="\n")
-    print("data sets:", *(f"  {name:14} {entry.about}" for name, entry in data.DATASETS.items()), sep="\n")
+    print("data sets:", *(f"  {name:14} {entry.task + ': ' if entry.task else ''}{entry.about}"
+                          for name, entry in data.DATASETS.items()), sep="\n")
+    print("protocols:", *(f"  {name:14} {metric.described(each)}" for name, each in metric.PROTOCOLS.items()), sep="\n")
     return 0
 
 

@@ -5,6 +5,7 @@ from argparse import BooleanOptionalAction, Namespace
 
 import checkpoint
 import loss
+import metric
 import model
 import runtime
 from flags import SIZE, Parser, parser
@@ -124,6 +125,8 @@ def _understand(args: Namespace) -> Namespace:
     args.batch_sizes = _whole_numbers(args.batch_size, "--batch_size")
     for text in args.losses:
         loss.parse(text)
+    args.protocols = metric.protocols(args.protocol)
+    args.extra_metrics = tuple(filter(None, args.metrics.split("+")))
     for size in args.batch_sizes:
         if size % runtime.world():
             raise UserError(f"--batch_size {size} is the total over all processes and must divide by their number, {runtime.world()}")

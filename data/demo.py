@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data import degrade
-from data.paired import Item
+from data.source import Item
 
 WEATHERS = ("snow", "rain", "haze", "noise")
 VARIANTS = {"train": 8, "test": 2}        # how often each photo is degraded, each time by another seed

@@ -5,16 +5,18 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data import image
+from data import image, source
 from data.batch import Sample, collate
-from data.paired import Item
+from data.source import Item
 from data.transform import augment
 
 Key = tuple[int, int, int]                # epoch, position in the epoch, index of the item
 
 
 class Images(Dataset):
-    """Samples of a list of items; `read` opens a file, `targets` are the images wanted besides the input."""
+    """Samples of a list of items; `read` decodes a file, `targets` are the images wanted besides the input."""
+
+    task, subset = "", "all"              # what a test set is for and which part of it this is, for the results
 
     def __init__(self, items: list[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
                  seed: int = 0, patch_size: int = 0, turns: bool = False):
@@ -28,15 +30,12 @@ class Images(Dataset):
         """Return the sample of a drawn key (epoch, position, index), or the whole image of an index."""
         epoch, position, index = key if isinstance(key, tuple) else (0, 0, key)
         item = self.items[index]
-        images = {name: self._open(item.images[name]) for name in ("input", *self.targets) if name in item.images}
+        images = {name: source.read(item.images[name], self.read) for name in ("input", *self.targets) if name in item.images}
         if self.patch_size:
             rng = np.random.default_rng((self.seed, epoch, position))
             images = augment(images, self.patch_size, self.turns, rng)
         tensors = {name: image.to_tensor(array) for name, array in images.items()}
         return Sample(item.name, tensors.pop("input"), tensors, item.kind)
-
-    def _open(self, source: Path | np.ndarray) -> np.ndarray:
-        return self.read(source) if isinstance(source, Path) else source
 
 
 class Draws(Sampler):

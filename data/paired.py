@@ -1,88 +1,134 @@
-"""Paired images on disk: which degraded file belongs to which clean file."""
+"""Which degraded file belongs to which clean file: layouts of folders, and lists."""
+import csv
+import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 import runtime
 from data import image
+from data.source import Item, View
 from utility import UserError
 
-
-class Item(NamedTuple):
-    """One entry of a data set: each image is a file, or an (H, W, 3) uint8 array."""
-    name: str
-    images: dict[str, Path | np.ndarray]      # 'input', 'image' (the clean target), 'mask' where there is one
-    kind: int = 0
+PARTS = {"train": ("train", "training"), "test": ("test", "testing")}     # folders of a set's own parts
 
 
-def find(root: Path, split: str) -> list[Item]:
-    """List the pairs of a data set folder; `split` is 'train' or 'test'.
+class Layout(NamedTuple):
+    """Folders of a data set and the rule by which their files pair; letter case of folders does not matter.
 
-    Known layouts: input/ + target/ (+ mask/), directly or below train/ and test/; EDSR's <name>_train_HR (clean) +
-    <name>_train_LR_bicubic/x1 (degraded) (+ <name>_train_EDGE, mask).
-    UserError names what is missing.
+    `pattern` is matched with an input's stem, `partner` makes the clean file's stem of it. view: 'sides' for one file
+    that holds both (left clean, right degraded), 'centre' for clean images that may be larger, 'clean' for clean alone.
+    """
+    input: str
+    target: str = ""
+    mask: str = ""
+    pattern: str = "(.+)"
+    partner: str = r"\1"
+    view: str = ""
+
+    def __str__(self) -> str:
+        if self.view in ("sides", "clean"):
+            return f"{self.input}/ ({'clean and degraded side by side' if self.view == 'sides' else 'clean photos'})"
+        rule = "" if self.partner == r"\1" else f", {self.pattern} to {self.partner}"
+        return f"{self.input}/ + {self.target}/{f' (+ {self.mask}/)' if self.mask else ''}{rule}"
+
+
+INPUT_TARGET = Layout("input", "target", "mask")
+EDSR = Layout("{name}_train_LR_bicubic/x1", "{name}_train_HR", "{name}_train_EDGE")
+
+
+def find(root: Path, split: str, layouts: tuple[Layout, ...] = (INPUT_TARGET, EDSR)) -> tuple[list[Item], bool]:
+    """List a data set's items for 'train' or 'test', and say whether they are a part of their own (train/, test/).
+
+    The first layout whose folders are there counts. UserError names what is missing.
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; put the data set there or name another place with --dir_data")
-    if (root / f"{root.name}_train_HR").is_dir() or (root / f"{root.name}_train_LR_bicubic").is_dir():
-        inputs = root / f"{root.name}_train_LR_bicubic"
-        scaled = [inputs / name for name in ("x1", "X1") if (inputs / name).is_dir()]
-        return pairs({"input": scaled[0] if scaled else inputs / "x1", "image": root / f"{root.name}_train_HR",
-                      "mask": root / f"{root.name}_train_EDGE"})
-    if has_splits(root):
-        root = root / split
-    if (root / "input").is_dir() or (root / "target").is_dir():
-        return pairs({"input": root / "input", "image": root / "target", "mask": root / "mask"})
-    raise UserError(f"{root} has no known layout: it needs input/ and target/ (and mask/ if there are masks), or "
-                    f"{root.name}_train_HR/ and {root.name}_train_LR_bicubic/x1/")
+    parts = [place for place in (locate(root, name) for name in PARTS[split]) if place]
+    for base in (*parts, root):
+        for layout in layouts:
+            layout = layout._replace(**{key: getattr(layout, key).format(name=root.name) for key in ("input", "target", "mask")})
+            if _fits(base, layout):
+                return items(base, layout), base != root
+    raise UserError(f"{root} has no layout that is known for it; it needs "
+                    f"{' or '.join(str(layout).format(name=root.name) for layout in layouts)}")
 
 
-def has_splits(root: Path) -> bool:
-    """Return whether a data set folder has a train/ and a test/ part of its own."""
-    return (root / "train" / "input").is_dir() and (root / "test" / "input").is_dir()
+def locate(root: Path, relative: str) -> Path | None:
+    """Return a folder below root whatever the case of its name, None if there is none."""
+    for part in Path(relative).parts:
+        if not (root / part).is_dir():
+            part = next((entry.name for entry in root.iterdir() if entry.is_dir() and entry.name.lower() == part.lower()), None)
+            if part is None:
+                return None
+        root = root / part
+    return root
 
 
-def pairs(folders: dict[str, Path]) -> list[Item]:
-    """Pair the files of several folders by stem; 'input' and 'image' must exist, other folders may be absent.
+def _fits(base: Path, layout: Layout) -> bool:
+    folder, target = locate(base, layout.input), locate(base, layout.target)
+    if layout.target and layout.target != layout.input and (folder or target) and layout.pattern == "(.+)":
+        return True                           # one of the two is enough: `items` says that the other is missing
+    return bool(folder and target) and any(re.fullmatch(layout.pattern, path.stem) for path in image.listing(folder))
 
-    An input without a clean partner is a UserError; a mask may be missing.
-    """
-    files = {key: _by_stem(folder) for key, folder in folders.items() if folder.is_dir()}
-    for key in ("input", "image"):
-        if key not in files:
-            raise UserError(f"there is no folder {folders[key]}, which should hold the "
-                            f"{'degraded' if key == 'input' else 'clean'} images")
-        if not files[key]:
-            raise UserError(f"{folders[key]} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")
-    alone = sorted(set(files["input"]) - set(files["image"]))
+
+def items(base: Path, layout: Layout) -> list[Item]:
+    """Pair the files of a layout's folders below base; an input without a clean partner is a UserError."""
+    if layout.view == "clean":
+        return [Item(stem, {"image": path}) for stem, path in _by_stem(base, layout.input, "clean").items()]
+    inputs = _by_stem(base, layout.input, "degraded")
+    if layout.view == "sides":
+        return [Item(stem, {"input": View(path, "right"), "image": View(path, "left")}) for stem, path in inputs.items()]
+    inputs = {stem: path for stem, path in inputs.items() if re.fullmatch(layout.pattern, stem)}
+    clean = _by_stem(base, layout.target, "clean")
+    masks = _by_stem(base, layout.mask, "mask") if layout.mask and locate(base, layout.mask) else {}
+    partners = {stem: re.fullmatch(layout.pattern, stem).expand(layout.partner) for stem in inputs}
+    partners = {stem: name if name in clean else stem for stem, name in partners.items()}     # some copies keep the input's name
+    alone = [stem for stem, name in partners.items() if name not in clean]
     if alone:
-        raise UserError(f"{len(alone)} of {len(files['input'])} images in {folders['input']} have no partner of the same "
-                        f"name in {folders['image']}: {_names(files['input'], alone)}")
-    spare = sorted(set(files["image"]) - set(files["input"]))
+        raise UserError(f"{len(alone)} of {len(inputs)} images in {locate(base, layout.input)} have no partner in "
+                        f"{locate(base, layout.target)}: {_names(inputs, alone)}")
+    spare = sorted(set(clean) - set(partners.values()) - set(inputs))
     if spare:
-        runtime.log().say(f"{len(spare)} images in {folders['image']} have no degraded partner and are not used: "
-                          f"{_names(files['image'], spare)}")
-    return [Item(stem, {key: stems[stem] for key, stems in files.items() if stem in stems})
-            for stem in sorted(files["input"])]
+        runtime.log().say(f"{len(spare)} images in {locate(base, layout.target)} have no degraded partner and are not used: "
+                          f"{_names(clean, spare)}")
+    found = []
+    for stem, path in inputs.items():
+        target = clean[partners[stem]]
+        images = {"input": path, "image": _centred(target, path) if layout.view == "centre" else target}
+        if masks.get(stem):
+            images["mask"] = masks[stem]
+        found.append(Item(stem, images))
+    return found
+
+
+def _centred(target: Path, path: Path) -> Path | View:
+    size, larger = image.size(path), image.size(target)
+    return View(target, "centre", size) if larger != size and all(a >= b for a, b in zip(larger, size)) else target
 
 
 def _names(files: dict[str, Path], stems: list[str]) -> str:
     return ", ".join(files[stem].name for stem in stems[:10]) + (", …" if len(stems) > 10 else "")
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(base: Path, relative: str, what: str) -> dict[str, Path]:
+    """Return the images of a folder by stem, sorted; UserError when there is none or two have one stem."""
+    folder = locate(base, relative)
+    if not folder:
+        raise UserError(f"there is no folder {base / relative}, which should hold the {what} images")
     stems: dict[str, Path] = {}
     for path in image.listing(folder):
         if path.stem in stems:
             raise UserError(f"two files stand for one image: {stems[path.stem]} and {path.name}; keep one of them")
         stems[path.stem] = path
+    if not stems:
+        raise UserError(f"{folder} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")
     return stems
 
 
-def pictures(folder: Path | None) -> list[Item]:
+def pictures(folder: Path) -> list[Item]:
     """List a folder of pictures without truth, one Item per picture, named by its stem."""
-    if not folder or not folder.is_dir():
+    if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; --dir_demo names the folder of pictures to restore")
     paths = image.listing(folder)
     if not paths:
@@ -92,10 +138,46 @@ def pictures(folder: Path | None) -> list[Item]:
             for path in paths]
 
 
-def check_sizes(items: list[Item]) -> None:
-    """Raise UserError when a file's header is damaged or the images of an item differ in size."""
-    for item in items:
-        sizes = {key: image.size(path) for key, path in item.images.items() if isinstance(path, Path)}
-        if len(set(sizes.values())) > 1:
-            text = ", ".join(f"{item.images[key]} is {width}x{height}" for key, (height, width) in sizes.items())
-            raise UserError(f"the images of a pair must have one size: {text} (width x height)")
+def listed(path: Path, base: Path) -> list[Item]:
+    """Read a list of pairs: JSON `[[clean, degraded], …]`, or CSV lines `clean,degraded` (`|` is fine, too).
+
+    JSON paths start at the working folder; CSV paths at `base`, also with a leading slash. UserError says what is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the list {path}: {error}") from error
+    rows = _json_rows(text, path) if path.suffix.lower() == ".json" else _csv_rows(text, path, base)
+    missing = [str(file) for pair in rows for file in pair if not file.is_file()]
+    if missing:
+        raise UserError(f"{len(missing)} files of the list {path} are missing: {', '.join(missing[:10])}"
+                        + (", …" if len(missing) > 10 else ""))
+    if not rows:
+        raise UserError(f"the list {path} holds no pair")
+    stems = [degraded.stem for _, degraded in rows]
+    double = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    return [Item(f"{degraded.stem}_{number}" if degraded.stem in double else degraded.stem, {"input": degraded, "image": clean})
+            for number, (clean, degraded) in enumerate(rows, 1)]
+
+
+def _json_rows(text: str, path: Path) -> list[tuple[Path, Path]]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 and all(isinstance(x, str) for x in row)
+                                             for row in rows):
+        raise UserError(f"{path} is no list of pairs; it should read [[\"clean.png\", \"degraded.png\"], …]")
+    return [(Path(clean), Path(degraded)) for clean, degraded in rows]
+
+
+def _csv_rows(text: str, path: Path, base: Path) -> list[tuple[Path, Path]]:
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = [[field.strip() for field in row] for row in csv.reader(line.replace("|", ",") for line in lines)]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or not all(row):
+            raise UserError(f"{path}, line {number}: '{lines[number - 1]}' is not two paths, clean,degraded")
+    if rows and rows[0][0].lower() in ("target", "clean", "gt"):          # a heading, not a pair
+        rows = rows[1:]
+    return [tuple(base / field.lstrip("/") for field in row) for row in rows]
+

@@ -1,80 +1,100 @@
-"""PSNR and SSIM of (B, 3, H, W) images in [0, 1], and the protocol that says how a number was measured."""
-from dataclasses import asdict, dataclass
+"""How restored images are compared with the truth: measures (metric/measure.py) under named protocols."""
+from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BT601 = (65.481, 128.553, 24.966)         # luma of R, G, B in [0, 1] on the 16-235 scale
+from metric import measure
+from utility import UserError
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How restored images are compared with the truth."""
-    name: str
-    version: int
-    rounding: str                         # 'round': to 8 bits before measuring
-    border: int                           # pixels left out at each side
-    size: str                             # 'pad': the network pads, the measured image has the input's size
-    ssim: str
+    """A way to measure; numbers of two protocols, or of two versions of one, may not be compared.
+
+    channels: rgb, y (BT.601, float), y8 (the same rounded to 8 bits, as MATLAB gives it), task (y for rain, else rgb).
+    rounding of the output to 8 bits: round, truncate, none. border: pixels left out at each side.
+    size: pad (the network pads, all is measured), crop N or resize N (to multiples of N, before the network).
+    ssim: gaussian (window 11, sigma 1.5), uniform7 (scikit-image's default), columns7 (the same along columns only).
+    """
+    channels: tuple[str, ...]
+    ssim: str = "gaussian"
+    rounding: str = "round"
+    border: int = 0
+    size: str = "pad"
+    version: int = 1
+    name: str = ""
 
     def settings(self) -> dict:
-        """Return the settings as stored beside every number."""
+        """Return the settings as they stand beside every number."""
         return asdict(self)
 
+    def fit(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W) in the size that the network is to see and that is measured."""
+        how, _, multiple = self.size.partition(" ")
+        if how == "pad":
+            return x
+        height, width = (max(side // int(multiple), 1) * int(multiple) for side in x.shape[-2:])
+        if how == "resize":
+            return F.interpolate(x, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
+        top, left = (max(side - kept, 0) // 2 for side, kept in zip(x.shape[-2:], (height, width)))
+        return x[..., top:top + height, left:left + width]
 
-DEFAULT = Protocol("default", 1, rounding="round", border=0, size="pad", ssim="Gaussian 11x11, sigma 1.5, no padding")
+
+def _named(**protocols: Protocol) -> dict[str, Protocol]:
+    return {name: replace(protocol, name=name) for name, protocol in protocols.items()}
 
 
-def measure(output: Tensor, target: Tensor) -> dict[str, float]:
-    """Return psnr and ssim (RGB) and psnr_y and ssim_y (BT.601 luma, float) of one pair by the default protocol.
+PROTOCOLS = _named(                       # a protocol is named after the work whose numbers it measures
+    default=Protocol(("rgb", "y")),
+    smgarn=Protocol(("rgb",), border=7),
+    two_stage_kd=Protocol(("task",), size="resize 16"),
+    dsrir=Protocol(("task",), ssim="uniform7", rounding="truncate", size="crop 8"),
+    dsrir_ssim1d=Protocol(("task",), ssim="columns7", rounding="truncate", size="crop 8"),
+    y_truncated=Protocol(("y8",), rounding="truncate"),
+    y_rounded=Protocol(("y8",)),
+    promptir=Protocol(("rgb",), ssim="uniform7", rounding="none", size="crop 16"),
+    snow100k_y=Protocol(("y",)),
+)
 
-    Both are (1, 3, H, W) in [0, 1]; the output is rounded to 8 bits. PSNR in dB, 100 for equal images.
+
+def protocols(joined: str) -> list[Protocol]:
+    """Return the protocols of `a+b`; UserError lists the known ones."""
+    for name in joined.split("+"):
+        if name not in PROTOCOLS:
+            raise UserError(f"unknown protocol '{name}' in --protocol '{joined}'; known: {', '.join(PROTOCOLS)}")
+    return [PROTOCOLS[name] for name in joined.split("+")]
+
+
+def compare(output: Tensor, target: Tensor, protocol: Protocol, task: str = "", extra: tuple[str, ...] = ()) -> dict[str, float]:
+    """Return the numbers of one pair, (1, 3, H, W) in [0, 1] and of the protocol's size already.
+
+    Keys: psnr, ssim (and the `extra` measures by name) of the first channel kind, then with _y of a second one.
     """
-    output, target = (x.double() for x in (quantise(output), target))
-    output_y, target_y = luma(output), luma(target)
-    return {"psnr": psnr(output, target), "ssim": ssim(output, target),
-            "psnr_y": psnr(output_y, target_y), "ssim_y": ssim(output_y, target_y)}
+    output, target = measure.quantise(output, protocol.rounding), measure.quantise(target, "round")
+    if protocol.border and min(output.shape[-2:]) > 2 * protocol.border:
+        inside = slice(protocol.border, -protocol.border)
+        output, target = output[..., inside, inside], target[..., inside, inside]
+    numbers = {}
+    for place, kind in enumerate(protocol.channels):
+        a, b = (measure.channel(x, resolved(kind, task)) for x in (output, target))
+        ending = f"_{kind}" if place else ""
+        numbers[f"psnr{ending}"] = measure.psnr(a, b)
+        numbers[f"ssim{ending}"] = measure.SSIM[protocol.ssim](a, b)
+        for name in extra if not place else ():
+            numbers[name] = measure.other(name, output, target)
+    return numbers
 
 
-def quantise(x: Tensor) -> Tensor:
-    """Return x clipped to [0, 1] and rounded to the nearest of 256 levels."""
-    return x.float().clamp(0, 1).mul(255).round().div(255)
+def resolved(kind: str, task: str) -> str:
+    """Return the channel that is measured: `task` means luma for rain, RGB for the rest."""
+    return {"task": "y" if task == "rain" else "rgb"}.get(kind, kind)
 
 
-def luma(x: Tensor) -> Tensor:
-    """Return the BT.601 luma (B, 1, H, W) of RGB in [0, 1], as MATLAB's rgb2ycbcr without its rounding: 16/255 to 235/255."""
-    weights = x.new_tensor(BT601).view(1, 3, 1, 1)
-    return ((x * weights).sum(1, keepdim=True) + 16) / 255
-
-
-def psnr(output: Tensor, target: Tensor) -> float:
-    """Return 10·log10(1 / mean squared error) in dB, at most 100."""
-    error = F.mse_loss(output, target).item()
-    return min(100.0, -10 * torch.tensor(max(error, 1e-12), dtype=torch.float64).log10().item())
-
-
-def ssim(output: Tensor, target: Tensor) -> float:
-    """Return the mean structural similarity over pixels and channels (Wang et al. 2004): Gaussian window 11, sigma 1.5.
-
-    Only windows inside the image count; images smaller than the window are continued by their edge.
-    """
-    short = [max(0, 11 - side) for side in output.shape[-2:]]
-    if any(short):
-        output, target = (F.pad(x, (0, short[1], 0, short[0]), mode="replicate") for x in (output, target))
-    position = torch.arange(11, dtype=output.dtype, device=output.device) - 5
-    window = torch.exp(-position**2 / (2 * 1.5**2))
-    window = window / window.sum()
-    channels = output.shape[1]
-
-    def blur(x: Tensor) -> Tensor:
-        x = F.conv2d(x, window.view(1, 1, 11, 1).expand(channels, 1, 11, 1), groups=channels)
-        return F.conv2d(x, window.view(1, 1, 1, 11).expand(channels, 1, 1, 11), groups=channels)
-
-    mean_a, mean_b = blur(output), blur(target)
-    variance_a, variance_b = blur(output**2) - mean_a**2, blur(target**2) - mean_b**2
-    covariance = blur(output * target) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-                  / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)))
-    return similarity.mean().item()
+def described(protocol: Protocol) -> str:
+    """Return a protocol's settings in words."""
+    channels = {"rgb": "RGB", "y": "Y (float)", "y8": "Y (8 bits)", "task": "Y for rain, else RGB"}
+    ending = {"round": "rounded to 8 bits", "truncate": "truncated to 8 bits", "none": "not rounded"}[protocol.rounding]
+    window = {"gaussian": "Gaussian SSIM", "uniform7": "uniform-7 SSIM", "columns7": "1-D SSIM"}[protocol.ssim]
+    return (f"v{protocol.version}: {' and '.join(channels[kind] for kind in protocol.channels)}, {ending}, border {protocol.border}, "
+            f"size {protocol.size}, {window}")

@@ -34,7 +34,7 @@ def damage(what: str) -> None:
     ("empty file", "cannot read the image dataset/set/input/01.png: the file is empty"),
     ("no image", "cannot read the image dataset/set/input/01.png: the image is damaged or of an unknown format"),
     ("truncated", "cannot read the image dataset/set/input/01.jpg: the file is truncated"),
-    ("partner", "1 of 4 images in dataset/set/input have no partner of the same name in dataset/set/target: 01.png"),
+    ("partner", "1 of 4 images in dataset/set/input have no partner in dataset/set/target: 01.png"),
     ("size", "the images of a pair must have one size: dataset/set/input/01.png is 48x40, dataset/set/target/01.png is 40x40"),
     ("no input", "there is no folder dataset/set/input"),
     ("nothing", "dataset/set/input holds no image"),
@@ -48,7 +48,7 @@ def test_damaged_data(fails, pairs, ext, what, words):
 
 
 def test_unknown_data_set(fails, place):
-    assert "unknown data set 'Snow'; known: DIV2K, DemoSnow" in fails("--data_train", "Snow", *TINY)
+    assert "unknown data set 'Snow'; known: DIV2K, Rain100L" in fails("--data_train", "Snow", *TINY)
     assert "there is no folder dataset/DIV2K" in fails(*TINY)
     assert "--dir_demo names the folder" in fails("--data_train", "DemoSnow", "--data_test", "Demo", "--dir_demo", "none", *TINY)
 

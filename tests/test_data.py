@@ -8,14 +8,15 @@ import torch
 
 import option
 import runtime
-from data import cache, degrade, demo, image, loader, names, paired, select, transform
+from data import cache, degrade, demo, image, loader, paired, source, transform
 from data.batch import Sample, collate
+from data.choose import choose, names
 from tests.conftest import make_div2k, make_pairs, photo, save, veiled
 from utility import UserError
 
 
 def items(root: Path, split: str = "train"):
-    return paired.find(root, split)
+    return paired.find(root, split)[0]
 
 
 def test_pairs_by_stem_whatever_the_format(tmp_path):
@@ -68,12 +69,12 @@ def test_sizes_must_agree(tmp_path):
     root = make_pairs(tmp_path / "set")
     save(root / "target" / "03.png", photo(40, 50, 3))
     with pytest.raises(UserError, match="03.png is 48x40, .*03.png is 50x40"):
-        paired.check_sizes(items(root))
+        source.check_sizes(items(root))
 
 
 def chosen(*flags: str, role: str) -> list[str]:
     args = option.parse(["--data_train", "set", "--ext", "img", *flags])
-    return [item.name for item in select(args, "set", role)]
+    return [item.name for item in choose(args, "set", role).items]
 
 
 def test_hold_out(place):

@@ -45,11 +45,12 @@ def test_the_papers_two_lines(run, place, scale):
 
 def test_what_a_run_leaves(trained):
     names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
-    assert names == {"args.json", "config.txt", "log.txt", "log.jsonl", "metrics.json", "curves.png", "curves.pdf",
+    assert names == {"args.json", "config.txt", "log.txt", "log.jsonl", "metrics.json", "metrics-set.csv", "curves.png", "curves.pdf",
                      "model/model_best.pt", "model/model_latest.pt", "model/state.pt"}
     result = numbers(trained)
     assert result["count"] == 1 and 0 < result["psnr"] < 60 and -1 <= result["ssim"] <= 1
     assert result["protocol"]["name"] == "default" and result["precision"] == "single"
+    assert result["subset"] == "1 of 4: 03 … 03" and result["interval95"]["psnr"] == [result["psnr"]] * 2
     epoch = next(r for r in records(trained) if r["event"] == "epoch")
     assert set(epoch["losses"]) == {"loss", "L1", "L1:mask"}
     assert epoch["losses"]["loss"] == pytest.approx(epoch["losses"]["L1"] + epoch["losses"]["L1:mask"], rel=1e-5)

@@ -1,0 +1,116 @@
+"""Which images of which data set a run trains on and tests on."""
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import runtime
+from data import paired
+from data.sets import DATASETS
+from data.source import Item, View
+from utility import UserError
+
+PICTURES = ("Demo", "Folder")             # with --dir_demo: a folder of pictures without truth
+LISTS = (".json", ".csv")
+
+
+class Chosen(NamedTuple):
+    """The items of a data set that a run uses, the set's task, and which part of the set they are, in words."""
+    items: list[Item]
+    task: str = ""
+    subset: str = "all"
+
+
+def names(joined: str) -> list[str]:
+    """Split `A+B` into data set names."""
+    found = [name for name in joined.split("+") if name]
+    if not found:
+        raise UserError(f"'{joined}' names no data set; --list shows the known ones")
+    return found
+
+
+def choose(args, name: str, role: str) -> Chosen:
+    """Return the items of a data set that --data_range, or the default hold-out, gives to 'train' or 'test'.
+
+    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25.
+    """
+    base, _, sigma = name.partition("@")
+    items, own_part, task = _open(args, base, role)
+    items = _with_noise(items, base, sigma, args.seed) if sigma else items
+    if any("input" not in item.images for item in items):
+        raise UserError(f"{base} is a set of clean photos; name a noise level, as in {base}@25")
+    count, subset = len(items), _count_note(base, role, own_part, len(items))
+    shared = not own_part and name in names(args.data_train) and name in names(args.data_test)
+    if args.ranges:
+        chosen = _by_range(args, name, role, items, shared)
+    elif shared:
+        chosen = _held_out(name, role, items)
+    else:
+        return Chosen(items, task, subset)
+    part = f"{len(chosen)} of {count}: {chosen[0].name} … {chosen[-1].name}"
+    return Chosen(chosen, task, part if subset == "all" else f"{part}; {subset}")
+
+
+def _by_range(args, name: str, role: str, items: list[Item], shared: bool) -> list[Item]:
+    ranges, count = args.ranges, len(items)
+    first, last = ranges[0] if role == "train" or len(ranges) == 1 else ranges[1]
+    if first > count:
+        raise UserError(f"--data_range starts at image {first}, but {name} has {count}")
+    if role == "test" and len(ranges) == 1 and not args.test_only:        # one range: to train on; the rest is for testing
+        if not shared:
+            return items
+        rest = items[:first - 1] + items[last:]
+        if not rest:
+            raise UserError(f"--data_range {first}-{last} leaves no image of {name} to test on; "
+                            f"give both parts, as in --data_range 1-{max(count - 10, 1)}/{max(count - 9, 1)}-{count}")
+        return rest
+    if last > count:
+        runtime.log().say(f"{name}: --data_range ends at {last}; the set has {count} images, so it ends there")
+    return items[first - 1:last]
+
+
+def _held_out(name: str, role: str, items: list[Item]) -> list[Item]:
+    held = max(1, min(50, len(items) // 10))
+    if len(items) <= held:
+        raise UserError(f"{name} has {len(items)} image: too few to train on some and test on others")
+    if role == "test":
+        runtime.log().say(f"{name}: the last {held} of {len(items)} images are held out for testing (--data_range says otherwise)")
+    return items[-held:] if role == "test" else items[:-held]
+
+
+def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
+    """Return all items of a set, whether they are a part of their own for this role, and the set's task."""
+    if name in PICTURES and args.dir_demo and role == "test":
+        return paired.pictures(Path(args.dir_demo)), True, ""
+    if name == "Folder":
+        raise UserError("the data set Folder is the folder of pictures that --dir_demo names; give --dir_demo")
+    if name.lower().endswith(LISTS):
+        return paired.listed(Path(name), Path(args.train_dir or args.dir_data)), False, ""
+    root, entry = Path(args.dir_data) / name, DATASETS.get(name)
+    if entry and entry.embedded:
+        return entry.embedded(root, role), True, entry.task
+    if entry:
+        return *paired.find(root, role, entry.layouts), entry.task
+    if "/" in name or not root.is_dir():
+        raise UserError(f"unknown data set '{name}'; known: {', '.join(DATASETS)}, Folder with --dir_demo, a list (.json, .csv), "
+                        f"or any folder under {args.dir_data} with input/ and target/")
+    return *paired.find(root, role), ""
+
+
+def _with_noise(items: list[Item], name: str, sigma: str, seed: int) -> list[Item]:
+    """Add noisy inputs; the noise depends on (seed, set, index) alone."""
+    if not sigma.isdecimal():
+        raise UserError(f"'{name}@{sigma}': the noise level is a whole number on the 0-255 scale, as in {name}@25")
+    key = zlib.crc32(name.encode())
+    return [item._replace(images={**item.images, "input": View(item.images["image"], "noise", (int(sigma), seed, key, index))})
+            for index, item in enumerate(items)]
+
+
+def _count_note(name: str, role: str, own_part: bool, count: int) -> str:
+    """Return 'all', or how the count differs from the published one, which is also said in the log."""
+    entry = DATASETS.get(name)
+    published = entry.counts.get(role) if entry else None
+    if published in (None, count) or (not own_part and count in entry.counts.values()):
+        return "all"
+    text = f"{count} images where {published} are published"
+    runtime.log().say(f"warning: {name} ({role}) has {text}; numbers do not compare with published ones")
+    return text

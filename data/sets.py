@@ -1,0 +1,70 @@
+"""The named data sets: what they are for, how many images they should have, how their files pair."""
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from data import demo
+from data.paired import EDSR, INPUT_TARGET, Layout
+from data.source import Item
+
+
+class Entry(NamedTuple):
+    """A data set: task (noise, rain, haze, snow, drops), published counts by split, layouts, where to look for it."""
+    task: str
+    about: str
+    counts: dict[str, int] = {}               # {'train': 200, 'test': 100}; what is not published is not there
+    layouts: tuple[Layout, ...] = (INPUT_TARGET, EDSR)
+    embedded: Callable[[Path, str], list[Item]] | None = None
+
+
+RAIN_IN_ONE = Layout(".", ".", pattern=r"rain-?(\d+)", partner=r"norain-\1")
+RAIN_LAYOUTS = (INPUT_TARGET, Layout("rainy", "gt", pattern=r"rain-?(\d+)", partner=r"norain-\1"),
+                Layout("rain", "norain", pattern=r"rain-?(\d+)", partner=r"norain-\1"), RAIN_IN_ONE)
+RAIN_BY_14 = (Layout("rainy_image", "ground_truth", pattern=r"(\d+)_\d+"), INPUT_TARGET)
+SNOW = (Layout("synthetic", "gt", "mask"), INPUT_TARGET)
+SNOW_CASED = (Layout("Snow", "Gt", "Mask"), INPUT_TARGET)
+HAZE_KEYS = dict(pattern=r"(\d+)(_.+)?", view="centre")
+HAZE = (Layout("hazy", "clear", **HAZE_KEYS), Layout("hazy", "gt", **HAZE_KEYS), Layout("input", "target", **HAZE_KEYS))
+CLEAN = tuple(Layout(folder, folder, view="clean") for folder in (".", "HR", "clean", "images", "original", "target"))
+
+DATASETS = {
+    "DIV2K": Entry("", "EDSR's layout: DIV2K_train_HR clean, _LR_bicubic/x1 degraded, _EDGE masks", {}, (EDSR, INPUT_TARGET)),
+    "Rain100L": Entry("rain", "light rain streaks", {"train": 200, "test": 100}, RAIN_LAYOUTS),
+    "Rain100H": Entry("rain", "heavy rain streaks", {"train": 1800, "test": 100}, RAIN_LAYOUTS),
+    "RainTrainL": Entry("rain", "the training part of Rain100L", {"train": 200}, RAIN_LAYOUTS),
+    "RainTrainH": Entry("rain", "the training part of Rain100H; 1,254 pairs without its test scenes", {"train": 1254}, RAIN_LAYOUTS),
+    "Rain12": Entry("rain", "rain streaks", {"test": 12},
+                    (INPUT_TARGET, Layout(".", ".", pattern=r"(\d+)_in", partner=r"\1_GT"))),
+    "Rain1400": Entry("rain", "DDN-Data: 900 + 100 scenes, 14 rains each", {"train": 12600, "test": 1400}, RAIN_BY_14),
+    "Rain12600": Entry("rain", "the training part of Rain1400", {"train": 12600}, RAIN_BY_14),
+    "Rain800": Entry("rain", "one JPEG a pair: left half clean, right half rainy", {"train": 700, "test": 100},
+                     (INPUT_TARGET, Layout(".", ".", view="sides"))),
+    "Snow100K": Entry("snow", "snow with masks; train, and all of the test", {"train": 50000, "test": 50000}, SNOW),
+    "Snow100K-S": Entry("snow", "Snow100K's test, small flakes", {"test": 16611}, SNOW),
+    "Snow100K-M": Entry("snow", "Snow100K's test, medium flakes", {"test": 16588}, SNOW),
+    "Snow100K-L": Entry("snow", "Snow100K's test, large flakes", {"test": 16801}, SNOW),
+    "CSD": Entry("snow", "snow, streaks and veil, with masks", {"train": 8000, "test": 2000}, SNOW_CASED),
+    "SRRS": Entry("snow", "snow and veil", {"train": 15005, "test": 2000}, (Layout("Syn", "Gt", "Mask"), INPUT_TARGET)),
+    "RESIDE_ITS": Entry("haze", "indoor haze, 1,399 scenes, 10 hazes each", {"train": 13990}, HAZE),
+    "RESIDE_OTS": Entry("haze", "outdoor haze, 8,970 scenes, 35 hazes each (OTS-beta: 72,135)", {"train": 313950}, HAZE),
+    "SOTS_indoor": Entry("haze", "RESIDE's indoor test: 50 scenes, 10 hazes each", {"test": 500}, HAZE),
+    "SOTS_outdoor": Entry("haze", "RESIDE's outdoor test: 492 scenes", {"test": 500}, HAZE),
+    "Outdoor-Rain": Entry("rain", "rain and fog", {"train": 9000, "test": 750},
+                          tuple(Layout(i, t, pattern=r"(im_\d+)_s\d+_a\d+") for i, t in (("in", "gt"), ("input", "target")))),
+    "Raindrop": Entry("drops", "drops on the lens", {"train": 861, "test": 58},
+                      tuple(Layout(f"{part}data", f"{part}gt", pattern=r"(\d+)_rain", partner=r"\1_clean") for part in ("", "test_a/"))
+                      + (INPUT_TARGET,)),
+    "Raindrop-b": Entry("drops", "Raindrop's larger test", {},
+                        (Layout("data", "gt", pattern=r"(\d+)_rain", partner=r"\1_clean"), INPUT_TARGET)),
+    "BSD400": Entry("noise", "clean photos; a test takes BSD400@25", {"train": 400}, CLEAN),
+    "CBSD68": Entry("noise", "clean photos; a test takes CBSD68@25", {"test": 68}, CLEAN),
+    "WED": Entry("noise", "clean photos", {"train": 4744}, CLEAN),
+    "Urban100": Entry("noise", "clean photos", {"test": 100}, CLEAN),
+    "Kodak24": Entry("noise", "clean photos", {"test": 24}, CLEAN),
+    "McMaster": Entry("noise", "clean photos", {"test": 18}, CLEAN),
+    "DemoSnow": Entry("snow", "scikit-image's photos under synthetic snow, with masks (embedded)", embedded=demo.opener("snow")),
+    "DemoRain": Entry("rain", "the same photos under rain streaks (embedded)", embedded=demo.opener("rain")),
+    "DemoHaze": Entry("haze", "the same photos in haze that grows with depth (embedded)", embedded=demo.opener("haze")),
+    "DemoNoise": Entry("noise", "the same photos with Gaussian noise (embedded)", embedded=demo.opener("noise")),
+    "Demo": Entry("", "the four together, kind 0-3; with --dir_demo that folder of pictures instead", embedded=demo.everything),
+}

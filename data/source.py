@@ -1,0 +1,69 @@
+"""Where an image comes from: a file, an array in memory, or a view of a file (a half, the centre, with noise)."""
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data import image
+from utility import UserError
+
+
+class View(NamedTuple):
+    """A file seen in a certain way: 'left' or 'right' half, 'centre' (height, width), 'noise' (sigma, *seed)."""
+    path: Path
+    how: str
+    value: tuple[int, ...] = ()
+
+
+Source = Path | View | np.ndarray
+
+
+class Item(NamedTuple):
+    """One entry of a data set: the sources of its images."""
+    name: str
+    images: dict[str, Source]                 # 'input', 'image' (the clean target), 'mask' where there is one
+    kind: int = 0
+
+
+def path_of(source: Source) -> Path | None:
+    """Return the file behind a source, None for an array."""
+    return source.path if isinstance(source, View) else source if isinstance(source, Path) else None
+
+
+def size(source: Source) -> tuple[int, int]:
+    """Return (height, width) of a source from its file's header; UserError if the file is no image."""
+    if isinstance(source, np.ndarray):
+        return source.shape[:2]
+    if not isinstance(source, View):
+        return image.size(source)
+    height, width = image.size(source.path)
+    return {"left": (height, width // 2), "right": (height, width // 2), "centre": source.value}.get(source.how, (height, width))
+
+
+def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -> np.ndarray:
+    """Return a source's pixels, (H, W, 3) uint8; `read_file` decodes a file or finds it in a cache."""
+    if isinstance(source, np.ndarray):
+        return source
+    if isinstance(source, Path):
+        return read_file(source)
+    whole = read_file(source.path)
+    if source.how == "noise":
+        sigma, *seed = source.value
+        noisy = whole + np.random.default_rng(seed).normal(0, sigma, whole.shape)
+        return np.clip(noisy, 0, 255).astype(np.uint8)    # truncated, as the papers' test code does
+    half = whole.shape[1] // 2
+    if source.how == "centre":
+        height, width = source.value
+        top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
+        return whole[top:top + height, left:left + width]
+    return whole[:, :half] if source.how == "left" else whole[:, half:2 * half]
+
+
+def check_sizes(items: list[Item]) -> None:
+    """Raise UserError when a file's header is damaged or the images of an item differ in size."""
+    for item in items:
+        sizes = {key: size(source) for key, source in item.images.items() if not isinstance(source, np.ndarray)}
+        if len(set(sizes.values())) > 1:
+            text = ", ".join(f"{path_of(item.images[key])} is {width}x{height}" for key, (height, width) in sizes.items())
+            raise UserError(f"the images of a pair must have one size: {text} (width x height)")

@@ -1,0 +1,52 @@
+"""From the numbers of single images to those of a set: mean, median, and an interval for the mean."""
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+
+from utility import write_text
+
+RESAMPLES = 2000
+
+
+def summarise(rows: list[dict[str, float]]) -> dict:
+    """Return the mean of every measure, `median` and `interval95` (bootstrap of the mean, 2,000 resamples, seed 0)."""
+    if not rows:
+        return {}
+    columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    return {**{key: float(values.mean()) for key, values in columns.items()},
+            "median": {key: float(np.median(values)) for key, values in columns.items()},
+            "interval95": {key: interval(values) for key, values in columns.items()}}
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Return the bootstrap 95 % interval of the mean of values (N,)."""
+    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
+    return [float(low), float(high)]
+
+
+def write_table(path: Path, names: list[str], rows: dict[str, list[dict[str, float]]]) -> None:
+    """Write a CSV, a line per image and protocol: image, protocol, and every measure."""
+    columns = list(dict.fromkeys(key for numbers in rows.values() for row in numbers for key in row))
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["image", "protocol", *columns])
+    for protocol, numbers in rows.items():
+        for name, row in zip(names, numbers):
+            table.writerow([name, protocol, *(f"{row[key]:.6f}" if key in row else "" for key in columns)])
+    write_text(path, text.getvalue())
+
+
+def read_table(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Read what `write_table` wrote: {protocol: {image: {measure: value}}}."""
+    with open(path, encoding="utf-8", newline="") as file:
+        table: dict[str, dict[str, dict[str, float]]] = {}
+        for line in csv.DictReader(file):
+            name, protocol = line.pop("image"), line.pop("protocol")
+            numbers = {key: float(value) for key, value in line.items() if value}
+            assert all(map(math.isfinite, numbers.values())), path
+            table.setdefault(protocol, {})[name] = numbers
+    return table
