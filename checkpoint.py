@@ -40,6 +40,8 @@ def read(path: str | Path) -> dict:
         raise UserError(f"there is no file {path}; --pre_train names a model file (.pt)")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, MemoryError):
+        raise
     except Exception as error:            # torch.load raises almost anything for foreign bytes
         raise UserError(f"{path} is damaged or no file of weights (only tensors and plain values are read)") from error
     if not isinstance(content, dict):
@@ -128,8 +130,13 @@ def folder_of(save_name: str) -> Path:
     """Return experiment/<save_name>; UserError for a name that would leave experiment/."""
     folder, root = (ROOT / save_name).resolve(), ROOT.resolve()
     if not save_name or folder == root or root not in folder.parents:
-        raise UserError(f"--save '{save_name}' would leave {ROOT}/; give a plain name such as --save smgarn")
-    return ROOT / save_name
+        raise UserError(f"--save '{save_name}' would leave {ROOT}/; give a plain name such as --save mine")
+    place = ROOT / save_name
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise UserError(f"{place} is a link or a file, not the folder of an experiment; choose another --save")
+    if any((parent / "args.json").is_file() for parent in place.parents if ROOT in parent.parents):
+        raise UserError(f"--save '{save_name}' lies inside another experiment; choose a name of its own")
+    return place
 
 
 def stored_args(folder: Path) -> dict:

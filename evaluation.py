@@ -18,6 +18,7 @@ from data.batch import Batch
 from metric import summary
 from model import restore
 from model.method import Method
+from utility import Failure
 
 
 @torch.inference_mode()
@@ -30,19 +31,32 @@ def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, we
     results = {name: _evaluate_set(method, name, loader, args, folder, weights, epoch) for name, loader in sets.items()}
     if epoch is None and runtime.rank() == 0:
         path = folder / "metrics.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        utility.write_json(path, known | results)
+        utility.write_json(path, _known(path) | results)
     return results
+
+
+def _known(path: Path) -> dict:
+    """Return the numbers of data sets tested before, {} where the file is missing or damaged."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: Path, weights: str, epoch: int | None) -> dict:
     start, rows, images = time.perf_counter(), [], loader.dataset
+    if epoch is None:
+        _clear(folder, name, args)
     for batch in tqdm(loader, f"test {name}", unit="image", disable=runtime.quiet(), leave=False):
         numbers = {}
         for size, group in _by_size(args.protocols).items():
             sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
             x = sized.input.to(runtime.device())
             output = restore_as_told(method, x, args)
+            if not output.isfinite().all():
+                raise Failure(f"the network's output for {batch.name[0]} of {name} is not finite in the precision "
+                              f"{args.test_precision}; the weights are bad, or --test_precision single would do")
             if "image" in sized.targets:
                 target = sized.targets["image"].to(x.device)
                 for protocol in group:
@@ -56,8 +70,10 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
     seconds = time.perf_counter() - start
     scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocols}
     measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
-                 "channel": metric.resolved(protocol.channels[0], images.task)} for protocol in args.protocols]
-    result = {"data_set": name, "count": len(rows), "subset": images.subset, **measured[0], "others": measured[1:],
+                 "channel": metric.resolved(protocol.channels[0], images.task)}
+                for protocol in args.protocols if scored[protocol.name]]
+    first, others = (measured[0], measured[1:]) if measured else ({}, [])
+    result = {"data_set": name, "count": len(rows), "subset": images.subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
               "model": args.model, "weights": weights}
@@ -66,6 +82,15 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
     runtime.log().record("test", epoch=epoch, seconds=round(seconds, 3), **result)
     _say(result, measured, seconds)
     return result
+
+
+def _clear(folder: Path, name: str, args) -> None:
+    """Take the pictures of an earlier test out of the folders that this one fills."""
+    if runtime.rank() == 0:
+        for wanted, kind in ((args.save_results, "results"), (args.save_gt, "compare")):
+            for old in (folder / f"{kind}-{name}").glob("*.png") if wanted else ():
+                old.unlink()
+    runtime.barrier()
 
 
 def _by_size(protocols: list[metric.Protocol]) -> dict[str, list[metric.Protocol]]:

@@ -39,13 +39,14 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
         except ValueError:
             fits = False
         if not fits:
-            upper = f" to {high:g}" if high < math.inf else " upwards"
+            upper = f" to {high}" if high < math.inf else " upwards"
             raise argparse.ArgumentTypeError(f"'{text}' is not a {'whole ' * (kind is int)}number from {low:g}{upper}")
         return value
     return convert
 
 
-COUNT, SIZE, REAL, RATIO = number(int, 0), number(int, 1), number(float, 0), number(float, 0, 1)
+COUNT, SIZE = number(int, 0, 10**6), number(int, 1, 10**6)
+REAL, RATIO = number(float, 0), number(float, 0, 1)
 
 
 def parser(package, defaults: dict) -> Parser:
@@ -75,7 +76,7 @@ def parser(package, defaults: dict) -> Parser:
         help="range on which a network of that kind computes; images are in [0, 1] elsewhere")
     add("--n_colors", type=int, default=3, choices=(3,), help="colour channels")
     add("--no_augment", action="store_true", help="no flips and turns")
-    add("--n_threads", type=COUNT, default=2, help="processes that load data; changes no number")
+    add("--n_threads", type=number(int, 0, 256), default=2, help="processes that load data; changes no number")
 
     add = result.add_argument_group("training").add_argument
     add("--epochs", type=SIZE, default=300, help="epochs in all; scales the stages' borders")
@@ -87,8 +88,8 @@ def parser(package, defaults: dict) -> Parser:
     add("--loss", default="1*L1", help="weight*Type[:prediction[:target]], joined by +; stages by ' / '")
     add("--ema", type=number(float, 0, 0.999999), default=0.0,
         help="decay of a moving average of the weights, which is then tested and saved; 0: none")
-    add("--skip_threshold", type=REAL, default=1e8, help="skip a step whose loss exceeds this times the last epoch's")
-    add("--seed", type=COUNT, default=1, help="seed of weights, crops and order")
+    add("--skip_threshold", type=number(float, 1e-6), default=1e8, help="skip a step whose loss exceeds this times the last epoch's")
+    add("--seed", type=number(int, 0, 2**63 - 1), default=1, help="seed of weights, crops and order")
 
     add = result.add_argument_group("optimisation").add_argument
     add("--optimizer", type=str.upper, default="ADAM", choices=("SGD", "ADAM", "ADAMW", "RMSPROP"), help="optimiser")

@@ -30,12 +30,14 @@ def main(argv: list[str] | None = None) -> int:
         return complain("the GPU's memory is full; train with a smaller --batch_size or with --split_batch, restore with --chop", 1)
     except Failure as error:
         return complain(error, 1)
+    except MemoryError:
+        return complain("the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop", 1)
     except OSError as error:
-        return complain(f"{error.filename or 'a file'}: {error.strerror or error}; nothing half-written was kept", 1)
+        return complain(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except RuntimeError as error:
         return complain(known_trouble(error), 1)
     except KeyboardInterrupt:
-        return complain("stopped by the keyboard; --resume goes on after the last whole epoch", 130)
+        return complain("stopped by the keyboard; --resume goes on after the last whole epoch, if there was one", 130)
 
 
 def run(args) -> None:

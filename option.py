@@ -15,27 +15,28 @@ from utility import UserError
 def parse(argv: list[str] | None = None) -> Namespace:
     """Return all flags with what follows from them; UserError says what is wrong.
 
-    Later wins: built-in defaults, the model's RECIPE, the template, what the model file says of itself, the flags of
-    the experiment that is continued, --config, the command line. `flags` holds them as given, `_understand` adds
+    Later wins: built-in defaults, the model's RECIPE, the template, what the --pre_train file says of itself, the flags
+    of the experiment that is continued, --config, the command line. `flags` holds them as given, `_understand` adds
     their meaning under names of its own.
     """
     typed = _first_pass(argv)
-    name, layers = _layers(typed)
+    name, sources = _sources(typed)
     package = model.package(name)
-    borders = {key: typed[key] for key in ("epochs", "epoch_chg") if key in typed}
-    full = parser(package, _fold([package.RECIPE, *layers, borders]))
+    layers = [_converted(package, flags, what) for what, flags in sources]
+    full = parser(package, _fold([package.RECIPE, *layers, {key: typed[key] for key in ("epochs", "epoch_chg") if key in typed}]))
     values = vars(full.parse_args(argv))
     values |= {"model": package.__name__.rpartition(".")[2], "betas": _joined(values["betas"], " "),
                "epoch_chg": _joined(full.get_default("epoch_chg"), "-"), "epochs": full.get_default("epochs"),
                "data_test": values["data_test"] or values["data_train"]}
-    _check_values(values)
-    return _understand(Namespace(flags=dict(values), **values))
+    if "data_range" not in typed and _speaks_of_other_sets(typed, layers):
+        values["data_range"] = ""
+    return _understand(Namespace(flags=dict(values), range_is_for_test=values["test_only"] and "data_range" in typed, **values))
 
 
 def _first_pass(argv: list[str] | None) -> dict:
-    """Return, of the flags that decide what other flags there are, those that were typed."""
+    """Return, of the flags that decide what other flags there are or mean, those that were typed."""
     first = Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for name in ("--model", "--template", "--config", "--pre_train", "--load", "--save", "--data_test"):
+    for name in ("--model", "--template", "--config", "--pre_train", "--load", "--save", "--data_train", "--data_test", "--data_range"):
         first.add_argument(name)
     first.add_argument("--resume", nargs="?", const="-1")
     first.add_argument("--test_only", action=BooleanOptionalAction)
@@ -44,12 +45,15 @@ def _first_pass(argv: list[str] | None) -> dict:
     typed = vars(first.parse_known_args(argv)[0])
     if "epoch_chg" in typed:
         typed["epoch_chg"] = "-".join(typed["epoch_chg"])
+    if typed.get("load") and typed.get("save", typed["load"]) != typed["load"]:
+        raise UserError(f"--load {typed['load']} goes on in experiment/{typed['load']}; leave out --save {typed['save']}, "
+                        "or start a new experiment with --pre_train")
     return typed
 
 
-def _layers(typed: dict) -> tuple[str, list[dict]]:
-    """Return the model's name and the sets of flags that stand below the command line, the weakest first."""
-    sources: list[tuple[str, dict]] = []                  # (what says so, flags)
+def _sources(typed: dict) -> tuple[str, list[tuple[str, dict]]]:
+    """Return the model's name, and what stands below the command line, the weakest first: (what says so, its flags)."""
+    sources: list[tuple[str, dict]] = []
     if typed.get("template"):
         known = model.templates()
         if typed["template"] not in known:
@@ -59,30 +63,59 @@ def _layers(typed: dict) -> tuple[str, list[dict]]:
     config = checkpoint.read_args(typed["config"]) if typed.get("config") else {}
     save = typed.get("load") or {**(sources[0][1] if sources else {}), **config, **typed}.get("save", "test")
     continued = bool(typed.get("load")) or typed.get("resume", "0") != "0"
-    if continued:
-        stored = checkpoint.stored_args(checkpoint.folder_of(save))
-        if typed.get("load") and not stored:
-            raise UserError(f"--load {save}: there is no experiment of that name in {checkpoint.ROOT}/")
-        sources.append((f"experiment {save}", {**stored, "save": save}))
-    if config:
-        sources.append((f"--config {typed['config']}", config))
-    if typed.get("test_only") and continued and "pre_train" not in typed:
-        typed["pre_train"] = str(checkpoint.folder_of(save) / "model" / "model_best.pt")
-        sources.append(("", {"pre_train": typed["pre_train"]}))
-    if typed.get("pre_train"):
-        stated = checkpoint.describe(typed["pre_train"])
-        if typed.get("test_only") and typed.get("data_test", stated.get("data_train")) != stated.get("data_train"):
-            stated.pop("data_range", None)                # it speaks of the set that was trained on
+    stored = checkpoint.stored_args(checkpoint.folder_of(save)) if continued else {}
+    if typed.get("load") and not stored:
+        raise UserError(f"--load {save}: there is no experiment of that name in {checkpoint.ROOT}/")
+    pre_train = typed.get("pre_train", "")
+    if typed.get("test_only") and continued and not pre_train:
+        pre_train = str(checkpoint.folder_of(save) / "model" / "model_best.pt")
+    if pre_train:
+        stated = checkpoint.describe(pre_train)
         if not typed.get("test_only"):
             stated = {key: value for key, value in stated.items() if not key.startswith("data_")}
-        sources.append((f"the file {typed['pre_train']}", stated))
-    name = typed.get("model", "").lower()
+        sources.append((f"the file {pre_train}", stated))
+    if stored:
+        sources.append((f"the experiment {save}", {**stored, "save": save}))
+    if config:
+        sources.append((f"--config {typed['config']}", config))
+    sources.append(("", {"pre_train": pre_train} if pre_train else {}))
+    name = str(typed.get("model", "")).lower()
     for source, flags in sources:
-        owner = flags.get("model", name)
+        owner = str(flags.get("model", name)).lower()
         if name and owner != name:
             raise UserError(f"{source} is of the model {owner}, which contradicts {name}; leave --model out or name {owner}")
         name = owner
-    return name or model.DEFAULT, [flags for _, flags in sources]
+    return name or model.DEFAULT, sources
+
+
+def _speaks_of_other_sets(typed: dict, layers: list[dict]) -> bool:
+    """Return whether an inherited --data_range was meant for other data sets than those that were typed."""
+    stored = {key: value for layer in layers for key, value in layer.items()}
+    before = {"data_train": stored.get("data_train"), "data_test": stored.get("data_test") or stored.get("data_train")}
+    return any(key in typed and typed[key] != before[key] for key in before)
+
+
+def _converted(package, flags: dict, what: str) -> dict:
+    """Return flags that came from a file as if they had been typed; UserError for what could not have been."""
+    actions = {action.dest: action for action in parser(package, {})._actions}
+    result = {}
+    for key, value in flags.items():
+        if key not in actions:
+            raise UserError(f"{what} sets an unknown flag '{key}'")
+        action = actions[key]
+        try:
+            if isinstance(action.default, bool) or isinstance(value, bool):
+                fits = isinstance(value, bool) and isinstance(action.default, bool)
+            else:
+                text = "-".join(map(str, value)) if isinstance(value, list) and action.nargs == "+" else str(value)
+                value = action.type(text) if action.type else text
+                fits = not action.choices or value in action.choices
+        except (ValueError, argparse.ArgumentTypeError):
+            fits = False
+        if not fits:
+            raise UserError(f"{what}: the flag '{key}' cannot be {value!r}; its usual value is {action.default!r}")
+        result[key] = value
+    return result
 
 
 def _fold(layers: list[dict]) -> dict:
@@ -102,16 +135,6 @@ def _joined(value: str | list[str], mark: str) -> str:
     return value if isinstance(value, str) else mark.join(value)
 
 
-def _check_values(values: dict) -> None:
-    """Raise UserError when a flag that came from a file has a value that the flag cannot have."""
-    for action in parser(model.package(values["model"]), {})._actions:
-        value, plain = values.get(action.dest), action.default
-        kinds = (int, float) if isinstance(plain, float) else type(plain)
-        if action.dest in values and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(plain, bool)
-                                      or (action.choices and value not in action.choices)):
-            raise UserError(f"the flag '{action.dest}' cannot be {value!r}; its usual value is {plain!r}")
-
-
 def _understand(args: Namespace) -> Namespace:
     """Add what the flags mean: stages, milestones, ranges; UserError for what cannot be."""
     if str(args.scale) not in ("1", "1.0"):
@@ -127,6 +150,8 @@ def _understand(args: Namespace) -> Namespace:
         loss.parse(text)
     args.protocols = metric.protocols(args.protocol)
     args.extra_metrics = tuple(filter(None, args.metrics.split("+")))
+    if max(args.patch_sizes) > 4096 or max(args.batch_sizes) > 65536:
+        raise UserError(f"--patch_size {args.patch_size} --batch_size {args.batch_size}: no more than 4096 and 65536, please")
     for size in args.batch_sizes:
         if size % runtime.world():
             raise UserError(f"--batch_size {size} is the total over all processes and must divide by their number, {runtime.world()}")
@@ -149,14 +174,14 @@ def _understand(args: Namespace) -> Namespace:
 def _whole_numbers(text: str, flag: str) -> list[int]:
     """Read `a-b-c`."""
     parts = str(text).split("-")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"{flag} '{text}' is not a whole number above 0, nor several joined by '-' as in 100-200")
+    if not all(part.isdecimal() and 0 < int(part) <= 10**6 for part in parts):
+        raise UserError(f"{flag} '{text}' is not a whole number from 1 to 1000000, nor several joined by '-' as in 100-200")
     return [int(part) for part in parts]
 
 
 def _betas(text: str) -> tuple[float, float]:
     """Read two numbers below 1, with any brackets, commas or a hyphen between."""
-    parts = [part for part in re.split(r"[\s,()-]+", text) if part]
+    parts = [part for part in re.split(r"[\s,()]+|(?<!e)-", text) if part]
     try:
         first, second = map(float, parts)
     except ValueError:

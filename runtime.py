@@ -49,17 +49,22 @@ def device() -> torch.device:
 
 def rank() -> int:
     """Return this process's number among all of the run, 0 for the one that writes."""
-    return int(os.environ.get("RANK", 0))
+    return int(os.environ["RANK"]) if _launched() else 0
 
 
 def local_rank() -> int:
     """Return this process's number on its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return int(os.environ.get("LOCAL_RANK", 0)) if _launched() else 0
 
 
 def world() -> int:
     """Return the number of processes of the run."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ["WORLD_SIZE"]) if _launched() else 1
+
+
+def _launched() -> bool:
+    """Return whether torchrun started this process; some schedulers set a part of these names."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
 def quiet() -> bool | None:

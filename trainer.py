@@ -15,7 +15,7 @@ import checkpoint
 import runtime
 import utility
 from data import Run
-from data.batch import Batch
+from data.batch import Batch, collate
 from evaluation import evaluate
 from loss import Loss
 from model.method import Method, Stage
@@ -51,6 +51,8 @@ class Trainer:
         # a stage that cannot work is known here, before the first one is trained or anything is written
         self.stages = [] if args.test_only else method.stages(args)
         self.loaders = [run.train(stage) for stage in self.stages]
+        for stage, loader in zip(self.stages, self.loaders):
+            self._rehearse(stage, loader)
         if state:
             self._take_up(state)
 
@@ -75,6 +77,12 @@ class Trainer:
         """Test the network as it stands on the run's test sets (see evaluation.py)."""
         return evaluate(self.method, self.run.test, self.args, self.folder, weights, epoch)
 
+    @torch.no_grad()
+    def _rehearse(self, stage: Stage, loader: DataLoader) -> None:
+        """Compute a stage's loss once on the first image, so that what cannot work is said before anything is written."""
+        batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
+        Loss(stage.loss, self.args).to(self.device)(self.method.eval()(batch), batch)
+
     def enter(self, stage: Stage) -> None:
         """Set up a stage: what is frozen, the loss, and DDP around both where there are several processes."""
         self.method.enter(stage)
@@ -94,15 +102,15 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             values = self.train_step(batch.to(self.device))
-            seen.append(values)
+            seen += [values] if not self.skipped else []
             bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
-            if (number + 1) % self.args.print_every == 0:
+            if (number + 1) % self.args.print_every == 0 and seen:
                 recent = utility.means(seen[-self.args.print_every:])
                 runtime.log().record("train", epoch=self.epoch + 1, step=number + 1, lr=rate, losses=recent)
                 runtime.log().say(f"[epoch {self.epoch + 1}, step {number + 1}/{steps}] {_listed(recent)}")
         self.epoch += 1
-        losses = utility.means([values for values in seen if math.isfinite(values["loss"])] or seen)
-        self.last_loss = losses["loss"]
+        losses = utility.means(seen)
+        self.last_loss = losses.get("loss", self.last_loss)
         seconds = time.perf_counter() - start
         runtime.log().record("epoch", epoch=self.epoch, lr=rate, losses=losses, seconds=round(seconds, 3))
         runtime.log().say(f"epoch {self.epoch}/{self.args.epochs}: {_listed(losses)}, learning rate {rate:.3g}, "
@@ -124,7 +132,7 @@ class Trainer:
             for name, value in {"loss": total.detach(), **parts}.items():
                 sums[name] = sums.get(name, 0) + value.float() * share
         values = dict(zip(sums, runtime.mean(torch.stack(list(sums.values()))).tolist()))
-        if math.isfinite(values["loss"]) and values["loss"] <= self.args.skip_threshold * self.last_loss:
+        if math.isfinite(values["loss"]) and values["loss"] <= self.args.skip_threshold * (self.last_loss or math.inf):
             self.scaler.unscale_(self.optimizer)
             if self.args.gclip:
                 nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
@@ -152,7 +160,7 @@ class Trainer:
             score = self.best
             if tested:
                 results = self.test(f"epoch {self.epoch}", self.epoch)
-                score = next((r["psnr"] for r in results.values() if "psnr" in r), -losses["loss"])
+                score = next((r["psnr"] for r in results.values() if "psnr" in r), -losses.get("loss", math.inf))
             if runtime.rank() == 0:
                 note = {"epoch": self.epoch, "score": score, "data_train": self.args.data_train, "data_range": self.args.data_range}
                 content = checkpoint.model_content(self.method, self.args, note)
@@ -183,6 +191,8 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def _take_up(self, state: dict) -> None:
+        if state["epoch"] > self.args.epochs:
+            raise UserError(f"{self.folder} has been trained to epoch {state['epoch']} already, beyond --epochs {self.args.epochs}")
         self.epoch, self.steps = state["epoch"], state["steps"]
         self.best, self.last_loss = state["best"], state["last_loss"]
         try:
@@ -190,7 +200,10 @@ class Trainer:
             self.method.load_side_state(state["side"])
             if self.average:
                 self.average.load_state_dict(state["average"] or state["network"])
+            settings = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, flags in zip(self.optimizer.param_groups, settings):
+                group.update(flags)                               # what the command line says now, not what it said then
             self.scaler.load_state_dict(state["scaler"] or self.scaler.state_dict())
         except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(f"the state in {self.folder} does not fit these flags: a training goes on with the model, the width "

@@ -5,7 +5,7 @@ import math
 import os
 import random
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,14 +35,14 @@ def folder(path: Path) -> Path:
 @contextlib.contextmanager
 def temporary(path: Path) -> Iterator[Path]:
     """Yield a file beside `path` that takes its place when the block ends well, and goes when it does not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
+    part = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        yield part
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
+            error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -104,13 +104,19 @@ class Log:
             self._write("log.jsonl", json.dumps({"event": event, **values}, ensure_ascii=False))
 
     def _write(self, name: str, line: str) -> None:
-        with open(self.place / name, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        path = self.place / name
+        with open(path, "ab+") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            whole = file.read(1) in (b"", b"\n")          # a kill may have cut the last line short
+            file.write(("" if whole else "\n").encode() + line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def curves(place: Path) -> None:
     """Draw the losses and the test PSNR of log.jsonl against the epoch, as curves.png and curves.pdf."""
-    records = [json.loads(line) for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = []
+    for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):             # a line that a kill cut short
+            records.append(json.loads(line))
     epochs = [r for r in records if r["event"] == "epoch"]
     tests = [r for r in records if r["event"] == "test" and r.get("epoch") and "psnr" in r]
     from matplotlib.figure import Figure  # no pyplot: needs no screen and keeps no state

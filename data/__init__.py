@@ -70,13 +70,13 @@ def _reader(args, items: list[Item]) -> Callable:
     source.check_sizes(items)
     root = Path(args.dir_data)
     files = {source.path_of(each) for item in items for each in item.images.values()} - {None}
-    inside = sorted(path for path in files if path.is_relative_to(root))
+    inside = sorted(path for path in files if path.is_relative_to(root) and ".." not in path.relative_to(root).parts)
     if args.ext == "img" or not inside:
         return image.read
     try:
-        places = cache.fill(root / "bin", root, inside, runtime.rank() / runtime.world())
+        places = cache.fill(root / "bin" / "1", root, inside, runtime.rank() / runtime.world())
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG):
             raise
         runtime.log().say(f"no cache can be written in {root / 'bin'}; images are decoded each time (--ext img)")
         return image.read

@@ -29,7 +29,7 @@ def fill(folder: Path, root: Path, sources: list[Path], start: float = 0.0) -> d
     Raises UserError for a damaged image, OSError when the cache cannot be written.
     """
     places = {source: place(folder, root, source) for source in sources}
-    missing = [source for source in sources if not places[source].exists()]
+    missing = [source for source in sources if not _whole(places[source])]
     first = int(start * len(missing))
     missing = missing[first:] + missing[:first]          # processes that share the work begin at different images
     if missing:
@@ -70,11 +70,21 @@ def _unkeyed(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".npy").rpartition(".")[0])
 
 
+def _whole(path: Path) -> bool:
+    """Return whether a cached file is there and as long as its header says."""
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
+
+
 def _decode(source: Path, target: Path, old: dict[Path, list[Path]]) -> None:
-    if target.exists():
+    if _whole(target):
         return
     decoded = image.read(source)
     with temporary(target) as part, open(part, "wb") as file:
         np.save(file, decoded, allow_pickle=False)
     for stale in old.get(_unkeyed(target), []):
-        stale.unlink(missing_ok=True)
+        if stale != target:
+            stale.unlink(missing_ok=True)

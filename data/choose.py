@@ -40,7 +40,7 @@ def choose(args, name: str, role: str) -> Chosen:
         raise UserError(f"{base} is a set of clean photos; name a noise level, as in {base}@25")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
     shared = not own_part and name in names(args.data_train) and name in names(args.data_test)
-    if args.ranges:
+    if args.ranges and not (base in PICTURES and args.dir_demo):
         chosen = _by_range(args, name, role, items, shared)
     elif shared:
         chosen = _held_out(name, role, items)
@@ -55,7 +55,7 @@ def _by_range(args, name: str, role: str, items: list[Item], shared: bool) -> li
     first, last = ranges[0] if role == "train" or len(ranges) == 1 else ranges[1]
     if first > count:
         raise UserError(f"--data_range starts at image {first}, but {name} has {count}")
-    if role == "test" and len(ranges) == 1 and not args.test_only:        # one range: to train on; the rest is for testing
+    if role == "test" and len(ranges) == 1 and not args.range_is_for_test:    # one range: to train on; the rest is for testing
         if not shared:
             return items
         rest = items[:first - 1] + items[last:]

@@ -13,7 +13,9 @@ from utility import UserError, temporary
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TURNED = {5, 6, 7, 8}                     # EXIF orientations that swap height and width
+HINTS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}      # where a PNG may say that it is turned
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+warnings.filterwarnings("ignore", module="PIL")            # of odd metadata, which is not used
 Image.MAX_IMAGE_PIXELS = 1_000_000_000    # photos of any size, but no decompression bombs
 
 
@@ -34,8 +36,10 @@ def size(path: Path) -> tuple[int, int]:
     """Return (height, width) as `read` would give them, from the file's header alone; UserError if it is no image."""
     try:
         with Image.open(path) as image:
-            hidden = image.format == "PNG" and "exif" not in image.info     # Pillow would decode it all to be sure
-            turned = not hidden and image.getexif().get(0x0112) in TURNED
+            if image.format == "PNG" and HINTS & image.info.keys():
+                return ImageOps.exif_transpose(image).size[::-1]
+            # a TIFF's size is turned already; for a PNG without a hint getexif would decode everything
+            turned = image.format not in ("TIFF", "PNG") and image.getexif().get(0x0112) in TURNED
             return image.size if turned else image.size[::-1]
     except UNREADABLE as error:
         raise unreadable(path, _reason(error)) from error
@@ -44,14 +48,12 @@ def size(path: Path) -> tuple[int, int]:
 def read(path: Path) -> np.ndarray:
     """Read any image as RGB, (H, W, 3) uint8, turned upright by its EXIF tag; UserError if it is damaged.
 
-    Grey is repeated, alpha dropped, 16-bit levels are rounded to 8 bits.
+    Grey is repeated and alpha dropped; 16-bit grey is rounded to 8 bits, 16-bit RGB cut to them (as Pillow reads it).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")              # Pillow warns of odd metadata, which is not used
-            with Image.open(path) as image:
-                image.load()
-                image = ImageOps.exif_transpose(image)
+        with Image.open(path) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
     except UNREADABLE as error:
         raise unreadable(path, _reason(error)) from error
     if image.mode.startswith("I"):                       # 16-bit grey

@@ -9,6 +9,7 @@ from data import image, source
 from data.batch import Sample, collate
 from data.source import Item
 from data.transform import augment
+from utility import UserError
 
 Key = tuple[int, int, int]                # epoch, position in the epoch, index of the item
 
@@ -31,6 +32,9 @@ class Images(Dataset):
         epoch, position, index = key if isinstance(key, tuple) else (0, 0, key)
         item = self.items[index]
         images = {name: source.read(item.images[name], self.read) for name in ("input", *self.targets) if name in item.images}
+        if len({array.shape for array in images.values()}) > 1:
+            sizes = ", ".join(f"{name} {array.shape[1]}x{array.shape[0]}" for name, array in images.items())
+            raise UserError(f"the images of {item.name} differ in size (width x height): {sizes}")
         if self.patch_size:
             rng = np.random.default_rng((self.seed, epoch, position))
             images = augment(images, self.patch_size, self.turns, rng)

@@ -133,9 +133,14 @@ def pictures(folder: Path) -> list[Item]:
     paths = image.listing(folder)
     if not paths:
         raise UserError(f"{folder} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")
-    stems = [path.stem for path in paths]
-    return [Item(path.stem if stems.count(path.stem) == 1 else path.name.replace(".", "_"), {"input": path})
-            for path in paths]
+    names: dict[str, Path] = {}
+    for path in paths:
+        name, number = path.stem, 1
+        while name.lower() in names:                      # some disks do not tell letter case apart
+            number += 1
+            name = f"{path.stem}_{number}"
+        names[name.lower()] = path
+    return [Item(path.stem if name == path.stem.lower() else name, {"input": path}) for name, path in names.items()]
 
 
 def listed(path: Path, base: Path) -> list[Item]:

@@ -56,6 +56,7 @@ DATASETS = {
                       + (INPUT_TARGET,)),
     "Raindrop-b": Entry("drops", "Raindrop's larger test", {},
                         (Layout("data", "gt", pattern=r"(\d+)_rain", partner=r"\1_clean"), INPUT_TARGET)),
+    "BSDS500": Entry("noise", "Berkeley's photos: 200 train, 200 test (100 val)", {"train": 200, "test": 200}, CLEAN),
     "BSD400": Entry("noise", "clean photos; a test takes BSD400@25", {"train": 400}, CLEAN),
     "CBSD68": Entry("noise", "clean photos; a test takes CBSD68@25", {"test": 68}, CLEAN),
     "WED": Entry("noise", "clean photos", {"train": 4744}, CLEAN),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,7 +43,7 @@ class Part(NamedTuple):
 def parse(spec: str) -> list[Part]:
     """Read a loss specification; UserError says what is wrong with it."""
     parts = []
-    for text in spec.split("+"):
+    for text in _texts(spec):
         weight, star, rest = text.strip().partition("*")
         keys = [key.strip() for key in rest.split(":")]
         try:
@@ -59,6 +60,10 @@ def parse(spec: str) -> list[Part]:
     return parts
 
 
+def _texts(spec: str) -> list[str]:
+    return re.split(r"(?<!\de)\+", spec)             # but not the plus of 1e+0
+
+
 def targets(spec: str) -> set[str]:
     """Return the names of the targets that a specification compares with."""
     return {part.target for part in parse(spec)}
@@ -66,7 +71,7 @@ def targets(spec: str) -> set[str]:
 
 def without(spec: str, target: str) -> str:
     """Return the specification without the terms that need a target, or `1*L1` when none is left."""
-    return "+".join(text.strip() for text in spec.split("+") if parse(text)[0].target != target) or "1*L1"
+    return "+".join(text.strip() for text in _texts(spec) if parse(text)[0].target != target) or "1*L1"
 
 
 class Loss(nn.Module):

@@ -139,3 +139,51 @@ def test_a_full_disk(fails, trained, monkeypatch, name):
     assert "No space left on device" in text
     assert (trained / "model/model_latest.pt").read_bytes() == before
     assert not list(trained.rglob("*.part"))
+
+
+def test_a_network_that_gives_no_numbers(fails, trained):
+    """Weights that are not finite are a failure, never a score."""
+    content = checkpoint.read(trained / "model/model_best.pt")
+    content["state"]["tail.2.bias"].fill_(float("nan"))
+    torch.save(content, "nan.pt")
+    assert "is not finite in the precision single" in fails("--test_only", "--pre_train", "nan.pt", "--data_test", "set", "--cpu", status=1)
+    assert not Path("experiment/test/metrics.json").exists()
+
+
+def test_a_loss_that_names_nothing_writes_nothing(fails, pairs):
+    assert "--loss names 'maskk', but here are only" in fails("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1:maskk")
+    assert not Path("experiment").exists()
+
+
+def test_load_and_save_exclude_each_other(fails, trained):
+    assert "--load x goes on in experiment/x; leave out --save y" in fails("--load", "x", "--save", "y")
+
+
+def test_a_training_that_is_further(fails, trained):
+    before = (trained / "args.json").read_bytes()
+    assert "exists already" in fails("--save", "x", "--data_train", "set", *TINY, "--seed", "3")
+    torch.save(checkpoint.read(trained / "model/state.pt") | {"epoch": 5}, trained / "model/state.pt")
+    assert "trained to epoch 5 already, beyond --epochs 2" in fails("--load", "x", "--epochs", "2")
+    assert (trained / "args.json").read_bytes() == before
+
+
+def test_damaged_side_files(run, trained):
+    """A log or a table that a kill cut short, or an emptied cache file, is no obstacle."""
+    with open(trained / "log.jsonl", "a") as file:
+        file.write('{"event": "tra')
+    (trained / "metrics.json").write_text("")
+    for path in Path("dataset/bin").rglob("*.npy"):
+        whole = path.read_bytes()
+        path.unlink()                                              # not in place: this process has the old file mapped
+        path.write_bytes(whole[:100])
+    status, text = run("--load", "x", "--epochs", "2")
+    assert status == 0, text
+
+
+@pytest.mark.parametrize("name", ["link", "file", "x/inner"])
+def test_places_that_are_no_experiment(fails, trained, name):
+    Path("experiment/link").symlink_to("x")
+    Path("experiment/file").write_text("x")
+    sentence = fails("--save", name, "--reset", "--data_train", "set", *TINY)
+    assert "is a link or a file" in sentence or "lies inside another experiment" in sentence
+    assert (trained / "model/model_best.pt").is_file()

@@ -32,14 +32,16 @@ def test_palette(tmp_path):
     assert np.array_equal(image.read(tmp_path / "palette.png"), np.asarray(picture.convert("RGB")))
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation(tmp_path, orientation):
+def test_exif_rotation(tmp_path, orientation, ending):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
-    turned = image.read(tmp_path / "turned.png")
+    path = tmp_path / f"turned.{ending}"
+    Image.fromarray(RGB).save(path, exif=exif)
+    turned = image.read(path)
     assert turned.shape == ((20, 12, 3) if orientation > 4 else (12, 20, 3))
-    assert image.size(tmp_path / "turned.png") == turned.shape[:2]
+    assert image.size(path) == turned.shape[:2]
 
 
 @pytest.mark.parametrize("content, words", [

@@ -55,7 +55,7 @@ def test_test_sets_follow_the_training_sets():
 @pytest.mark.parametrize("flags, words", [
     ("--epoch 3", "unknown flag --epoch; did you mean --epochs?"),
     ("--lr fast", "argument --lr: 'fast' is not a number from 0 upwards"),
-    ("--epochs 0", "'0' is not a whole number from 1 upwards"),
+    ("--epochs 0", "'0' is not a whole number from 1 to 1000000"),
     ("--gamma nan", "'nan' is not a number from 0 to 1"),
     ("--scale 2", "--scale is 1"),
     ("--model nafnet", "unknown model 'nafnet' in --model; known: smgarn"),
@@ -71,7 +71,7 @@ def test_test_sets_follow_the_training_sets():
     ("--data_range 1-2/3-4/5-6", "is not first-last"),
     ("--betas 0.9", "--betas '0.9' is not two numbers"),
     ("--betas 0.9 1.5", "is not two numbers from 0 to below 1"),
-    ("--decay 100,200", "--decay '100,200' is not a whole number above 0, nor several"),
+    ("--decay 100,200", "--decay '100,200' is not a whole number from 1 to 1000000, nor several"),
     ("--patch_size 64-48 --batch_size 2-3-4", "--patch_size has 2 values for 3 stages; give 1 or 3"),
     ("--epoch_chg 5-3 --patch_size 8-16", "2 stages need 2 rising epochs"),
     ("--epoch_chg 5-8 --epochs 9", "the last being --epochs 9"),
@@ -90,8 +90,12 @@ def test_what_cannot_be(place, flags, words):
 
 
 @pytest.mark.parametrize("flags, words", [
-    ({"channelz": 3}, "unknown flag 'channelz'"), ({"epochs": "many"}, "'many' is not a whole number"),
+    ({"channelz": 3}, "--config args.json sets an unknown flag 'channelz'"),
+    ({"epochs": "many"}, "--config args.json: the flag 'epochs' cannot be 'many'"),
     ({"seed": 1.5}, "the flag 'seed' cannot be 1.5"),
+    ({"lr": -1}, "the flag 'lr' cannot be"), ({"epochs": -1}, "the flag 'epochs' cannot be"),
+    ({"channels": 0}, "the flag 'channels' cannot be"),
+    ({"model": 3}, "unknown model '3'"),
     ({"chop": 1}, "the flag 'chop' cannot be 1"), ({"optimizer": "MUON"}, "the flag 'optimizer' cannot be 'MUON'"),
     ({"model": "none"}, "unknown model 'none'"), ([1], "holds no object of flags")])
 def test_broken_config(place, flags, words):

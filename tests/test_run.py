@@ -147,7 +147,7 @@ def test_folder_of_pictures(run, trained):
         assert status == 0, text
         sizes = {path.name: image.size(path) for path in Path(f"experiment/test/results-{name}").iterdir()}
         assert sizes == {"grey.png": (30, 21), "alpha.png": (17, 30), "deep.png": (30, 21),
-                         "twin_jpg.png": (16, 16), "twin_bmp.png": (16, 16)}
+                         "twin.png": (16, 16), "twin_2.png": (16, 16)}
 
 
 def test_released_weights(run, pairs):
@@ -202,3 +202,53 @@ def test_readme_has_both_commands():
     assert "make demo" in text and "make test" in text
     assert "python main.py " + " ".join(LINE1) in text and "python main.py " + " ".join(LINE2) in text
 
+
+
+def test_what_was_not_trained_on_is_tested_later_too(run, place):
+    """One --data_range says what to train on: the rest is tested, also when the file is tested later."""
+    make_pairs(place / "dataset" / "set", 6)
+    assert run("--data_train", "set", "--data_range", "1-4", "--loss", "1*L1", "--save", "x", *TINY)[0] == 0
+    assert numbers(Path("experiment/x"))["count"] == 2
+    for flags in (("--pre_train", "experiment/x/model/model_best.pt"), ("--load", "x")):
+        status, text = run("--test_only", *flags, "--cpu")
+        assert status == 0 and "set: 2 images (2 of 6: 04 … 05)" in text, text
+    status, text = run("--test_only", "--load", "x", "--data_test", "Folder", "--dir_demo", "dataset/set/input")
+    assert status == 0 and "Folder: 6 images" in text
+
+
+def test_only_this_tests_pictures_stay(run, trained):
+    for positions, count in (("1-3", 3), ("4-4", 1)):
+        assert run("--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", "set", "--data_range", positions,
+                   "--save_results", "--cpu")[0] == 0
+        assert len(list(Path("experiment/test/results-set").iterdir())) == count
+
+
+def test_resume_takes_the_optimiser_flags_that_are_typed(run, trained):
+    assert run("--load", "x", "--epochs", "2", "--betas", "0.5 0.6", "--weight_decay", "0.25")[0] == 0
+    group = checkpoint.read(trained / "model/state.pt")["optimizer"]["param_groups"][0]
+    assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.25)
+
+
+def test_one_bad_step_is_skipped(run, pairs, monkeypatch):
+    """A step without a finite loss changes nothing but itself: training goes on, also in the next epoch."""
+    import loss
+    real, calls = loss.Loss.forward, []
+
+    def forward(self, prediction, batch):
+        calls.append(1)
+        total, parts = real(self, prediction, batch)
+        return (total * float("nan") if len(calls) == 2 else total), parts
+    monkeypatch.setattr(loss.Loss, "forward", forward)
+    status, text = run("--data_train", "set", "--save", "x", *TINY, "--epochs", "2")
+    assert status == 0 and text.count("is skipped") == 1, text
+    assert "NaN" not in Path("experiment/x/log.jsonl").read_text()
+
+
+def test_several_protocols_in_one_test(run, trained):
+    status, text = run("--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", "set", "--cpu",
+                       "--protocol", "smgarn+promptir+y_truncated")
+    assert status == 0, text
+    result = numbers(Path("experiment/test"))
+    assert result["protocol"]["border"] == 7 and [other["protocol"]["name"] for other in result["others"]] == ["promptir", "y_truncated"]
+    lines = Path("experiment/test/metrics-set.csv").read_text().splitlines()
+    assert lines[0].startswith("image,protocol,psnr,ssim,input_psnr") and len(lines) == 1 + 3

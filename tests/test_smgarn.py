@@ -45,3 +45,15 @@ def test_any_size(size):
     method = SnowRemoval(channels=4).eval()
     with torch.inference_mode():
         assert method.restore(torch.rand(2, 3, *size)).shape == (2, 3, *size)
+
+
+def test_half_precision_stays_finite():
+    """At the paper's width the attention's products of levels 0-255 would leave half precision's range."""
+    torch.manual_seed(0)
+    method, x = SnowRemoval().eval(), torch.rand(1, 3, 24, 24)
+    with torch.inference_mode():
+        exact = method.predict(x)
+        with torch.autocast("cpu", torch.float16):
+            half = method.predict(x)
+    for name in ("image", "mask"):
+        assert torch.allclose(exact[name], half[name].float(), atol=2e-2)

@@ -1,1 +1,22 @@
 """Programs beside training: python -m tool.<name>"""
+import sys
+from collections.abc import Callable
+
+from utility import Failure, UserError
+
+
+def guarded(name: str, run: Callable[[], object]) -> int:
+    """Run a tool; turn what went wrong into one sentence and return the exit status: 0, 1 for a failure, 2 for bad input."""
+    try:
+        run()
+        return 0
+    except UserError as error:
+        text, status = str(error), 2
+    except Failure as error:
+        text, status = str(error), 1
+    except OSError as error:
+        text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 1
+    except KeyboardInterrupt:
+        text, status = "stopped by the keyboard", 130
+    print(f"{name}: error: {text}", file=sys.stderr, flush=True)
+    return status

@@ -1,6 +1,7 @@
 """SMGARN: snow mask guided adaptive residual network for image snow removal (Cheng et al., TCSVT 2022)."""
 from torch import Tensor
 
+from flags import SIZE
 from model.method import Method, Prediction
 from model.smgarn.network import SMGARN
 
@@ -59,7 +60,7 @@ class SnowRemoval(Method):
 
 def add_arguments(group) -> None:
     """Add SMGARN's own flags."""
-    group.add_argument("--channels", type=int, default=112, help="width of the network; the paper's is 112")
+    group.add_argument("--channels", type=SIZE, default=112, help="width of the network; the paper's is 112")
 
 
 def build(args) -> Method:

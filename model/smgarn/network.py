@@ -22,9 +22,10 @@ class MaskBlock(nn.Module):
         self.tail = conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        a = self.self_pixel(self.head(x))
-        x = F.relu(self.middle(a * a))
-        return self.tail(self.cross_pixel1(x) * self.cross_pixel2(x))
+        with torch.autocast(x.device.type, enabled=False):        # the products of levels 0-255 leave half precision's range
+            a = self.self_pixel(self.head(x.float()))
+            x = F.relu(self.middle(a * a))
+            return self.tail(self.cross_pixel1(x) * self.cross_pixel2(x))
 
 
 class SnowMaskBlock(nn.Module):

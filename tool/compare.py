@@ -1,0 +1,113 @@
+"""python -m tool.compare A B …: saved runs, image by image; A is what the others are compared with."""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import checkpoint
+from flags import Parser
+from metric import summary
+from tool import guarded
+from utility import UserError, folder, temporary
+
+Table = dict[str, dict[str, float]]       # image -> measure -> value
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the flags; UserError for unknown ones."""
+    parser = Parser(prog="tool.compare", description=__doc__, allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="names under experiment/, or CSV files of tool.measure")
+    parser.add_argument("--data_test", default="", metavar="SET", help="the data set; default: the first that all runs have")
+    parser.add_argument("--protocol", default="default", metavar="NAME", help="the protocol, which every run must have measured")
+    parser.add_argument("--measure", default="psnr", help="the column to compare: psnr, ssim, psnr_y, …")
+    parser.add_argument("--output", default="", metavar="DIR", help="where the scatter goes; default: experiment/compare")
+    return parser.parse_args(argv)
+
+
+def tables(args) -> tuple[str, dict[str, Table]]:
+    """Return the data set's name and each run's numbers; UserError when a run lacks the set, the protocol or the measure."""
+    if len(set(args.runs)) < 2:
+        raise UserError("name at least two different runs, as in: python -m tool.compare smgarn mine")
+    files = {run: _files(run) for run in args.runs}
+    common = [name for name in files[args.runs[0]] if all(name in found or "" in found for found in files.values())]
+    name = args.data_test or (common[0] if common else "")
+    found = {}
+    for run, sets in files.items():
+        path = sets.get(name) or sets.get("")
+        if not path:
+            raise UserError(f"the run {run} has no numbers of the data set '{name}'; it has: {', '.join(sets) or 'none'}")
+        table = _read(path)
+        if args.protocol not in table:
+            raise UserError(f"{path} holds no numbers by the protocol {args.protocol}; it has: {', '.join(table)}")
+        if any(args.measure not in row for row in table[args.protocol].values()):
+            known = ", ".join(next(iter(table[args.protocol].values())))
+            raise UserError(f"{path} has no '{args.measure}' for every image; it has: {known}")
+        found[run] = table[args.protocol]
+    return name, found
+
+
+def _files(run: str) -> dict[str, Path]:
+    """Return the CSV files of a run by data set; a CSV file itself stands for any set ('')."""
+    if run.endswith(".csv"):
+        return {"": Path(run)}
+    place = checkpoint.folder_of(run)
+    if not place.is_dir():
+        raise UserError(f"there is no experiment {place}; name a folder under {checkpoint.ROOT}/ or a CSV file")
+    return {path.stem.removeprefix("metrics-"): path for path in sorted(place.glob("metrics-*.csv"))}
+
+
+def _read(path: Path) -> dict[str, Table]:
+    try:
+        return summary.read_table(path)
+    except (OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the table {path}: {error}; it should come from a test or tool.measure --csv") from error
+
+
+def paired(first: Table, second: Table, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of the images that both have, in one order; UserError when there is none."""
+    shared = sorted(set(first) & set(second))
+    if not shared:
+        raise UserError("the runs have no image in common")
+    return tuple(np.array([table[name][measure] for name in shared]) for table in (first, second))
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Print each run's mean and its paired difference to the first; draw the scatter."""
+    args = arguments(argv)
+    name, found = tables(args)
+    base, *others = args.runs
+    print(f"{name or 'tables'}, protocol {args.protocol}, {args.measure}; difference to {base}, image by image")
+    print(f"{'run':24}{'images':>7}{'mean':>10}{'difference':>12}   {'95 % interval':22}{'better on':>10}")
+    for run_name in args.runs:
+        a, b = paired(found[base], found[run_name], args.measure)
+        line = f"{run_name:24}{len(b):7}{b.mean():10.4f}"
+        if run_name != base:
+            low, high = summary.interval(b - a)
+            line += f"{(b - a).mean():+12.4f}   {f'{low:+.4f} to {high:+.4f}':22}{(b > a).mean():10.0%}"
+            missing = len(set(found[base]) ^ set(found[run_name]))
+            line += f"   ({missing} images are in one run only)" if missing else ""
+        print(line)
+    path = scatter(found, base, others, args)
+    print(f"scatter: {path}")
+
+
+def scatter(found: dict[str, Table], base: str, others: list[str], args) -> Path:
+    """Draw every image's value in the others against the first, and return the PNG."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    for name in others:
+        axes.scatter(*paired(found[base], found[name], args.measure), s=14, alpha=.7, label=name)
+    low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
+    axes.plot((low, high), (low, high), color="grey", linewidth=1)
+    axes.set(xlabel=f"{base}: {args.measure}", ylabel=args.measure, title=f"{args.protocol}: above the line is better than {base}")
+    axes.legend(frameon=False)
+    path = folder(Path(args.output or checkpoint.ROOT / "compare")) / f"{args.measure}.png"
+    with temporary(path) as part:
+        figure.savefig(part, format="png", dpi=120)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("tool.compare", run))

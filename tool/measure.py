@@ -1,0 +1,91 @@
+"""python -m tool.measure --input RESTORED --target TRUTH: PSNR and SSIM of any folder of pictures, by named protocols."""
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import evaluation
+import metric
+import runtime
+from data import image
+from flags import Parser
+from metric import summary
+from tool import guarded
+from utility import UserError, write_json
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the flags; UserError for unknown ones."""
+    parser = Parser(prog="tool.measure", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--input", required=True, metavar="DIR", help="the pictures to measure: restored ones, or the degraded ones")
+    parser.add_argument("--target", required=True, metavar="DIR", help="the truth, under the same names or norain-N for rain-N")
+    parser.add_argument("--protocol", default="default", metavar="A+B", help=f"known: {', '.join(metric.PROTOCOLS)}")
+    parser.add_argument("--metrics", default="", metavar="A+B", help="further measures: ms_ssim, or pyiqa's")
+    parser.add_argument("--task", default="", choices=("", "rain", "snow", "haze", "noise", "drops"),
+                        help="what was removed; some protocols measure rain on Y and the rest on RGB")
+    parser.add_argument("--json", default="", metavar="FILE", help="write means, intervals and settings here")
+    parser.add_argument("--csv", default="", metavar="FILE", help="write the numbers of every picture here")
+    parser.add_argument("--cpu", action="store_true", help="measure on the CPU even where there is a GPU")
+    return parser.parse_args(argv)
+
+
+def pairs(inputs: Path, targets: Path) -> list[tuple[str, Path, Path]]:
+    """Pair two folders by stem; UserError when a folder is missing or empty or an input has no partner.
+
+    A stem may stand in the truth with `rain` for `norain`, or without what follows its first underscore.
+    """
+    for folder in (inputs, targets):
+        if not folder.is_dir() or not image.listing(folder):
+            raise UserError(f"{folder} is no folder with pictures")
+    clean = {path.stem: path for path in image.listing(targets)}
+    found, alone = [], []
+    for path in image.listing(inputs):
+        names = (path.stem, path.stem.replace("rain-", "norain-"), path.stem.partition("_")[0])
+        name = next((name for name in names if name in clean), None)
+        found.append((path.stem, path, clean.get(name)))
+        alone += [] if name else [path.name]
+    if alone:
+        raise UserError(f"{len(alone)} of {len(found)} pictures in {inputs} have no partner in {targets}: "
+                        f"{', '.join(alone[:10])}{', …' if len(alone) > 10 else ''}")
+    return found
+
+
+@torch.inference_mode()
+def measure(files: list[tuple[str, Path, Path]], protocols: list[metric.Protocol], extra: tuple[str, ...],
+            task: str) -> dict[str, list[dict[str, float]]]:
+    """Return the numbers of every pair by protocol; UserError when two pictures differ in size."""
+    rows: dict[str, list[dict[str, float]]] = {protocol.name: [] for protocol in protocols}
+    for _, path, target in tqdm(files, "measure", unit="image", disable=None, leave=False):
+        pair = [image.to_tensor(image.read(file))[None].to(runtime.device()) for file in (path, target)]
+        if pair[0].shape != pair[1].shape:
+            sizes = " and ".join(f"{file} ({x.shape[-1]}x{x.shape[-2]})" for file, x in zip((path, target), pair))
+            raise UserError(f"two pictures that belong together differ in size: {sizes}")
+        for protocol in protocols:
+            rows[protocol.name].append(metric.compare(*map(protocol.fit, pair), protocol, task, extra))
+    return rows
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Measure and print a line per protocol; write what --json and --csv ask for."""
+    args = arguments(argv)
+    protocols, extra = metric.protocols(args.protocol), tuple(filter(None, args.metrics.split("+")))
+    files = pairs(Path(args.input), Path(args.target))
+    with runtime.session(args.cpu, 1):
+        rows = measure(files, protocols, extra, args.task)
+    results = []
+    for protocol in protocols:
+        numbers = {"count": len(files), **summary.summarise(rows[protocol.name]), "protocol": protocol.settings(),
+                   "channel": metric.resolved(protocol.channels[0], args.task), "task": args.task}
+        results.append(numbers)
+        further = "".join(f", {name} {numbers[name]:.4f}" for name in extra)
+        print(f"{len(files)} pictures: {evaluation.in_words(numbers)}]{further}")
+    if args.json:
+        write_json(Path(args.json), {"input": args.input, "target": args.target, "results": results})
+    if args.csv:
+        summary.write_table(Path(args.csv), [name for name, *_ in files], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("tool.measure", run))
