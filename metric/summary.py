@@ -44,7 +44,10 @@ def read_table(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Read what `write_table` wrote: {protocol: {image: {measure: value}}}."""
     with open(path, encoding="utf-8", newline="") as file:
         table: dict[str, dict[str, dict[str, float]]] = {}
-        for line in csv.DictReader(file):
+        lines = csv.DictReader(file)
+        if not {"image", "protocol"} <= set(lines.fieldnames or ()):
+            raise ValueError("it has no columns 'image' and 'protocol'")
+        for line in lines:
             name, protocol = line.pop("image"), line.pop("protocol")
             numbers = {key: float(value) for key, value in line.items() if value}
             assert all(map(math.isfinite, numbers.values())), path

@@ -1,0 +1,151 @@
+"""Every named data set in the layouts that are handed around, lists, noise levels."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import option
+import runtime
+from data import source
+from data.choose import choose
+from data.sets import DATASETS
+from tests.conftest import TINY, photo, save, veiled
+from utility import UserError
+
+LAYOUTS = [          # set, role, input files, the clean files they belong to
+    ("Rain100L", "test", ["input/1.png"], ["target/1.png"]),
+    ("Rain100L", "test", ["rainy/rain-001.png"], ["gt/norain-001.png"]),
+    ("Rain100L", "train", ["train/rain-1.png"], ["train/norain-1.png"]),
+    ("Rain100H", "test", ["test/rainy/rain-7.png"], ["test/gt/norain-7.png"]),
+    ("RainTrainL", "train", ["rain-1.png", "rain-2.png"], ["norain-1.png", "norain-2.png"]),
+    ("RainTrainH", "train", ["rain-1.png"], ["norain-1.png"]),
+    ("Rain12", "test", ["001_in.png"], ["001_GT.png"]),
+    ("Rain1400", "train", ["training/rainy_image/9_1.jpg", "training/rainy_image/9_14.jpg"], ["training/ground_truth/9.jpg"] * 2),
+    ("Rain12600", "train", ["rainy_image/9_1.jpg"], ["ground_truth/9.jpg"]),
+    ("Snow100K", "train", ["train/synthetic/a.jpg"], ["train/gt/a.jpg"]),
+    ("Snow100K-L", "test", ["synthetic/a.jpg"], ["gt/a.jpg"]),
+    ("CSD", "test", ["Test/Snow/1.tif"], ["Test/Gt/1.tif"]),
+    ("CSD", "train", ["train/snow/1.tif"], ["train/gt/1.tif"]),
+    ("SRRS", "train", ["Syn/1.tif"], ["Gt/1.tif"]),
+    ("RESIDE_ITS", "train", ["hazy/12_3_0.9.png"], ["clear/12.png"]),
+    ("RESIDE_OTS", "train", ["hazy/0005_0.8_0.04.jpg"], ["clear/0005.png"]),
+    ("SOTS_indoor", "test", ["hazy/1400_1.png"], ["gt/1400.png"]),
+    ("SOTS_indoor", "test", ["input/1400_1.png"], ["target/1400_1.png"]),
+    ("SOTS_outdoor", "test", ["hazy/0001_0.8_0.2.jpg"], ["gt/0001.png"]),
+    ("Outdoor-Rain", "train", ["train/in/im_0001_s80_a04.png"], ["train/gt/im_0001.png"]),
+    ("Raindrop", "train", ["train/data/0_rain.png"], ["train/gt/0_clean.png"]),
+    ("Raindrop", "test", ["test_a/data/0_rain.png"], ["test_a/gt/0_clean.png"]),
+    ("Raindrop-b", "test", ["data/0_rain.jpg"], ["gt/0_clean.jpg"]),
+]
+
+
+def chosen(name: str, role: str, *flags: str):
+    runtime._log = runtime.Log()
+    both = ("--data_train", name) if role == "train" else ("--data_train", "Demo", "--data_test", name)
+    return choose(option.parse([*both, "--ext", "img", *flags]), name, role)
+
+
+@pytest.mark.parametrize("name, role, inputs, clean", LAYOUTS)
+def test_layouts(place, name, role, inputs, clean):
+    root = Path("dataset") / name
+    for number, (one, other) in enumerate(zip(inputs, clean)):
+        save(root / one, veiled(photo(20, 30, number)))
+        save(root / other, photo(20, 30, number))
+    found = chosen(name, role, *(("--data_range", "1-99") if role == "train" else ()))
+    pairs = sorted((str(i.images["input"].relative_to(root)), str(i.images["image"].relative_to(root))) for i in found.items)
+    assert pairs == sorted(zip(inputs, clean))
+    assert found.task == DATASETS[name].task
+    assert DATASETS[name].counts == {} or "are published" in "".join(runtime.log().waiting)
+
+
+def test_side_by_side(place):
+    clean, rainy = photo(20, 30, 1), veiled(photo(20, 30, 1))
+    save(Path("dataset/Rain800/test/1.png"), np.hstack([clean, rainy]))
+    item = chosen("Rain800", "test").items[0]
+    assert np.array_equal(source.read(item.images["input"]), rainy) and np.array_equal(source.read(item.images["image"]), clean)
+    source.check_sizes([item])
+
+
+def test_clean_images_that_are_larger(place):
+    whole = photo(40, 50, 1)
+    save(Path("dataset/SOTS_indoor/hazy/1400_1.png"), veiled(whole[10:30, 10:40]))
+    save(Path("dataset/SOTS_indoor/gt/1400.png"), whole)
+    item = chosen("SOTS_indoor", "test").items[0]
+    source.check_sizes([item])
+    assert np.array_equal(source.read(item.images["image"]), whole[10:30, 10:40])
+
+
+def test_noise_levels(place):
+    """CBSD68@25: seeded by (seed, set, index), clipped, truncated; the levels of one index do not share their noise's size."""
+    for number in range(2):
+        save(Path(f"dataset/CBSD68/{number}.png"), np.full((60, 60, 3), 128, np.uint8))
+    noisy = {level: source.read(chosen(f"CBSD68@{level}", "test").items[1].images["input"]) for level in (15, 25, 50)}
+    for level, array in noisy.items():
+        assert array.std() == pytest.approx(level, rel=0.05) and array.mean() == pytest.approx(127.5, abs=2)
+    assert np.array_equal(noisy[25], source.read(chosen("CBSD68@25", "test").items[1].images["input"]))
+    for other in (chosen("CBSD68@25", "test").items[0], chosen("CBSD68@25", "test", "--seed", "2").items[1]):
+        assert not np.array_equal(noisy[25], source.read(other.images["input"]))
+    for name, words in (("CBSD68", "name a noise level, as in CBSD68@25"), ("CBSD68@x", "is a whole number on the 0-255 scale")):
+        with pytest.raises(UserError, match=words):
+            chosen(name, "test")
+
+
+def test_a_count_that_differs(place):
+    save(Path("dataset/CBSD68/1.png"), photo(20, 20, 1))
+    assert chosen("CBSD68@15", "test").subset == "1 images where 68 are published"
+    assert "warning: CBSD68 (test) has 1 images where 68 are published" in runtime.log().waiting[0]
+
+
+def write_files() -> None:
+    for name in ("a", "b"):
+        save(Path(f"base/{name}.png"), photo(20, 20, 1))
+        save(Path(f"base/{name}_rain.png"), veiled(photo(20, 20, 1)))
+
+
+@pytest.mark.parametrize("mark", [",", " | ", ","])
+@pytest.mark.parametrize("heading", ["", "target,degraded\n"])
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_csv_lists(place, mark, heading, slash):
+    write_files()
+    Path("l.csv").write_text(heading + "".join(f"{slash}{n}.png{mark}{slash}{n}_rain.png\n" for n in "ab"))
+    items = chosen("l.csv", "test", "--train_dir", "base").items
+    assert [(i.images["image"], i.images["input"]) for i in items] == [(Path(f"base/{n}.png"), Path(f"base/{n}_rain.png")) for n in "ab"]
+
+
+def test_json_lists(place, run):
+    write_files()
+    Path("meta").mkdir()
+    pairs = [["base/a.png", "base/a_rain.png"], [str(place / "base/b.png"), "base/b_rain.png"]]       # relative and absolute
+    Path("meta/rain.json").write_text(json.dumps(pairs))
+    status, text = run("--data_train", "meta/rain.json", "--loss", "1*L1", "--save", "x", *TINY, "--save_results")
+    assert status == 0, text
+    assert [path.name for path in Path("experiment/x/results-meta_rain.json").iterdir()] == ["b_rain.png"]
+
+
+@pytest.mark.parametrize("name, content, words", [
+    ("l.json", "{", "l.json is no JSON"), ("l.json", '{"a": 1}', "l.json is no list of pairs"),
+    ("l.json", '[["a"]]', "is no list of pairs"),
+    ("l.json", "[]", "holds no pair"), ("l.json", '[["base/a.png", "no.png"]]', "1 files of the list l.json are missing: no.png"),
+    ("l.csv", "a.png,a_rain.png\nb.png\n", "l.csv, line 2: 'b.png' is not two paths"), ("none.csv", "", "cannot read the list none.csv")])
+def test_broken_lists(place, name, content, words):
+    write_files()
+    Path(name.replace("none", "other")).write_text(content)
+    with pytest.raises(UserError, match=words):
+        chosen(name, "test", "--train_dir", "base")
+
+
+def test_all_weathers_in_one_command(run, place):
+    """--data_test CBSD68@15+CBSD68@50+Rain100L+SOTS_outdoor: each set by its own task, one line and one entry each."""
+    save(Path("dataset/CBSD68/1.png"), photo(24, 24, 1))
+    save(Path("dataset/Rain100L/input/1.png"), veiled(photo(24, 24, 2)))
+    save(Path("dataset/Rain100L/target/1.png"), photo(24, 24, 2))
+    save(Path("dataset/SOTS_outdoor/hazy/0001_1_1.jpg"), veiled(photo(24, 24, 3)))
+    save(Path("dataset/SOTS_outdoor/gt/0001.png"), photo(24, 24, 3))
+    sets = "CBSD68@15+CBSD68@50+Rain100L+SOTS_outdoor"
+    assert run("--data_train", "DemoSnow", "--data_test", sets, "--save", "x", *TINY, "--protocol", "dsrir")[0] == 0
+    results = json.loads(Path("experiment/x/metrics.json").read_text())
+    assert {name: result["channel"] for name, result in results.items()} == {
+        "CBSD68@15": "rgb", "CBSD68@50": "rgb", "Rain100L": "y", "SOTS_outdoor": "rgb"}
+    assert results["CBSD68@15"]["input_psnr"] > results["CBSD68@50"]["input_psnr"] + 8
+    assert results["Rain100L"]["subset"] == "1 images where 100 are published"
