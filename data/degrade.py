@@ -50,19 +50,23 @@ def snow(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
     Returns (snowy photo, mask); the mask is the flakes alone on black, RGB, as Snow100K and CSD give it.
     """
     wind = rng.uniform(-35, 35)                                   # degrees from the vertical
-    cover = np.zeros(image.shape[:2])                             # how much of a pixel is flake
+    clear = np.ones(image.shape[:2])                              # how much of a pixel is no flake
     for radius, share, opacity, fall in FLAKE_LAYERS:
         flakes = _flakes(image.shape[:2], radius, share * strength * rng.uniform(0.7, 1.3), rng)
         length = max(1, round(fall * rng.uniform(0.6, 1.4))) | 1
         blurred = convolve(flakes, _line(length, wind + rng.normal(0, 6)), mode="wrap")
-        cover = 1 - (1 - cover) * (1 - opacity * np.clip(blurred, 0, 1))
+        np.clip(blurred, 0, 1, out=blurred)
+        clear *= 1 - opacity * blurred
     tone = rng.uniform(0.90, 1.0) + np.array([-0.02, 0.0, 0.02]) * rng.uniform(0, 1)      # a cool white
     shade = np.clip(1 + 0.06 * _clouds(image.shape[:2], rng), 0.8, 1.1)[..., None]
-    white = np.clip(tone * shade, 0, 1)
+    mask = np.clip(tone * shade, 0, 1)
+    mask *= (1 - clear)[..., None]
     veil = rng.uniform(0.02, 0.06) * strength * np.linspace(1.2, 0.8, image.shape[0])[:, None, None]
-    veiled = image * (1 - veil) + 0.85 * veil
-    mask = cover[..., None] * white
-    return np.clip(veiled * (1 - cover[..., None]) + mask, 0, 1), np.clip(mask, 0, 1)
+    snowy = image * (1 - veil)                                    # in place from here on: a large photo is hundreds of megabytes
+    snowy += 0.85 * veil
+    snowy *= clear[..., None]
+    snowy += mask
+    return np.clip(snowy, 0, 1, out=snowy), mask
 
 
 def _flakes(shape: tuple[int, int], radius: float, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -70,8 +74,13 @@ def _flakes(shape: tuple[int, int], radius: float, share: float, rng: np.random.
     count = share / (np.pi * radius**2)
     seeds = (rng.random(shape) < count) * rng.uniform(0.5, 1.5, shape)
     blobs = gaussian_filter(seeds, 0.6 * radius, mode="wrap") * (2 * np.pi * (0.6 * radius) ** 2)   # a lone seed peaks at its own value
-    ragged = gaussian_filter(rng.standard_normal(shape), 0.5 * radius, mode="wrap") * radius
-    return np.clip((blobs * (1 + 0.5 * ragged) - 0.2) / 0.35, 0, 1)
+    ragged = gaussian_filter(rng.standard_normal(shape), 0.5 * radius, mode="wrap")
+    ragged *= 0.5 * radius
+    ragged += 1
+    ragged *= blobs
+    ragged -= 0.2
+    ragged /= 0.35
+    return np.clip(ragged, 0, 1, out=ragged)
 
 
 def _line(length: int, degrees: float) -> np.ndarray:
@@ -85,6 +94,7 @@ def _line(length: int, degrees: float) -> np.ndarray:
 
 
 def _clouds(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return smooth random values around 0, of unit size."""
+    """Return smooth random values around 0, of unit size: 6x6 of them, drawn out by cubic splines."""
     coarse = rng.standard_normal((6, 6))
-    return zoom(coarse, (shape[0] / 6, shape[1] / 6), order=3)[:shape[0], :shape[1]]
+    rows, columns = (zoom(np.eye(6), (side / 6, 1), order=3) for side in shape)     # one axis at a time: fast on large photos
+    return rows @ coarse @ columns.T

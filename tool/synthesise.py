@@ -1,0 +1,158 @@
+"""Make a paired data set from clean photos: python -m tool.synthesise snow --input photos --output dataset/mysnow
+
+SET/input, SET/target (and SET/mask for snow) as PNG, paired by name; SET/synthesis.json says how they were made.
+A pair depends on the seed, the photo's name and the version alone, so a run that was interrupted can be repeated.
+"""
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import flags
+from data import DATASETS, PICTURES, degrade, demo, image
+from utility import UserError, folder, write_json
+
+VERSION = 1                               # to be raised when data/degrade.py or `make` gives other pictures
+TAKEN = {*DATASETS, *PICTURES, "bin"}    # names that --data_train understands otherwise
+
+
+def span(limit: float, text: str) -> tuple[float, float]:
+    """Read a range `a-b` between 0 and the limit, or `a` for a-a."""
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(?:-(\d+\.?\d*|\.\d+))?", text)
+    low, high = (float(found[1]), float(found[2] or found[1])) if found else (1, 0)
+    if not low <= high <= limit:
+        raise argparse.ArgumentTypeError(f"'{text}' is no range within 0-{limit}; write a-b, the lower end first, or one number")
+    return low, high
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; UserError for what does not fit."""
+    parser = flags.Parser(prog="tool.synthesise", allow_abbrev=False, description="Make a paired data set from clean photos.")
+    add = parser.add_argument
+    add("weather", choices=demo.WEATHERS, help="what to add to the photos")
+    add("--input", type=Path, required=True, metavar="CLEAN", help="folder of clean photos")
+    add("--output", type=Path, required=True, metavar="SET", help="folder of the set; its name is the data set's name")
+    add("--seed", type=flags.COUNT, default=1, help="another seed gives other pictures (default: 1)")
+    add("--strength", type=functools.partial(span, 5), metavar="a-b", help="amount, drawn evenly for each picture (default: 0.5-1.5)")
+    add("--sigma", type=functools.partial(span, 255), metavar="a-b", help="noise only: its deviation in levels of 0-255 (default: 15-50)")
+    add("--versions", type=flags.SIZE, default=1, metavar="N", help="pairs of each photo, called <name>_1 … (default: 1, <name>)")
+    add("--jobs", type=flags.SIZE, default=0, metavar="N", help="processes; changes no picture (default: one per CPU)")
+    add("--overwrite", action="store_true", help="make the pairs that are there again")
+    args = parser.parse_args(argv)
+    measure, other = ("sigma", "strength") if args.weather == "noise" else ("strength", "sigma")
+    if getattr(args, other):
+        raise UserError(f"--{other} means nothing for {args.weather}; its amount is --{measure} a-b")
+    amount = getattr(args, measure) or {"strength": (0.5, 1.5), "sigma": (15.0, 50.0)}[measure]
+    args.folders = ("input", "mask", "target") if args.weather == "snow" else ("input", "target")
+    args.settings = {"tool": VERSION, "weather": args.weather, "seed": args.seed, measure: list(amount), "versions": args.versions}
+    return args
+
+
+def plan(args: argparse.Namespace) -> list[tuple[Path, str, int]]:
+    """Return the pairs to make as (clean photo, name, version); UserError when CLEAN or SET will not do. Nothing is written."""
+    clean, root = args.input.resolve(), args.output.resolve()
+    if not clean.is_dir():
+        raise UserError(f"there is no folder {args.input}; --input names the folder of clean photos")
+    if root.is_relative_to(clean) or clean.is_relative_to(root):
+        raise UserError(f"--output {args.output} and --input {args.input} lie in one another; write the set to a place of its own")
+    if root.name in TAKEN or "+" in root.name:
+        raise UserError(f"a set called '{root.name}' cannot be loaded, as --data_train reads this name otherwise; choose another --output")
+    photos = image.listing(args.input)
+    if not photos:
+        raise UserError(f"{args.input} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")
+    seen = {}
+    for photo in photos:
+        image.size(photo)
+        if seen.setdefault(photo.stem, photo) != photo:
+            raise UserError(f"{seen[photo.stem]} and {photo.name} would both become {photo.stem}.png; rename or remove one of them")
+    check_settings(args.output, args.settings)
+    return [(photo, f"{photo.stem}_{version}" if args.versions > 1 else photo.stem, version)
+            for photo in photos for version in range(1, args.versions + 1)]
+
+
+def check_settings(root: Path, settings: dict) -> None:
+    """Raise UserError unless a set is new, empty or was begun with these settings."""
+    if not root.exists() or root.is_dir() and all(path.name.startswith(".") for path in root.iterdir()):
+        return
+    try:
+        old = json.loads((root / "synthesis.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        old = None
+    if not isinstance(old, dict):
+        raise UserError(f"{root} is not empty and no set of this tool (with its synthesis.json); choose another --output")
+    other = [f"{key} {old.get(key)}, now {settings.get(key)}" for key in {**settings, **old} if old.get(key) != settings.get(key)]
+    if other:
+        raise UserError(f"{root} was made with other settings ({'; '.join(other)}); choose another --output, or remove it to begin anew")
+
+
+def make(args: argparse.Namespace, task: tuple[Path, str, int]) -> bool:
+    """Write one pair, the input last; return False if it was there already, whole and of this very photo."""
+    photo, name, version = task
+    clean = image.read(photo)
+    paths = {key: args.output / key / f"{name}.png" for key in reversed(args.folders)}
+    if not args.overwrite and all(path.is_file() for path in paths.values()) and np.array_equal(image.read(paths["target"]), clean):
+        return False
+    rng = np.random.default_rng([args.seed, demo.WEATHERS.index(args.weather), version, *os.fsencode(photo.stem)])
+    amount = rng.uniform(*args.settings.get("sigma", args.settings.get("strength")))
+    result = getattr(degrade, args.weather)(clean / 255, rng, amount)
+    found = dict(zip(("input", "mask"), result)) if "mask" in paths else {"input": result}
+    paths["input"].unlink(missing_ok=True)               # no moment at which an old input has a new target
+    for key, path in paths.items():
+        image.write(path, np.rint(found[key] * 255).astype(np.uint8) if key in found else clean)
+    return True
+
+
+def work(args: argparse.Namespace, tasks: list[tuple[Path, str, int]]) -> Iterator[bool]:
+    """Make all pairs in processes of their own; a failure in one ends all."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    pool = ProcessPoolExecutor(min(args.jobs or cpus, len(tasks)), initializer=_enter)
+    try:
+        yield from pool.map(functools.partial(make, args), tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _enter() -> None:
+    """Leave ^C to the first process, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; return the exit status: 0, 1 for a failure, 2 for what the user can mend."""
+    try:
+        args = parse(argv)
+        tasks = plan(args)
+        write_json(folder(args.output) / "synthesis.json", args.settings)      # first: what is in SET is known from now on
+        for name in args.folders:
+            folder(args.output / name)
+        made = sum(tqdm(work(args, tasks), total=len(tasks), desc=args.weather, unit="pair", disable=None))
+        print(f"{args.output}: {len(tasks)} pairs, {made} made and {len(tasks) - made} already there; to train on them: "
+              f"python main.py --dir_data {os.path.relpath(args.output.resolve().parent)} --data_train {args.output.resolve().name}")
+        return 0
+    except UserError as error:
+        text, status = error, 2
+    except OSError as error:
+        text, status = f"{error.filename or args.output}: {error.strerror or error}; whole pairs stay, the same command goes on", 1
+    except (MemoryError, BrokenProcessPool):
+        text, status = "the memory is full or a process was killed; try fewer --jobs, the same command goes on", 1
+    except KeyboardInterrupt:
+        text, status = "stopped by the keyboard; the same command goes on", 130
+    print(f"tool.synthesise: error: {text}", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
