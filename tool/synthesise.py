@@ -21,11 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 import flags
-from data import DATASETS, PICTURES, degrade, demo, image
+from data import DATASETS, degrade, demo, image
+from data.choose import PICTURES
 from utility import UserError, folder, write_json
 
 VERSION = 1                               # to be raised when data/degrade.py or `make` gives other pictures
-TAKEN = {*DATASETS, *PICTURES, "bin"}    # names that --data_train understands otherwise
+TAKEN = {*DATASETS, *PICTURES, "bin", "manifest"}    # names that --data_train understands otherwise
 
 
 def span(limit: float, text: str) -> tuple[float, float]:

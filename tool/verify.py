@@ -149,8 +149,9 @@ def manifest(root: Path, checked: list[Checked], place: Path) -> list[str]:
         assert isinstance(stored, dict)
     except (OSError, ValueError, AssertionError) as error:
         raise UserError(f"the manifest {path} is damaged; delete it to have it written anew") from error
+    differing = sorted(name for name in stored.keys() | hashes.keys() if stored.get(name) != hashes.get(name))
     differences = [f"{name} is {'new' if name not in stored else 'missing' if name not in hashes else 'changed'} "
-                   "since the manifest was written" for name in sorted(stored.keys() | hashes.keys()) if stored.get(name) != hashes.get(name)]
+                   "since the manifest was written" for name in differing]
     return shortened(differences) + ([f"the manifest is {path}; delete it if the change is right"] if differences else [])
 
 
