@@ -208,7 +208,8 @@ def test_a_full_disk(clean):
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False,
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)))
     assert result.returncode == 1 and result.stdout == ""
-    assert re.fullmatch(r"tool.synthesise: error: set/target/[ab].png: File too large; whole pairs stay, the same command goes on\n", result.stderr)
+    sentence = r"tool.synthesise: error: set/target/[ab].png: File too large; whole pairs stay, the same command goes on\n"
+    assert re.fullmatch(sentence, result.stderr)
     assert not any("input" in path or ".part" in path for path in contents("set"))
     assert json.loads(Path("set/synthesis.json").read_text())["sigma"] == [15, 50]
     assert synthesise.main(command[3:]) == 0 and len(contents("set")) == 7
