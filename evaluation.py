@@ -60,9 +60,9 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
             if "image" in sized.targets:
                 target = sized.targets["image"].to(x.device)
                 for protocol in group:
-                    before = metric.compare(x, target, protocol, images.task)
-                    numbers[protocol.name] = (metric.compare(output, target, protocol, images.task, args.extra_metrics)
-                                              | {f"input_{key}": value for key, value in before.items()})
+                    row = metric.compare(output, target, protocol, images.task, args.extra_metrics)
+                    before = metric.compare(x, target, protocol, images.task) if epoch is None else {}
+                    numbers[protocol.name] = row | {f"input_{key}": value for key, value in before.items()}
             if epoch is None and size == args.protocols[0].size:
                 _save_images(name, sized, output, args, folder)
         rows.append((batch.name[0], numbers))

@@ -76,7 +76,9 @@ def other(name: str, output: Tensor, target: Tensor) -> float:
     """Return a further measure by name: ms_ssim, or any of pyiqa's (lpips, niqe, …), on RGB."""
     if name == "ms_ssim":
         return ms_ssim(output, target)
-    return float(_pyiqa(name, output.device)(output.float(), target.float()))
+    model = _pyiqa(name, output.device)
+    images = (output.float(),) if model.metric_mode == "NR" else (output.float(), target.float())      # NR: without reference
+    return float(model(*images))
 
 
 @functools.lru_cache

@@ -77,10 +77,11 @@ def run(argv: list[str] | None = None) -> None:
     results = []
     for protocol in protocols:
         numbers = {"count": len(files), **summary.summarise(rows[protocol.name]), "protocol": protocol.settings(),
-                   "channel": metric.resolved(protocol.channels[0], args.task), "task": args.task}
+                   "channel": metric.resolved(protocol.channels[0], args.task), "task": args.task,
+                   "precision": "8-bit pictures", "tile": None}
         results.append(numbers)
         further = "".join(f", {name} {numbers[name]:.4f}" for name in extra)
-        print(f"{len(files)} pictures: {evaluation.in_words(numbers)}]{further}")
+        print(f"{len(files)} pictures: {evaluation.in_words(numbers)}; 8-bit pictures]{further}")
     if args.json:
         write_json(Path(args.json), {"input": args.input, "target": args.target, "results": results})
     if args.csv:
