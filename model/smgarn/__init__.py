@@ -10,7 +10,7 @@ RECIPE = dict(loss="1*L1+1*L1:mask", optimizer="ADAM", lr=1e-4, gamma=0.5, decay
 
 TEMPLATES = {                             # the demo: a width of 16 that two CPU cores train in about three minutes
     "demo": dict(channels=16, data_train="DemoSnow", data_test="DemoSnow", save="demo", lr=2e-3, schedule="cosine", warmup=0.2,
-                 epochs=4, test_every=380, val_epochs=2, batch_size="16", patch_size="32", n_threads=0,
+                 epochs=4, test_every=350, val_epochs=2, batch_size="16", patch_size="32", n_threads=0,
                  save_results=True, save_gt=True),
 }
 
