@@ -104,30 +104,30 @@ def test_verify(tool, place):
     root = make_pairs(place / "dataset" / "Rain12", 12)
     make_pairs(place / "dataset" / "mine", 2)
     (place / "dataset" / "other").mkdir()
-    status, text = tool(verify)
+    status, text = tool(verify, "--dir_data", "dataset")
     assert status == 0, text
     assert "Rain12          test          12         12   fine" in text and "no data set of a known layout" in text
     assert "CBSD68" in text[text.index("not there"):]
     assert len(json.loads(Path("dataset/manifest/Rain12.json").read_text())) == 24
 
     save(root / "target" / "03.png", photo(40, 48, 77))
-    status, text = tool(verify, "Rain12")
+    status, text = tool(verify, "Rain12", "--dir_data", "dataset")
     assert status == 1 and "target/03.png is changed since the manifest was written" in text
     (root / "input" / "04.png").write_bytes(b"")
     save(root / "target" / "05.png", photo(40, 40, 5))
     save(root / "target" / "06.png", image.read(root / "input" / "06.png"))
     save(root / "input" / "07.png", 255 - np.asarray(photo(40, 48, 7)) // 8)
     save(root / "target" / "07.png", np.asarray(photo(40, 48, 7)) // 8)
-    status, text = tool(verify, "Rain12")
+    status, text = tool(verify, "Rain12", "--dir_data", "dataset")
     assert status == 1
     for words in ("04.png: the file is empty", "05.png is 48x40", "06: input and truth are", "hardly degraded", "hardly the same scene"):
         assert words in text
     Path("dataset/manifest/Rain12.json").write_text("[")
-    assert "is damaged; delete it" in tool(verify, "Rain12")[1]
-    assert "unknown data set 'Snow'" in tool(verify, "Snow")[1]
+    assert "is damaged; delete it" in tool(verify, "Rain12", "--dir_data", "dataset")[1]
+    assert "unknown data set 'Snow'" in tool(verify, "Snow", "--dir_data", "dataset")[1]
 
 
 def test_verify_counts(tool, place):
     make_pairs(place / "dataset" / "Rain12", 3)
-    status, text = tool(verify, "Rain12", "--quick")
+    status, text = tool(verify, "Rain12", "--quick", "--dir_data", "dataset")
     assert status == 0 and "another count than published" in text and not Path("dataset/manifest").exists()
