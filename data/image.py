@@ -36,11 +36,11 @@ def size(path: Path) -> tuple[int, int]:
     """Return (height, width) as `read` would give them, from the file's header alone; UserError if it is no image."""
     try:
         with Image.open(path) as image:
-            if image.format == "PNG" and HINTS & image.info.keys():
+            # a PNG is decoded to be sure only where it hints at a turn; Pillow's versions differ in a turned TIFF's size
+            hints = HINTS & image.info.keys() if image.format == "PNG" else image.getexif().get(0x0112) in TURNED
+            if hints and image.format in ("PNG", "TIFF"):
                 return ImageOps.exif_transpose(image).size[::-1]
-            # a TIFF's size is turned already; for a PNG without a hint getexif would decode everything
-            turned = image.format not in ("TIFF", "PNG") and image.getexif().get(0x0112) in TURNED
-            return image.size if turned else image.size[::-1]
+            return image.size if hints else image.size[::-1]
     except UNREADABLE as error:
         raise unreadable(path, _reason(error)) from error
 
