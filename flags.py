@@ -68,6 +68,9 @@ def parser(package, defaults: dict) -> Parser:
     add("--data_test", default="", metavar="A+B", help="data sets to test on; default: those of --data_train")
     add("--train_dir", default="", metavar="DIR", help="where the paths of a CSV list begin; default: --dir_data")
     add("--data_range", default="", metavar="a-b/c-d", help="images by position, to train on / to test on; with --test_only a-b alone")
+    add("--audit", action=BooleanOptionalAction, default=True,
+        help="before training, look for training images that show a scene of a test set (the first time takes a while; then cached)")
+    add("--exclude_leaks", action=BooleanOptionalAction, default=False, help="leave such images out of the training")
     add("--ext", default="sep", choices=("sep", "sep_reset", "img"),
         help="sep, sep_reset: decode once into <dir_data>/bin, checked at every start; img: decode each time")
     add("--scale", default="1", help="kept from EDSR; restoration keeps the size, so only 1")

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 import loss
 import runtime
-from data import cache, image, loader, source
-from data.choose import choose, names
+from data import audit, cache, image, loader, source
+from data.choose import Chosen, choose, names
 from data.sets import DATASETS
 from data.source import Item
 from utility import UserError
@@ -30,16 +30,20 @@ def runs(args) -> list[Run]:
 
     Raises UserError for an unknown, empty or unpaired data set.
     """
-    test = {name.replace("/", "_"): _test(args, name) for name in names(args.data_test)}
+    chosen = {name: choose(args, name, "test") for name in names(args.data_test)}
+    test = {name.replace("/", "_"): _test(args, each) for name, each in chosen.items()}
     if args.test_only:
         return [Run(args.save, _no_training, test)]
     parts = [choose(args, name, "train").items for name in names(args.data_train)]
     items = parts[0] if len(parts) == 1 else [item._replace(kind=kind) for kind, part in enumerate(parts) for item in part]
-    return [Run(args.save, functools.partial(_train, args, items, _reader(args, items)), test)]
+    read = _reader(args, items)
+    if args.audit:
+        items = audit.audited(items, {name: each.items for name, each in chosen.items()}, read, Path(args.dir_data) / "bin" / "leaks",
+                              args.exclude_leaks)
+    return [Run(args.save, functools.partial(_train, args, items, read), test)]
 
 
-def _test(args, name: str) -> DataLoader:
-    chosen = choose(args, name, "test")
+def _test(args, chosen: Chosen) -> DataLoader:
     images = loader.Images(chosen.items, ("image",), _reader(args, chosen.items))
     images.task, images.subset = chosen.task, chosen.subset
     return loader.test_loader(images, args.n_threads, runtime.rank(), runtime.world())

@@ -1,0 +1,54 @@
+"""Before training: which training images show a scene of a test set?"""
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import runtime
+from data import leaks
+from data.source import Item
+from utility import UserError
+
+NAMED = 10
+
+
+def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, folder: Path, exclude: bool) -> list[Item]:
+    """Return the training items, without those that show a test scene if `exclude`; the log names them.
+
+    Fingerprints are cached in `folder`, if it can be written. Embedded sets and pictures without truth are not looked at.
+    """
+    known = [(name, item) for name, part in tests.items() for item in part if _is_file(item)]
+    mine = [(place, item) for place, item in enumerate(items) if _is_file(item)][runtime.rank()::runtime.world()]
+    if not known or not any(_is_file(item) for item in items):
+        return items
+    by_item = {id(item): name for name, item in known}
+    places = {id(item): place for place, item in mine}
+    found = leaks.find([item for _, item in mine], [item for _, item in known], _writable(folder), read)
+    rows = runtime.gather([(places[id(leak.train)], by_item[id(leak.test)], leak.test.name) for leak in found])
+    leaked = {place: f"{items[place].name} ({name} {test})" for place, name, test in sorted(rows)}
+    if leaked:
+        text = list(leaked.values())
+        runtime.log().say(f"warning: {len(leaked)} of {len(items)} training images show a scene of a test set: "
+                          f"{', '.join(text[:NAMED])}{', …' if len(text) > NAMED else ''}; "
+                          + ("they are left out" if exclude else "--exclude_leaks leaves them out"))
+    kept = [item for place, item in enumerate(items) if place not in leaked] if exclude else items
+    if not kept:
+        raise UserError("every training image shows a scene of a test set; train on others, or without --exclude_leaks")
+    return kept
+
+
+def _is_file(item: Item) -> bool:
+    return "image" in item.images and not isinstance(item.images["image"], np.ndarray)
+
+
+def _writable(folder: Path) -> Path | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        return None
+    return folder

@@ -1,0 +1,222 @@
+"""Find training images that show a scene of a test set, also cropped, mirrored, turned by 90 degrees or degraded.
+
+A fingerprint describes the blobs of an image by the samples around them, in one of eight poses (quarter turns, mirrors)
+that the samples themselves choose; hence a copy has the same descriptions, only elsewhere. A test image of which several
+descriptions agree on one motion is a candidate; it counts if, once moved, the overlap itself correlates.
+All distances are pixels of images at half their size; grey levels are 0-255.
+"""
+import contextlib
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.fft import dctn
+from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, minimum_filter
+from tqdm import tqdm
+
+import utility
+from data import image, source
+from data.source import Item, Source, path_of
+
+VERSION = 1                               # of the fingerprints; raise it when they change
+SIGMAS = 1.3 * 2 ** (np.arange(6) / 3)    # sizes of blobs; the middle ones are found
+FAINT = 0.5                               # grey levels by which a blob must stand out
+AREA, MOST = 150, 1500                    # pixels of the image for each blob kept, strongest first, but no more than so many
+SIDE, STEP = 8, 1.5                       # samples along a patch, and their distance in blob sizes
+CLOSE = 0.15                              # a patch this near to choosing another pose is kept in both
+ALIKE = 0.85                              # correlation of two descriptions that may be of one place
+VOTES, BIN, FIT = 5, 16, 3                # so many must agree on a motion, within so many pixels, and fit it at last
+SHARE = 0.25                              # part of those that agree which must fit; patterns that repeat agree, but fit badly
+WIDE = 5                                  # the places must spread so far (root of the smaller variance), not lie on one line
+SCALES = 1.05 ** np.arange(-4, 5)         # of a scene in one image against the other
+WINDOW = 256                              # the overlap is compared up to this distance around the places that fit
+OVERLAP = 0.3                             # part of the smaller image that must be in the other
+DETAIL = 300                              # pixels; in an overlap with less detail nothing scores high
+SAME = 0.5                                # score from which two images show one scene
+POSES = np.array([[[1 - (pose & 1) * 2, 0], [0, 1 - (pose & 2)]] for pose in range(4)])
+POSES = np.concatenate([POSES, POSES[:, ::-1]]).astype(np.float32)    # (8, 2, 2): (row, column) into the chosen pose
+BLOB = np.dtype([("at", "f4", 2), ("bright", "?"), ("pose", "u1"), ("patch", "i1", SIDE**2)])
+
+
+class Leak(NamedTuple):
+    """A training image and the test image whose scene it shows; `score` (0.5-1) is how well their overlap correlates."""
+    train: Item
+    test: Item
+    score: float
+
+
+def find(train: list[Item], test: list[Item], folder: Path | None = None,
+         read: Callable[[Path], np.ndarray] = image.read) -> list[Leak]:
+    """Return every pair of a training and a test image that show one scene, in the order of `train`.
+
+    An item's clean 'image' is looked at, else its 'input'; `read` gives a file as (H, W, 3) uint8. Fingerprints of files
+    are kept in `folder`, where one is given. UserError for a damaged image, OSError if `folder` cannot be written.
+    """
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    prints = list(_fingerprints([_source(item) for item in test], folder, read))
+    known = np.concatenate([*prints, np.empty(0, BLOB)])
+    owner = np.repeat(np.arange(len(test)), [len(blobs) for blobs in prints])
+    groups = [(bright, rows, _vectors(known[rows]).T.copy()) for bright in (False, True)
+              for rows in [np.flatnonzero(known["bright"] == bright)]]
+    grey = functools.lru_cache(maxsize=256)(lambda number: half(_source(test[number]), read))
+    leaks = []
+    for item, blobs in zip(train, _fingerprints([_source(item) for item in train], folder, read)):
+        picture = None
+        for number, motion, places in _candidates(blobs, known, owner, groups):
+            picture = half(_source(item), read) if picture is None else picture
+            score = _score(picture, grey(number), motion, places)
+            if score >= SAME:
+                leaks.append(Leak(item, test[number], score))
+    return leaks
+
+
+def half(origin: Source, read: Callable[[Path], np.ndarray] = image.read) -> np.ndarray:
+    """Return the grey levels of an image at half its size, (H // 2, W // 2) float32."""
+    picture = source.read(origin, read)
+    height, width = picture.shape[0] // 2, picture.shape[1] // 2
+    grey = picture[:2 * height, :2 * width].astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
+    return grey.reshape(height, 2, width, 2).mean((1, 3))
+
+
+def fingerprint(grey: np.ndarray) -> np.ndarray:
+    """Return the blobs of (H, W) grey levels, (n,) BLOB; a patch is stored as its cosine transform, levelled and of length 127."""
+    if min(grey.shape) < 2 * SIDE:
+        return np.empty(0, BLOB)
+    blurred = np.stack([gaussian_filter(grey, sigma) for sigma in SIGMAS])
+    layers = blurred[1:] - blurred[:-1]
+    sign = (layers == minimum_filter(layers, 3)).astype(np.int8) - (layers == maximum_filter(layers, 3))
+    sign[[0, -1]] = sign[:, [0, -1]] = sign[:, :, [0, -1]] = 0          # a maximum is known by its neighbours
+    sign[np.abs(layers) < FAINT] = 0
+    level, row, column = np.nonzero(sign)
+    best = np.argsort(-np.abs(layers[level, row, column]), kind="stable")[:min(max(64, grey.size // AREA), MOST)]
+    level, row, column = level[best], row[best], column[best]
+    reach = SIGMAS[level][:, None] * (np.arange(SIDE) - (SIDE - 1) / 2) * STEP
+    rows, columns = np.broadcast_arrays((row[:, None] + reach)[:, :, None], (column[:, None] + reach)[:, None])
+    patches = np.zeros((len(best), SIDE, SIDE), np.float32)
+    for which in np.unique(level):
+        chosen = level == which
+        patches[chosen] = map_coordinates(blurred[which], [rows[chosen], columns[chosen]], order=1, mode="mirror")
+    index, poses = _poses(patches)
+    patches = patches[index]
+    for bit, turn in ((1, lambda p: p[:, ::-1]), (2, lambda p: p[:, :, ::-1]), (4, lambda p: p.swapaxes(1, 2))):
+        chosen = (poses & bit) > 0
+        patches[chosen] = turn(patches[chosen])
+    waves = dctn(patches, axes=(1, 2), norm="ortho") * np.hypot(*np.mgrid[:SIDE, :SIDE])      # natural images fall off as 1/f
+    waves = waves.reshape(len(waves), SIDE**2)
+    blobs = np.empty(len(index), BLOB)
+    blobs["at"], blobs["bright"], blobs["pose"] = np.stack([row, column], 1)[index], (sign[level, row, column] > 0)[index], poses
+    blobs["patch"] = np.rint(127 * waves / np.linalg.norm(waves, axis=1, keepdims=True).clip(1e-6))
+    return blobs
+
+
+def _poses(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (indices of patches, poses): brighter downwards, to the right, and more so downwards; several where it is close.
+
+    Bit 1 of a pose mirrors the rows, bit 2 the columns, bit 4 then swaps both.
+    """
+    ramp = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
+    window = np.exp(-(ramp / 3) ** 2)
+    down = np.einsum("nij,i,j->n", patches, ramp * window, window)
+    right = np.einsum("nij,i,j->n", patches, window, ramp * window)
+    pose = (down < 0) * 1 + (right < 0) * 2 + (abs(down) < abs(right)) * 4
+    doubt = np.stack([abs(down), abs(right), abs(abs(down) - abs(right))]) < CLOSE * np.hypot(down, right)
+    found = [np.flatnonzero(np.all([doubt[bit] for bit in range(3) if flips >> bit & 1] or [pose >= 0], axis=0)) for flips in range(8)]
+    return np.concatenate(found), np.concatenate([pose[index] ^ flips for flips, index in enumerate(found)])
+
+
+def _source(item: Item) -> Source:
+    return item.images["image"] if "image" in item.images else item.images["input"]
+
+
+def _vectors(blobs: np.ndarray) -> np.ndarray:
+    return blobs["patch"].astype(np.float32) / 127
+
+
+def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterator[np.ndarray]:
+    """Give the fingerprints of images in order, made or from the cache, several at a time."""
+    def one(origin: Source) -> np.ndarray:
+        path = path_of(origin)
+        if folder is None or path is None:
+            return fingerprint(half(origin, read))
+        stat = path.stat()
+        stem = hashlib.sha256(f"{path.absolute()} {origin[1:] if isinstance(origin, tuple) else ''}".encode()).hexdigest()[:24]
+        place = folder / f"{stem}.{VERSION}-{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}.npy"
+        with contextlib.suppress(OSError, ValueError, EOFError):     # not there yet, or cut short
+            return np.load(place, allow_pickle=False)
+        blobs = fingerprint(half(origin, read))
+        for stale in folder.glob(f"{stem}.*.npy"):
+            stale.unlink(missing_ok=True)
+        with utility.temporary(place) as part, open(part, "wb") as file:
+            np.save(file, blobs, allow_pickle=False)
+        return blobs
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            yield from tqdm(pool.map(one, sources), "fingerprints", len(sources), unit="image", disable=None, leave=False)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _candidates(blobs: np.ndarray, known: np.ndarray, owner: np.ndarray, groups: list) -> Iterator[tuple]:
+    """Give (number of a test image, motion (2, 2), matched places (n, 2, 2)) where enough blobs agree on one motion."""
+    pairs = [np.empty((0, 2), int)]
+    for bright, rows, vectors in groups:
+        for mine in np.array_split(np.flatnonzero(blobs["bright"] == bright), 1 + len(blobs) // 512):
+            matches = np.divmod(np.flatnonzero(_vectors(blobs[mine]) @ vectors > ALIKE), max(len(rows), 1))
+            pairs.append(np.stack([mine[matches[0]], rows[matches[1]]], 1))
+    first, second = np.concatenate(pairs).T
+    motion = np.swapaxes(POSES[known["pose"][second]], 1, 2) @ POSES[blobs["pose"][first]]      # a training patch onto a test patch
+    places = np.stack([blobs["at"][first], known["at"][second]], 1)
+    shift = places[:, 1] - np.einsum("nij,nj->ni", motion, places[:, 0])
+    kind = owner[second] * 81 + (motion.reshape(-1, 4) @ np.array([27, 9, 3, 1])).astype(int) + 40
+    best: dict[int, tuple] = {}
+    for offset in np.mgrid[:2, :2].reshape(2, -1).T * BIN // 2:
+        row, column = np.floor((shift + offset) / BIN).astype(int).T + 2**15
+        _, label, votes = np.unique((kind << 32) + (row << 16) + column, return_inverse=True, return_counts=True)
+        for chosen in np.flatnonzero(votes >= VOTES):
+            members = np.flatnonzero(label == chosen)
+            number, count = owner[second[members[0]]], _distinct(places[members])
+            if count >= VOTES and count > best.get(number, (0,))[0]:
+                best[number] = count, motion[members[0]], places[members]
+    for number, (_, turn, agreeing) in best.items():
+        yield number, turn, agreeing
+
+
+def _distinct(places: np.ndarray) -> int:
+    """Return how many different places, on either side, matched places (n, 2, 2) have at least."""
+    return min(len(np.unique(side @ np.float32([1e5, 1]))) for side in places.astype(float).swapaxes(0, 1))
+
+
+def _score(picture: np.ndarray, other: np.ndarray, motion: np.ndarray, places: np.ndarray) -> float:
+    """Return the correlation of two (H, W) images where they overlap, the first moved as its matched places (n, 2, 2) say."""
+    start, end = places[:, 0] @ motion.T, places[:, 1]
+    near = max((np.abs(shift - np.median(shift, axis=0)).max(1) < FIT for scale in SCALES for shift in [end - scale * start]),
+               key=np.count_nonzero)
+    if _distinct(places[near]) < max(VOTES, SHARE * len(places)):
+        return 0.0
+    middle, aim = start[near].mean(0), end[near].mean(0)
+    a, b = start[near] - middle, end[near] - aim
+    if np.linalg.eigvalsh(b.T @ b / len(b))[0] < WIDE**2:
+        return 0.0
+    scale = np.clip((a * b).sum() / max((a * a).sum(), 1e-6), SCALES[0], SCALES[-1])
+    window = tuple(slice(max(0, int(at) - WINDOW), min(int(at) + WINDOW, side)) for at, side in zip(aim, other.shape))
+    pixels, other = np.stack(np.mgrid[window], -1), other[window]
+    back = ((pixels - aim) / scale + middle) @ motion
+    moved = map_coordinates(picture, np.moveaxis(back, -1, 0), order=1, cval=np.nan)
+    outside = np.isnan(moved)
+    inside = ~maximum_filter(outside, 7)
+    if inside.sum() < OVERLAP * min(picture.size * scale**2, other.size):
+        return 0.0
+    x, y = (_levelled(levels)[inside] for levels in (np.where(outside, other.mean(), moved), other))
+    return float((x * y).sum() / (np.sqrt((x * x).sum() * (y * y).sum()) + DETAIL))
+
+
+def _levelled(grey: np.ndarray) -> np.ndarray:
+    """Return details of one strength all over, flat parts excepted."""
+    detail = gaussian_filter(grey, 1.5) - gaussian_filter(grey, 6)
+    return detail / np.sqrt(gaussian_filter(detail**2, 12) + 4)
