@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from skimage import data as photos
 
+from data import audit
 from tests.conftest import TINY, save, veiled
 
 
@@ -19,7 +20,7 @@ def leaky(place):
     return place / "dataset" / "mine"
 
 
-def test_a_leak_is_named_and_can_be_left_out(run, leaky):
+def test_a_leak_is_named_and_can_be_left_out(run, leaky, monkeypatch):
     flags = ["--data_train", "mine", "--loss", "1*L1", *TINY]
     status, text = run(*flags, "--save", "a")
     assert status == 0
@@ -29,6 +30,9 @@ def test_a_leak_is_named_and_can_be_left_out(run, leaky):
     assert status == 0 and "they are left out" in text and "2 training images of mine" in text
     status, text = run(*flags, "--save", "c", "--no-audit")
     assert status == 0 and "warning" not in text
+    monkeypatch.setattr(audit, "MANY", 2)
+    status, text = run(*flags, "--save", "d")
+    assert status == 0 and "3 training images are not searched" in text and "warning" not in text
 
 
 def test_nothing_left_is_an_error(fails, leaky):
