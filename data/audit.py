@@ -11,7 +11,7 @@ from data.source import Item
 from utility import UserError
 
 NAMED = 10
-MANY = 5000                               # images that are searched without being asked, in about half an hour on one core
+MANY = 5000                               # images that are searched without being asked, in about ten minutes on one core
 
 
 def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, folder: Path, exclude: bool) -> list[Item]:
@@ -25,7 +25,7 @@ def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, fol
         return items
     if len(items) > MANY and not exclude:
         runtime.log().say(f"{len(items)} training images are not searched for scenes of the test sets, which would take "
-                          f"{len(items) / 10_000:.1f} hours or so; --exclude_leaks does it")
+                          f"{len(items) / 30_000:.1f} hours or so; --exclude_leaks does it")
         return items
     by_item = {id(item): name for name, item in known}
     places = {id(item): place for place, item in mine}

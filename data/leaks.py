@@ -140,6 +140,8 @@ def _vectors(blobs: np.ndarray) -> np.ndarray:
 
 def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterator[np.ndarray]:
     """Give the fingerprints of images in order, made or from the cache, several at a time."""
+    old = {path.name.partition(".")[0]: path for path in (folder.glob("*.npy") if folder else ())}
+
     def one(origin: Source) -> np.ndarray:
         path = path_of(origin)
         if folder is None or path is None:
@@ -150,10 +152,10 @@ def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterato
         with contextlib.suppress(OSError, ValueError, EOFError):     # not there yet, or cut short
             return np.load(place, allow_pickle=False)
         blobs = fingerprint(half(origin, read))
-        for stale in folder.glob(f"{stem}.*.npy"):
-            stale.unlink(missing_ok=True)
         with utility.temporary(place) as part, open(part, "wb") as file:
             np.save(file, blobs, allow_pickle=False)
+        if stem in old and old[stem] != place:
+            old[stem].unlink(missing_ok=True)
         return blobs
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
@@ -177,19 +179,21 @@ def _candidates(blobs: np.ndarray, known: np.ndarray, owner: np.ndarray, groups:
     best: dict[int, tuple] = {}
     for offset in np.mgrid[:2, :2].reshape(2, -1).T * BIN // 2:
         row, column = np.floor((shift + offset) / BIN).astype(int).T + 2**15
-        _, label, votes = np.unique((kind << 32) + (row << 16) + column, return_inverse=True, return_counts=True)
+        keys, label = np.unique((kind << 32) + (row << 16) + column, return_inverse=True)
+        votes = _distinct(places, label)
         for chosen in np.flatnonzero(votes >= VOTES):
-            members = np.flatnonzero(label == chosen)
-            number, count = owner[second[members[0]]], _distinct(places[members])
-            if count >= VOTES and count > best.get(number, (0,))[0]:
-                best[number] = count, motion[members[0]], places[members]
+            number = int(keys[chosen] >> 32) // 81
+            if votes[chosen] > best.get(number, (0,))[0]:
+                members = label == chosen
+                best[number] = votes[chosen], motion[members][0], places[members]
     for number, (_, turn, agreeing) in best.items():
         yield number, turn, agreeing
 
 
-def _distinct(places: np.ndarray) -> int:
-    """Return how many different places, on either side, matched places (n, 2, 2) have at least."""
-    return min(len(np.unique(side @ np.float32([1e5, 1]))) for side in places.astype(float).swapaxes(0, 1))
+def _distinct(places: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return for each label (n,) how many different places, on either side, its matched places (n, 2, 2) have at least."""
+    keys = (label[:, None] << 32) + (places.astype(int) @ np.array([1 << 16, 1]))
+    return np.min([np.bincount(np.unique(side) >> 32) for side in keys.T], axis=0)
 
 
 def _score(picture: np.ndarray, other: np.ndarray, motion: np.ndarray, places: np.ndarray) -> float:
@@ -197,7 +201,7 @@ def _score(picture: np.ndarray, other: np.ndarray, motion: np.ndarray, places: n
     start, end = places[:, 0] @ motion.T, places[:, 1]
     near = max((np.abs(shift - np.median(shift, axis=0)).max(1) < FIT for scale in SCALES for shift in [end - scale * start]),
                key=np.count_nonzero)
-    if _distinct(places[near]) < max(VOTES, SHARE * len(places)):
+    if _distinct(places[near], np.zeros(near.sum(), int)).sum() < max(VOTES, SHARE * len(places)):
         return 0.0
     middle, aim = start[near].mean(0), end[near].mean(0)
     a, b = start[near] - middle, end[near] - aim

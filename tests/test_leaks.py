@@ -112,11 +112,17 @@ def test_damaged_file(tmp_path):
         leaks.find([Item("x", {"image": tmp_path / "x.png"})], items(scene(0)))
 
 
+# Files of BSDS500/train that show a scene of Rain100L turned by 90 degrees, which the list lacks (looked at by eye).
+TURNED = {f"{number}.jpg" for number in (187029, 187071, 187083, 198004, 198023, 198054, 20008, 22013, 22093, 225017)}
+
+
 def test_real_leaks(real_data):
-    """All listed files among the first of BSDS500 that show a scene at hand, and no file without one."""
-    train = [Item(path.name, {"image": path}) for path in image.listing(real_data / "BSDS500" / "train")[60:120]]
+    """Every file listed whose scene is at hand is found, and no file without one."""
+    train = [Item(path.name, {"image": path}) for path in image.listing(real_data / "BSDS500" / "train")[40:96]]
     test = [Item(f"{folder}/{path.name}", {"image": path}) for folder in ("Rain100L/target", "CBSD68")
             for path in image.listing(real_data / folder)]
+    listed = set((real_data / "leaks" / "BSDS500_train_LEAKS_into_Rain100test_or_CBSD68.txt").read_text().split())
+    here = {item.name for item in train}
     names = {train for train, _ in found(train, test)}
-    listed = (real_data / "leaks" / "BSDS500_train_LEAKS_into_Rain100test_or_CBSD68.txt").read_text().split()
-    print(sorted(names), sorted({item.name for item in train} & set(listed)))
+    assert len(listed & here) >= 20
+    assert names == (listed | TURNED) & here
