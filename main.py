@@ -44,6 +44,7 @@ def run(args) -> None:
     """Train and test, or only test, as the flags say; nothing is written before everything has been checked."""
     if args.test_only and not args.pre_train:
         raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for those of experiment/NAME")
+    metric.prepare(args.extra_metrics, runtime.device())
     state = checkpoint.find_state(args)
     package = model.package(args.model)
     for job in getattr(package, "runs", data.runs)(args):

@@ -66,6 +66,11 @@ def protocols(joined: str) -> list[Protocol]:
     return [PROTOCOLS[name] for name in joined.split("+")]
 
 
+def prepare(extra: tuple[str, ...], device) -> None:
+    """Load what further measures need, so that a missing one is known before anything starts; UserError then."""
+    measure.prepare(extra, device)
+
+
 def compare(output: Tensor, target: Tensor, protocol: Protocol, task: str = "", extra: tuple[str, ...] = ()) -> dict[str, float]:
     """Return the numbers of one pair, (1, 3, H, W) in [0, 1] and of the protocol's size already.
 

@@ -1,6 +1,8 @@
 """python -m tool.measure --input RESTORED --target TRUTH: PSNR and SSIM of any folder of pictures, by named protocols."""
 import argparse
 import sys
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,6 +16,8 @@ from flags import Parser
 from metric import summary
 from tool import guarded
 from utility import UserError, write_json
+
+AHEAD = 4                                 # pairs that are decoded while one is measured
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -52,18 +56,28 @@ def pairs(inputs: Path, targets: Path) -> list[tuple[str, Path, Path]]:
     return found
 
 
+def read_pair(_: str, path: Path, target: Path) -> list[torch.Tensor]:
+    """Return two pictures that belong together, (1, 3, H, W) in [0, 1]; UserError when they differ in size."""
+    pair = [image.to_tensor(image.read(file))[None] for file in (path, target)]
+    if pair[0].shape != pair[1].shape:
+        sizes = " and ".join(f"{file} ({x.shape[-1]}x{x.shape[-2]})" for file, x in zip((path, target), pair))
+        raise UserError(f"two pictures that belong together differ in size: {sizes}")
+    return pair
+
+
 @torch.inference_mode()
 def measure(files: list[tuple[str, Path, Path]], protocols: list[metric.Protocol], extra: tuple[str, ...],
             task: str) -> dict[str, list[dict[str, float]]]:
-    """Return the numbers of every pair by protocol; UserError when two pictures differ in size."""
+    """Return the numbers of every pair by protocol; the next pictures are decoded meanwhile."""
     rows: dict[str, list[dict[str, float]]] = {protocol.name: [] for protocol in protocols}
-    for _, path, target in tqdm(files, "measure", unit="image", disable=None, leave=False):
-        pair = [image.to_tensor(image.read(file))[None].to(runtime.device()) for file in (path, target)]
-        if pair[0].shape != pair[1].shape:
-            sizes = " and ".join(f"{file} ({x.shape[-1]}x{x.shape[-2]})" for file, x in zip((path, target), pair))
-            raise UserError(f"two pictures that belong together differ in size: {sizes}")
-        for protocol in protocols:
-            rows[protocol.name].append(metric.compare(*map(protocol.fit, pair), protocol, task, extra))
+    with ThreadPoolExecutor(AHEAD) as readers:
+        waiting: deque[Future] = deque()
+        for number in tqdm(range(len(files)), "measure", unit="image", disable=None, leave=False):
+            while len(waiting) < AHEAD and number + len(waiting) < len(files):
+                waiting.append(readers.submit(read_pair, *files[number + len(waiting)]))
+            pair = [x.to(runtime.device()) for x in waiting.popleft().result()]
+            for protocol in protocols:
+                rows[protocol.name].append(metric.compare(*map(protocol.fit, pair), protocol, task, extra))
     return rows
 
 
@@ -73,6 +87,7 @@ def run(argv: list[str] | None = None) -> None:
     protocols, extra = metric.protocols(args.protocol), tuple(filter(None, args.metrics.split("+")))
     files = pairs(Path(args.input), Path(args.target))
     with runtime.session(args.cpu, 1):
+        metric.prepare(extra, runtime.device())
         rows = measure(files, protocols, extra, args.task)
     results = []
     for protocol in protocols:
