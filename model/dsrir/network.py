@@ -27,7 +27,7 @@ class PatchAttention(nn.Module):
 
 
 class PAB(nn.Module):
-    """Patch attention block: x + PatchAttention(conv3(ReLU(conv3(x))))."""
+    """x + PatchAttention(conv3(ReLU(conv3(x))))."""
 
     def __init__(self, channels: int, grid: int):
         super().__init__()
@@ -40,7 +40,7 @@ class PAB(nn.Module):
 
 
 class PAG(nn.Module):
-    """Patch attention group: one PAB for every grid, a convolution, and a skip around them."""
+    """One PAB for every grid, a convolution, and a skip around them."""
 
     def __init__(self, channels: int, grids: tuple[int, ...]):
         super().__init__()
@@ -52,7 +52,7 @@ class PAG(nn.Module):
 
 
 class PRU(nn.Module):
-    """Pixel refinement unit: y = conv3(x) weighted pixel by pixel with a gate computed from y, plus x."""
+    """x plus y = conv3(x), each pixel of y weighted by a gate computed from y."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -66,9 +66,9 @@ class PRU(nn.Module):
 
 
 class USAU(nn.Module):
-    """Uncertainty-supervised attention unit: a restored image, its log-scale map, and the feature for the next subnet.
+    """A restored image, its log-scale map, and from that map's feature an attention on what the next subnet gets.
 
-    The last unit has the layers of that feature too, as released weights hold them, but never uses them.
+    The last unit has the layers for that too, as released weights hold them, but never uses them.
     """
 
     def __init__(self, channels: int, last: bool = False):
