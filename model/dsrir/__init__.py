@@ -1,0 +1,97 @@
+"""DSRIR: dynamic spatial refinement for progressive all-in-one restoration of noise, rain and haze."""
+from torch import Tensor
+
+from flags import SIZE
+from model.dsrir.network import DSRIR
+from model.method import Method, Prediction
+from utility import UserError
+
+RECIPE = dict(optimizer="ADAMW", lr=2e-4, weight_decay=1e-4, betas="0.9 0.999", schedule="cosine", warmup=3.0, lr_min=1e-6,
+              loss="1*L1")
+
+# released key prefix -> ours; the first that fits is taken, then the names inside it
+RELEASED = {
+    "ebd": "embedding",
+    "SN1.encoder1": "subnet1.encoders.0",
+    "SN1.encoder2": "subnet1.encoders.1",
+    "SN1.encoder3": "subnet1.encoders.2",
+    "SN1.decoder1": "subnet1.decoders.0",
+    "SN1.decoder2": "subnet1.decoders.1",
+    "SN1.decoder3": "subnet1.decoders.2",
+    "SN1.skipatt1": "subnet1.skips.0",
+    "SN1.skipatt2": "subnet1.skips.1",
+    "SN1.down1.down.1": "subnet1.downs.0.conv",
+    "SN1.down2.down.1": "subnet1.downs.1.conv",
+    "SN1.up1.up.1": "subnet1.ups.0.conv",
+    "SN1.up2.up.1": "subnet1.ups.1.conv",
+    "SN2.encoder1": "subnet2.encoders.0",
+    "SN2.encoder2": "subnet2.encoders.1",
+    "SN2.decoder1": "subnet2.decoders.0",
+    "SN2.decoder2": "subnet2.decoders.1",
+    "SN2.skipatt1": "subnet2.skips.0",
+    "SN2.down1.down.1": "subnet2.downs.0.conv",
+    "SN2.up1.up.1": "subnet2.ups.0.conv",
+    "SN3.PAG1.body.4": "subnet3.0.tail",
+    "SN3.PAG2.body.4": "subnet3.1.tail",
+    "SN3.PAG3.body.4": "subnet3.2.tail",
+    "SN3.PAG4.body.4": "subnet3.3.tail",
+    "SN3.PAG1.body": "subnet3.0.blocks",
+    "SN3.PAG2.body": "subnet3.1.blocks",
+    "SN3.PAG3.body": "subnet3.2.blocks",
+    "SN3.PAG4.body": "subnet3.3.blocks",
+    "PRU1": "pru1",
+    "PRU2": "pru2",
+    "PRU3": "pru3",
+    "usau_1": "usau1",
+    "usau_2": "usau2",
+    "usau_3": "usau3",
+    "channel_comp1": "merge2",
+    "channel_comp2": "merge3",
+}
+RELEASED_BLOCK = {"PA.conv_du.0": "attention.squeeze", "PA.conv_du.2": "attention.excite"}
+RELEASED_PRU = {"fr.0": "squeeze", "fr.2": "excite"}
+RELEASED_USAU = {"conv1": "from_feature", "conv_in": "from_image", "conv_out": "to_image", "conv2": "onward",
+                 "var_est.0": "uncertainty", "var_map.0": "to_log_scale", "att_map.0": "attention"}
+
+
+class AllInOneRestoration(Method):
+    """DSRIR as a method: 'image' (B, 3, H, W); 'restored' and 'log_scale', lists of three such, the answer's first."""
+
+    multiple_of = 8
+    unused = ("usau3.onward", "usau3.attention")          # parts of the network that nothing depends on
+
+    def __init__(self, channels: int = 32):
+        super().__init__(DSRIR(channels))
+
+    def predict(self, x: Tensor) -> Prediction:
+        """Return image, restored and log_scale of subnets 3, 2, 1 for (B, 3, H, W) in [0, 1]."""
+        restored, log_scale = self.network(x)
+        return {"image": restored[0], "restored": restored, "log_scale": log_scale}
+
+
+def add_arguments(group) -> None:
+    """Add DSRIR's own flags."""
+    group.add_argument("--channels", type=SIZE, default=32, help="width of the first subnet, a multiple of 16; the paper's is 32")
+
+
+def build(args) -> Method:
+    """Return the method for --channels; UserError for a width that the subnets cannot divide."""
+    if args.channels % 16:
+        raise UserError(f"--channels must be a multiple of 16 for this model, not {args.channels}")
+    return AllInOneRestoration(args.channels)
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
+    return {_rename(key): value for key, value in state.items()}
+
+
+def _rename(key: str) -> str:
+    for released, ours in RELEASED.items():
+        if key.startswith(f"{released}."):
+            rest = key[len(released):]
+            inner = RELEASED_USAU if ours.startswith("usau") else RELEASED_PRU if ours.startswith("pru") else RELEASED_BLOCK
+            for theirs, name in inner.items():
+                rest = rest.replace(f".{theirs}.", f".{name}.")
+            return ours + rest
+    return key
