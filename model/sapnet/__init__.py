@@ -1,0 +1,87 @@
+"""SAPNet: segmentation-aware progressive network for perceptual contrastive deraining (Zheng et al., WACV workshops 2022)."""
+from argparse import BooleanOptionalAction
+
+from torch import Tensor
+
+from flags import COUNT, SIZE
+from model.method import Method, Prediction, Stage
+from model.sapnet.network import SAPNet
+from utility import UserError
+
+TERMS = {"use_contrast": "0.4*PCL", "use_lpis": "1*LPISL", "use_seg_stage1": "0.1*UBS"}
+RECIPE = dict(loss="1*SSIM+0.4*PCL+1*LPISL / 1*SSIM+0.4*PCL+1*LPISL+0.1*UBS", epochs=100, epoch_chg="50-100", test_every=0,
+              batch_size="12", patch_size="100", optimizer="ADAM", lr=1e-3, schedule="step", decay="30-50-80", gamma=0.2,
+              data_train="RainTrainH", data_test="Rain100H", no_augment=True)
+
+# released key prefix -> ours
+RELEASED = {
+    "conv0.0": "head",
+    "conv_i.0": "memory.input_gate",
+    "conv_f.0": "memory.forget_gate",
+    "conv_g.0": "memory.candidate",
+    "conv_o.0": "memory.output_gate",
+    "conv.0": "tail",
+    **{f"res_conv{unit}.{theirs}": f"units.{unit - 1}.{ours}" for unit in range(1, 6) for theirs, ours in (
+        ("0", "conv1"), ("1.conv_du.0", "attention1.squeeze"), ("1.conv_du.2", "attention1.excite"), ("1.conv_1_1", "attention1.direct"),
+        ("3", "conv2"), ("4.conv_du.0", "attention2.squeeze"), ("4.conv_du.2", "attention2.excite"), ("4.conv_1_1", "attention2.direct"))},
+}
+
+
+class Deraining(Method):
+    """SAPNet as a method: 'image' (B, 3, H, W) and 'steps', a list of the images after every recurrent step."""
+
+    def __init__(self, channels: int = 32, steps: int = 6, dilated: bool = True):
+        super().__init__(SAPNet(channels, steps, dilated))
+
+    def predict(self, x: Tensor) -> Prediction:
+        """Return image and steps for (B, 3, H, W) in [0, 1]."""
+        steps = self.network(x)
+        return {"image": steps[-1], "steps": steps}
+
+    def stages(self, args) -> list[Stage]:
+        """Return the flags' stages; UserError when the flags leave nothing to train."""
+        if not args.use_stage1:
+            raise UserError("--no-use_stage1 leaves nothing to train: stage 1, on synthetic pairs, is all that SAPNet has; "
+                            "leave the flag out, or test with --test_only")
+        return super().stages(args)
+
+
+def add_arguments(group) -> None:
+    """Add SAPNet's own flags."""
+    group.add_argument("--channels", type=SIZE, default=32, help="width of the network, a multiple of 16; the paper's is 32")
+    group.add_argument("--recurrent_iter", type=SIZE, default=6, help="recurrent steps")
+    group.add_argument("--use_dilation", action=BooleanOptionalAction, default=True, help="dilated convolutions")
+
+
+def add_training_arguments(group) -> None:
+    """Add the flags that only the training needs; those of the loss change the default --loss."""
+    group.add_argument("--use_contrast", action=BooleanOptionalAction, default=True, help="perceptual contrastive loss, PCL")
+    group.add_argument("--use_lpis", action=BooleanOptionalAction, default=True, help="perceptual similarity loss, LPISL")
+    group.add_argument("--use_seg_stage1", action=BooleanOptionalAction, default=True, help="segmentation loss, UBS, from epoch 51 on")
+    group.add_argument("--use_stage1", action=BooleanOptionalAction, default=True, help="train on synthetic pairs at all")
+    group.add_argument("--save_freq", type=COUNT, default=0, help="test, and keep the weights of, every N-th epoch; 0: newest and best")
+
+
+def recipe(args) -> dict:
+    """Return what the flags given change in RECIPE."""
+    stages = [[text for text in spec.split("+") if all(getattr(args, flag) or text != term for flag, term in TERMS.items())]
+              for spec in RECIPE["loss"].split(" / ")]
+    changes = {"loss": " / ".join(map("+".join, stages))}
+    return changes | (dict(val_epochs=args.save_freq, save_models=True) if args.save_freq else {})
+
+
+def build(args) -> Method:
+    """Return the method for --channels, --recurrent_iter, --use_dilation; UserError for a width that the attention cannot divide."""
+    if args.channels % 16:
+        raise UserError(f"--channels must be a multiple of 16 for this model, not {args.channels}")
+    return Deraining(args.channels, args.recurrent_iter, args.use_dilation)
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
+    return {_rename(key): value for key, value in state.items()}
+
+
+def _rename(key: str) -> str:
+    prefix, _, kind = key.rpartition(".")
+    return f"{RELEASED[prefix]}.{kind}" if prefix in RELEASED else key
