@@ -1,4 +1,4 @@
-"""Collaborative knowledge transfer: teachers' and student's features in a common space (paper, section 3.2)."""
+"""Collaborative knowledge transfer: teachers' and student's features in a common space, for knowledge collation (stage 1)."""
 import torch
 from torch import Tensor, nn
 

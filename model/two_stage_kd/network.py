@@ -48,7 +48,7 @@ def rescale(inputs: int, outputs: int, finer: bool) -> nn.Sequential:
 
 
 class BackProjection(nn.Module):
-    """Dense feature fusion: correct a feature by what it lacks of each remembered one (MSBDN, section 3.3).
+    """Dense feature fusion: correct a feature by what it lacks of each remembered one.
 
     A chain of steps `go` takes the feature (B, C, h, w) to a memory's scale, the chain `back` returns the difference.
     A step to a finer scale halves the channels, one to a coarser scale doubles them.
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A level on the way up: (B, 2C, h / 2, w / 2) to (B, C, h, w), with the encoder's feature of that level.
 
-    Strengthen, operate, subtract (MSBDN, section 3.2): s = up + skip, then blocks(s) + s - up, which is blocks(s) + skip.
+    Strengthen, operate, subtract (MSBDN's boosted decoder): s = up + skip, then blocks(s) + s - up, which is blocks(s) + skip.
     """
 
     def __init__(self, channels: int, steps: int, blocks: int = 3):
