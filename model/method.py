@@ -24,6 +24,7 @@ class Method(nn.Module):
     """A network plus how a batch becomes a prediction; subclasses define `predict`, the rest has defaults."""
 
     multiple_of = 1                       # height and width that the network needs; `restore` pads to it
+    least_side = 1                        # the smallest height and width that it takes; likewise
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -48,7 +49,7 @@ class Method(nn.Module):
 
     def restore(self, x: Tensor) -> Tensor:
         """Return the restored images for (B, 3, H, W) in [0, 1] of any size, the same size out."""
-        return restore.padded(x, lambda part: self.predict(part)["image"], self.multiple_of)
+        return restore.padded(x, lambda part: self.predict(part)["image"], self.multiple_of, self.least_side)
 
     def side_state(self) -> dict[str, Tensor]:
         """Return the state of trained helpers that are not the network."""

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 Restore = Callable[[Tensor], Tensor]
 
 
-def padded(x: Tensor, fn: Restore, multiple: int) -> Tensor:
-    """Return fn(x) for a function that needs height and width to be multiples: pad right and below, then crop."""
+def padded(x: Tensor, fn: Restore, multiple: int, least: int = 1) -> Tensor:
+    """Return fn(x) for a function whose height and width must be multiples, `least` or more: pad right and below, then crop."""
     height, width = x.shape[-2:]
-    below, right = -height % multiple, -width % multiple
+    below, right = (-max(side, least) % multiple + max(least - side, 0) for side in (height, width))
     if below or right:
         mode = "reflect" if below < height and right < width else "replicate"
         x = F.pad(x, (0, right, 0, below), mode=mode)

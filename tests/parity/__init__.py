@@ -14,15 +14,28 @@ def facts(name: str) -> dict:
 
 
 def released_state(known: dict) -> dict[str, Tensor]:
-    """Return a released state_dict filled by the rule: normal values seeded by key, weights scaled by their fan-in."""
+    """Return a released state_dict filled by the rule: normal values seeded by key, scaled by what they are."""
     return {key: torch.from_numpy(_weight(key, shape, known["seed"])) for key, shape in known["state_dict"]}
 
 
 def _weight(key: str, shape: list[int], seed: int) -> np.ndarray:
+    kind = key.rpartition(".")[2]
+    if kind == "num_batches_tracked":
+        return np.zeros(shape, np.int64)
     z = np.random.RandomState((zlib.crc32(key.encode()) + seed) % 2**32).standard_normal(shape).astype(np.float32)
-    if len(shape) == 1:
-        return (1 + 0.1 * z if key.endswith("weight") else 0.05 * z).astype(np.float32)
-    return (z * np.sqrt(1 / np.prod(shape[1:]))).astype(np.float32)
+    if kind == "running_mean":
+        values = 0.1 * z
+    elif kind == "running_var":
+        values = 1 + 0.2 * np.abs(z)
+    elif kind == "temperature":
+        values = 1 + 0.1 * z
+    elif len(shape) > 1:
+        values = z * np.sqrt(1 / np.prod(shape[1:]))
+    elif kind != "weight":
+        values = 0.05 * z
+    else:                                 # the slope of a PReLU, or the scale of a norm
+        values = (0.25 if z.size == 1 else 1) + 0.1 * z
+    return np.asarray(values, np.float32)
 
 
 def picture(known: dict) -> Tensor:

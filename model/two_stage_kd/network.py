@@ -1,0 +1,150 @@
+"""MSBDN-RDFF, the network of students and teachers (Dong et al., CVPR 2020), plain PyTorch: images in [0, 1] in and out."""
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """Return a convolution with mirrored borders: stride 1 keeps height and width, stride 2 halves even ones."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, padding_mode="reflect")
+
+
+class ResidualBlock(nn.Module):
+    """x + 0.1 conv(PReLU(conv(x))), (B, C, H, W) in and out."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1, self.conv2 = conv(channels, channels), conv(channels, channels)
+        self.act = nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.1 * self.conv2(self.act(self.conv1(x)))
+
+
+def residual_blocks(channels: int, count: int) -> nn.Sequential:
+    """Return `count` residual blocks in a row."""
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+
+
+class DenseBlock(nn.Module):
+    """Residual dense block: each layer sees all before it, a 1x1 convolution merges them; (B, C, H, W) in and out."""
+
+    def __init__(self, channels: int, layers: int = 4):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(channels * n, channels, 3, padding=1, bias=False) for n in range(1, layers + 1))
+        self.merge = nn.Conv2d(channels * (layers + 1), channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = x
+        for layer in self.layers:
+            found = torch.cat((found, F.relu(layer(found))), dim=1)
+        return x + self.merge(found)
+
+
+def rescale(inputs: int, outputs: int, finer: bool) -> nn.Sequential:
+    """Return a convolution and its PReLU that double (finer) or halve height and width."""
+    kind = nn.ConvTranspose2d if finer else nn.Conv2d
+    return nn.Sequential(kind(inputs, outputs, 4, stride=2, padding=1), nn.PReLU())
+
+
+class BackProjection(nn.Module):
+    """Dense feature fusion: correct a feature by what it lacks of each remembered one.
+
+    A chain of steps `go` takes the feature (B, C, h, w) to a memory's scale, the chain `back` returns the difference.
+    A step to a finer scale halves the channels, one to a coarser scale doubles them.
+    """
+
+    def __init__(self, channels: int, steps: int, finer: bool):
+        super().__init__()
+        widths = [channels // 2**n if finer else channels * 2**n for n in range(steps + 1)]
+        pairs = list(zip(widths, widths[1:]))
+        self.go = nn.ModuleList(rescale(near, far, finer) for near, far in pairs)
+        self.back = nn.ModuleList(rescale(far, near, not finer) for near, far in pairs)
+
+    def forward(self, feature: Tensor, memory: list[Tensor]) -> Tensor:
+        for steps, remembered in zip(range(len(memory), 0, -1), memory):    # the farthest scale comes first
+            difference = feature
+            for step in self.go[:steps]:
+                difference = step(difference)
+            difference = difference - remembered
+            for step in reversed(self.back[:steps]):
+                difference = step(difference)
+            feature = feature + difference
+        return feature
+
+
+class Mixer(nn.Module):
+    """Half of the channels is fused with the memory, which it then joins; the other half goes through a dense block."""
+
+    def __init__(self, channels: int, steps: int, finer: bool):
+        super().__init__()
+        self.fuse = BackProjection(channels // 2, steps, finer)
+        self.dense = DenseBlock(channels // 2)
+
+    def forward(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return the mixed feature, (B, C, h, w) like x, and the longer memory."""
+        fused, rest = x.chunk(2, dim=1)
+        fused = self.fuse(fused, memory)
+        return torch.cat((fused, self.dense(rest)), dim=1), [*memory, fused]
+
+
+class Encoder(nn.Module):
+    """A level on the way down: (B, C / 2, 2h, 2w) to (B, C, h, w)."""
+
+    def __init__(self, channels: int, steps: int, blocks: int):
+        super().__init__()
+        self.down = conv(channels // 2, channels, stride=2)
+        self.mix = Mixer(channels, steps, finer=True)
+        self.blocks = residual_blocks(channels, blocks)
+
+    def forward(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        x, memory = self.mix(self.down(x), memory)
+        return (x + self.blocks(x) if len(self.blocks) else x), memory
+
+
+class Decoder(nn.Module):
+    """A level on the way up: (B, 2C, h / 2, w / 2) to (B, C, h, w), with the encoder's feature of that level.
+
+    Strengthen, operate, subtract (MSBDN's boosted decoder): s = up + skip, then blocks(s) + s - up, which is blocks(s) + skip.
+    """
+
+    def __init__(self, channels: int, steps: int, blocks: int = 3):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(2 * channels, channels, 3, stride=2)
+        self.blocks = residual_blocks(channels, blocks)
+        self.mix = Mixer(channels, steps, finer=False)
+
+    def forward(self, x: Tensor, skip: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        up = F.interpolate(self.up(x), skip.shape[-2:], mode="bilinear", align_corners=False)
+        return self.mix(self.blocks(up + skip) + skip, memory)
+
+
+class MSBDN(nn.Module):
+    """Four levels down, a bottleneck of `blocks` residual blocks, four levels up; widths C, 2C, 4C, 8C, 16C."""
+
+    def __init__(self, channels: int = 16, blocks: int = 18):
+        super().__init__()
+        widths = [channels * 2**n for n in range(5)]
+        self.head = conv(3, channels, 11)
+        self.blocks = residual_blocks(channels, 3)
+        self.encoders = nn.ModuleList(Encoder(width, n + 1, blocks=3 if n < 3 else 0) for n, width in enumerate(widths[1:]))
+        self.bottleneck = residual_blocks(widths[-1], blocks)
+        self.decoders = nn.ModuleList(Decoder(width, n + 1) for n, width in enumerate(reversed(widths[:-1])))
+        self.tail = conv(channels, 3)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the clean image, (B, 3, H, W) like the input, and four features at H / 4, H / 8, H / 16 and H / 16.
+
+        Height and width are multiples of 16 and at least 32. The features have 4C, 8C, 16C and 16C channels.
+        """
+        x = self.head(image)
+        memory = [x.chunk(2, dim=1)[0]]
+        levels = [x + self.blocks(x)]
+        for encoder in self.encoders:
+            x, memory = encoder(levels[-1], memory)
+            levels.append(x)
+        x = deepest = self.bottleneck(2 * x) + x                  # a decoder's step where `up` and `skip` are the same
+        memory = [x.chunk(2, dim=1)[0]]
+        for decoder, skip in zip(self.decoders, reversed(levels[:-1])):
+            x, memory = decoder(x, skip, memory)
+        return self.tail(x), [*levels[2:], deepest]
