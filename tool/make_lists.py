@@ -1,0 +1,151 @@
+"""python -m tool.make_lists: the training lists of the all-in-one model (noise, rain, haze), as CSV lines target,degraded."""
+import argparse
+import itertools
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data import paired, source
+from data.sets import DATASETS
+from data.source import Item
+from flags import SIZE, Parser, number
+from tool import guarded
+from utility import UserError, folder, write_text
+
+PUBLISHED = {"noise": 5144, "rain": 5000, "haze": 5000, "all_in_one": 15144}      # lines of the paper's lists
+NOISE, RAIN, HAZE = ("BSD400", "WED"), ("RainTrainL", "Rain100L"), "RESIDE_OTS"
+MARKS = re.compile(r'[,|"\r\n]')          # what would end a path in a list
+
+
+class Made(NamedTuple):
+    """What one list shall hold, and in words what it lacks."""
+    lines: list[str]
+    lack: str = ""
+
+    def state(self) -> str:
+        """Return what becomes of the list; it is written when it has lines."""
+        return "; ".join(filter(None, ("written", self.lack))) if self.lines else f"not written: {self.lack}"
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the flags; UserError for unknown ones."""
+    parser = Parser(prog="tool.make_lists", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--dir_data", default="dataset", metavar="DIR", help="where the data sets are, and the paths of the lists begin")
+    parser.add_argument("--out", default="", metavar="DIR", help="where the lists go; default: <dir_data>/train")
+    parser.add_argument("--lines", type=SIZE, default=5000, metavar="N",
+                        help="lines of rain, its pairs repeated, and of haze, one for each scene; default: 5000")
+    parser.add_argument("--seed", type=number(int, 0, 2**63 - 1), default=1, help="draws the scenes of haze and their versions; default: 1")
+    parser.add_argument("--force", action="store_true", help="overwrite lists that are there")
+    return parser.parse_args(argv)
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Write the lists whose sets are there and print a line for each; UserError, with nothing written, when none can be."""
+    args = arguments(argv)
+    root = Path(args.dir_data)
+    place = Path(args.out) if args.out else root / "train"
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; put the data sets there or name another place with --dir_data")
+    lists = {"noise": noise(root), "rain": rain(root, args.lines), "haze": haze(root, args.lines, args.seed)}
+    if not any(made.lines for made in lists.values()):
+        raise UserError(f"no list can be made: {'; '.join(made.lack for made in lists.values())}; "
+                        "python -m tool.verify says where each set belongs")
+    lists["all_in_one"] = together(lists)
+    paths = {name: place / f"train_{name}.csv" for name in lists}
+    there = [str(paths[name]) for name, made in lists.items() if made.lines and paths[name].exists()]
+    if there and not args.force:
+        raise UserError(f"{', '.join(there)} would be overwritten; --force does so, --out names another place")
+    for name, made in lists.items():
+        if made.lines:
+            write_text(folder(place) / paths[name].name, "".join(f"{line}\n" for line in made.lines))
+    print(f"{'list':22}{'lines':>8}{'published':>11}   state")
+    for name, made in lists.items():
+        older = "; an older list stays there" if not made.lines and paths[name].exists() else ""
+        print(f"{paths[name].name:22}{len(made.lines):8}{PUBLISHED[name]:11}   {made.state()}{older}")
+
+
+def noise(root: Path) -> Made:
+    """List every clean photo as its own degraded image, as the noise is added while training."""
+    there = [name for name in NOISE if (root / name).is_dir()]
+    missing = [str(root / name) for name in NOISE if name not in there]
+    lack = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else ""
+    photos = [item.images["image"] for name in there for item in find(root / name)]
+    return Made([line(root, photo, photo) for photo in photos], lack)
+
+
+def rain(root: Path, count: int) -> Made:
+    """List the training pairs in order, again and again up to `count`; test pairs are never taken for them."""
+    alone, both = (root / name for name in RAIN)
+    own_part = both.is_dir() and any(paired.locate(both, name) for name in paired.PARTS["train"])
+    items = find(alone) if alone.is_dir() else find(both, own=True) if own_part else []
+    lines = pairs(root, items)
+    return Made(list(itertools.islice(itertools.cycle(lines), count)),
+                "" if lines else f"{alone} is missing, and so is the training part {both}/{paired.PARTS['train'][0]}")
+
+
+def haze(root: Path, count: int, seed: int) -> Made:
+    """List one hazy version of each scene, of up to `count` scenes, both drawn by the seed, in the scenes' order."""
+    if not (root / HAZE).is_dir():
+        return Made([], f"{root / HAZE} is missing")
+    scenes: dict[str, list[Item]] = {}
+    for item in find(root / HAZE):        # some copies keep a clear image for every hazy one, under the hazy name
+        scenes.setdefault(item.images["image"].stem.partition("_")[0], []).append(item)
+    rng = np.random.default_rng(seed)
+    chosen = sorted(scenes)
+    if len(chosen) > count:
+        chosen = sorted(rng.choice(chosen, count, replace=False).tolist())
+    return Made(pairs(root, [scenes[scene][rng.integers(len(scenes[scene]))] for scene in chosen]))
+
+
+def together(lists: dict[str, Made]) -> Made:
+    """Join the lists, in their order, when none of them is empty."""
+    absent = [f"train_{name}.csv" for name, made in lists.items() if not made.lines]
+    if absent:
+        return Made([], f"it needs {' and '.join(absent)}")
+    return Made([each for made in lists.values() for each in made.lines], "; ".join(made.lack for made in lists.values() if made.lack))
+
+
+def find(root: Path, own: bool = False) -> list[Item]:
+    """Return a set's training items as whole files; UserError for another layout, or with `own` when they are no part of their own.
+
+    Clean images that may be larger are taken as they are, without a look into each file; `pairs` compares the sizes of
+    those that are listed.
+    """
+    layouts = tuple(layout._replace(view="" if layout.view == "centre" else layout.view) for layout in DATASETS[root.name].layouts)
+    items, is_part = paired.find(root, "train", layouts)
+    if own and not is_part:
+        raise UserError(f"the training part of {root} holds no pairs in a known layout; it needs {layouts[0]}")
+    for item in items:
+        views = [each for each in item.images.values() if not isinstance(each, Path)]
+        if views:
+            raise UserError(f"{source.path_of(views[0])} is a part of a file, which a list cannot name; cut it into whole files")
+    return items
+
+
+def pairs(root: Path, items: list[Item]) -> list[str]:
+    """Return the lines of pairs; UserError when a degraded file has no clean partner or one of another size."""
+    alone = [item.images["input"].name for item in items if item.images["input"] == item.images["image"]]
+    if alone:                             # degraded and clean files share a folder, where a name may lead back to itself
+        raise UserError(f"{len(alone)} of {len(items)} images in {items[0].images['input'].parent} have no partner: "
+                        f"{', '.join(alone[:10])}{', …' if len(alone) > 10 else ''}")
+    try:
+        source.check_sizes(items)
+    except UserError as error:
+        raise UserError(f"{error}; a list names whole files: cut the larger one to its centre") from error
+    return [line(root, item.images["image"], item.images["input"]) for item in items]
+
+
+def line(root: Path, *files: Path) -> str:
+    """Return a line of paths below root; UserError for a name that a list cannot hold."""
+    names = [path.relative_to(root).as_posix() for path in files]
+    for name in names:
+        if MARKS.search(name) or name != name.strip():
+            raise UserError(f"a list cannot hold the name '{name}' with its comma, bar, quote or blank; rename the file")
+    return ",".join(names)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("tool.make_lists", run))
