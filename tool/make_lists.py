@@ -109,11 +109,8 @@ def together(lists: dict[str, Made]) -> Made:
 
 
 def find(root: Path, own: bool = False) -> list[Item]:
-    """Return a set's training items as whole files; UserError for another layout, or with `own` when they are no part of their own.
-
-    Clean images that may be larger are taken as they are, without a look into each file; `pairs` compares the sizes of
-    those that are listed.
-    """
+    """Return a set's training items as whole files; UserError for another layout, or with `own` when they are no part of their own."""
+    # clean images that may be larger are taken as they are, without a look into 300,000 files: `pairs` checks those that are drawn
     layouts = tuple(layout._replace(view="" if layout.view == "centre" else layout.view) for layout in DATASETS[root.name].layouts)
     items, is_part = paired.find(root, "train", layouts)
     if own and not is_part:
