@@ -13,7 +13,7 @@ import model
 import runtime
 import utility
 from model.method import Method
-from utility import UserError, temporary
+from utility import UserError, read_tensors, temporary
 
 FORMAT = "unweather model 1"
 STATE_FORMAT = "unweather state 1"
@@ -34,21 +34,6 @@ def save(path: Path, content: dict) -> None:
         os.fsync(file.fileno())
 
 
-def read(path: str | Path) -> dict:
-    """Read a file of tensors and plain values, without running anything in it; UserError if it is none."""
-    if not Path(path).is_file():
-        raise UserError(f"there is no file {path}; --pre_train names a model file (.pt)")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (PermissionError, MemoryError):
-        raise
-    except Exception as error:            # torch.load raises almost anything for foreign bytes
-        raise UserError(f"{path} is damaged or no file of weights (only tensors and plain values are read)") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no named weights")
-    return content
-
-
 def model_content(method: Method, args, note: dict) -> dict:
     """Return what a model file holds: the model's name, its arguments, the weights and a note (epoch, data, numbers)."""
     arguments = {name: getattr(args, name) for name in (*model.own_flags(args.model), *SHARED_ARGUMENTS)}
@@ -61,7 +46,7 @@ def describe(path: str | Path) -> dict:
 
     A foreign file, a released one say, states nothing: {}.
     """
-    content = read(path)
+    content = read_tensors(path)
     if not _ours(content):
         return {}
     name, arguments, note = content["model"], content["arguments"], content["note"]
@@ -77,11 +62,11 @@ def load_weights(method: Method, path: str, name: str) -> str:
 
     Every tensor must match; UserError says which do not.
     """
-    content = read(path)
+    content = read_tensors(path)
     if _ours(content):
         if content["model"] != name:
             raise UserError(f"{path} is a checkpoint of the model {content['model']}, not of {name}; "
-                            f"use --model {content['model']} or leave --model out")
+                            f"name a file of {name}, or --model {content['model']}")
         state, origin = content["state"], "own file"
     else:
         state, origin = model.package(name).from_official(_released(content)), "released file"
@@ -210,7 +195,7 @@ def _state(folder: Path, resume: str) -> dict | None:
 
 def read_state(path: Path) -> dict:
     """Read the state of a training; UserError if the file is none."""
-    state = read(path)
+    state = read_tensors(path)
     if state.get("format") != STATE_FORMAT:
         raise UserError(f"{path} is not the state of a training")
     return state

@@ -65,6 +65,8 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
                     numbers[protocol.name] = row | {f"input_{key}": value for key, value in before.items()}
             if epoch is None and size == args.protocols[0].size:
                 _save_images(name, sized, output, args, folder)
+                if args.save_maps:
+                    _save_maps(name, sized.name[0], method, x, args, folder)
         rows.append((batch.name[0], numbers))
     rows = sorted(runtime.gather(rows), key=lambda row: row[0])
     seconds = time.perf_counter() - start
@@ -87,7 +89,7 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
 def _clear(folder: Path, name: str, args) -> None:
     """Take the pictures of an earlier test out of the folders that this one fills."""
     if runtime.rank() == 0:
-        for wanted, kind in ((args.save_results, "results"), (args.save_gt, "compare")):
+        for wanted, kind in ((args.save_results, "results"), (args.save_gt, "compare"), (args.save_maps, "maps")):
             for old in (folder / f"{kind}-{name}").glob("*.png") if wanted else ():
                 old.unlink()
     runtime.barrier()
@@ -117,6 +119,18 @@ def _save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) ->
     if args.save_gt:
         sides = [image.to_array(batch.input[0]), restored, *(image.to_array(target[0]) for target in batch.targets.values())]
         image.write(utility.folder(folder / f"compare-{name}") / f"{batch.name[0]}.png", np.hstack(sides))
+
+
+def _save_maps(name: str, picture: str, method: Method, x: Tensor, args, folder: Path) -> None:
+    """Save what else the network shows for an image: pictures as they are, maps of numbers in colours with a scale."""
+    with runtime.autocast(args.test_precision), runtime.exact_convolutions():
+        shown = method.shown(x)
+    place = utility.folder(folder / f"maps-{name}")
+    for key, value in shown.items():
+        if key.startswith(method.maps):
+            utility.heat_map(place / f"{picture}-{key}.png", value[0].float().mean(0).cpu().numpy(), f"{key}, mean of the channels")
+        else:
+            image.write(place / f"{picture}-{key}.png", image.to_array(value[0].float()))
 
 
 def _say(result: dict, measured: list[dict], seconds: float) -> None:

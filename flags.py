@@ -78,11 +78,15 @@ def parser(package, defaults: dict) -> Parser:
     add("--rgb_range", type=number(float, 1e-6), default=255.0,
         help="range on which a network of that kind computes; images are in [0, 1] elsewhere")
     add("--n_colors", type=int, default=3, choices=(3,), help="colour channels")
+    add("--augment", default="all", choices=("all", "mirror"), help="all 8 flips and turns, or mirroring left to right alone")
     add("--no_augment", action="store_true", help="no flips and turns")
+    add("--balanced", action=BooleanOptionalAction, default=False,
+        help="draw a data set first, then an image of it; --test_every 0 then counts the smallest set")
+    add("--sigma", default="", metavar="a-b", help="noise levels drawn for the clean photos of a list, those of BSD400, WED and the like")
     add("--n_threads", type=number(int, 0, 256), default=2, help="processes that load data; changes no number")
 
     add = result.add_argument_group("training").add_argument
-    add("--epochs", type=SIZE, default=300, help="epochs in all; scales the stages' borders")
+    add("--epochs", type=SIZE, default=300, help="epochs in all; scales the stages' borders and the warm-up")
     add("--epoch_chg", nargs="+", default="", metavar="N", help="the epochs at which the stages end, as 135-238-314")
     add("--test_every", type=COUNT, default=1000, help="steps of an epoch; 0: one pass over the data")
     add("--val_epochs", type=SIZE, default=1, help="test every N epochs")
@@ -93,6 +97,13 @@ def parser(package, defaults: dict) -> Parser:
         help="decay of a moving average of the weights, which is then tested and saved; 0: none")
     add("--skip_threshold", type=number(float, 1e-6), default=1e8, help="skip a step whose loss exceeds this times the last epoch's")
     add("--seed", type=number(int, 0, 2**63 - 1), default=1, help="seed of weights, crops and order")
+
+    add = result.add_argument_group("losses that look at features (SCR, HCR, PCL, POCL, LPISL, UBS)").add_argument
+    add("--weights_dir", default="", metavar="DIR",
+        help="where ImageNet weights are, under torchvision's file names; default: downloaded at first use")
+    add("--vgg_weights", default="", metavar="FILE", help="VGG's weights, torchvision's keys, half precision is fine")
+    add("--vgg", type=int, default=0, choices=(0, 16, 19), help="which VGG; 0: the one of each loss's paper")
+    add("--num_of_SegClass", type=SIZE, default=21, help="classes of the segmentation in UBS")
 
     add = result.add_argument_group("optimisation").add_argument
     add("--optimizer", type=str.upper, default="ADAM", choices=("SGD", "ADAM", "ADAMW", "RMSPROP"), help="optimiser")
@@ -129,6 +140,8 @@ def parser(package, defaults: dict) -> Parser:
     add("--reset", action="store_true", help="empty experiment/<save> first; image caches stay")
     add("--save_models", action=BooleanOptionalAction, default=False, help="keep the weights and the state of every tested epoch")
     add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG")
+    add("--save_maps", action=BooleanOptionalAction, default=False,
+        help="save what else the network shows: masks, images of its stages, maps of its uncertainty")
     add("--save_gt", action=BooleanOptionalAction, default=False, help="save input, result and truth side by side")
     add("--print_every", type=SIZE, default=100, help="steps between two lines of the log")
 
@@ -139,6 +152,7 @@ def parser(package, defaults: dict) -> Parser:
 
     own = result.add_argument_group(package.__name__.rpartition(".")[2])
     package.add_arguments(own)
+    getattr(package, "add_training_arguments", lambda group: None)(own)
     unknown = set(defaults) - {action.dest for action in result._actions}
     if unknown:
         raise UserError(f"unknown flag '{sorted(unknown)[0]}' in a recipe, template or config")

@@ -15,20 +15,23 @@ from utility import UserError
 def parse(argv: list[str] | None = None) -> Namespace:
     """Return all flags with what follows from them; UserError says what is wrong.
 
-    Later wins: built-in defaults, the model's RECIPE, the template, what the --pre_train file says of itself, the flags
-    of the experiment that is continued, --config, the command line. `flags` holds them as given, `_understand` adds
-    their meaning under names of its own.
+    Later wins: built-in defaults, the model's RECIPE and what its `recipe` makes of the flags, the template, what the
+    --pre_train file says of itself, the flags of the experiment that is continued, --config, the command line. `flags`
+    holds them as given, `_understand` adds their meaning under names of its own.
     """
     typed = _first_pass(argv)
     name, sources = _sources(typed)
     package = model.package(name)
     layers = [_converted(package, flags, what) for what, flags in sources]
-    full = parser(package, _fold([package.RECIPE, *layers, {key: typed[key] for key in ("epochs", "epoch_chg") if key in typed}]))
+    layers.append({key: typed[key] for key in ("epochs", "epoch_chg") if key in typed})
+    full = parser(package, _fold([package.RECIPE, *layers]))
+    if hasattr(package, "recipe"):        # a recipe that depends on flags
+        full = parser(package, _fold([package.RECIPE, package.recipe(full.parse_args(argv)), *layers]))
     values = vars(full.parse_args(argv))
     values |= {"model": package.__name__.rpartition(".")[2], "betas": _joined(values["betas"], " "),
                "epoch_chg": _joined(full.get_default("epoch_chg"), "-"), "epochs": full.get_default("epochs"),
                "data_test": values["data_test"] or values["data_train"]}
-    if "data_range" not in typed and _speaks_of_other_sets(typed, layers):
+    if "data_range" not in typed and _speaks_of_other_sets(typed, layers[:-1]):
         values["data_range"] = ""
     return _understand(Namespace(flags=dict(values), range_is_for_test=values["test_only"] and "data_range" in typed, **values))
 
@@ -45,6 +48,10 @@ def _first_pass(argv: list[str] | None) -> dict:
     typed = vars(first.parse_known_args(argv)[0])
     if "epoch_chg" in typed:
         typed["epoch_chg"] = "-".join(typed["epoch_chg"])
+        borders = _whole_numbers(typed["epoch_chg"], "--epoch_chg")
+        if sorted(set(borders)) != borders:
+            raise UserError(f"--epoch_chg {typed['epoch_chg']} does not rise; it names the epochs at which the stages end, "
+                            "as in 135-238-314-347")
     if typed.get("load") and typed.get("save", typed["load"]) != typed["load"]:
         raise UserError(f"--load {typed['load']} goes on in experiment/{typed['load']}; leave out --save {typed['save']}, "
                         "or start a new experiment with --pre_train")
@@ -106,6 +113,8 @@ def _converted(package, flags: dict, what: str) -> dict:
         try:
             if isinstance(action.default, bool) or isinstance(value, bool):
                 fits = isinstance(value, bool) and isinstance(action.default, bool)
+            elif isinstance(action.default, list):
+                fits = isinstance(value, list) and all(isinstance(part, str) for part in value)
             else:
                 text = "-".join(map(str, value)) if isinstance(value, list) and action.nargs == "+" else str(value)
                 value = action.type(text) if action.type else text
@@ -119,9 +128,11 @@ def _converted(package, flags: dict, what: str) -> dict:
 
 
 def _fold(layers: list[dict]) -> dict:
-    """Return the layers' flags, later ones winning; `epochs` without `epoch_chg` scales the stages' borders."""
+    """Return the layers' flags, later ones winning; `epochs` alone scales the stages' borders and the warm-up."""
     values: dict = {"epoch_chg": ""}
     for layer in layers:
+        if "epochs" in layer and "warmup" not in layer and "epochs" in values and "warmup" in values:
+            values["warmup"] *= layer["epochs"] / values["epochs"]
         values |= layer
         if "epochs" in layer and "epoch_chg" not in layer and values["epoch_chg"]:
             borders = _whole_numbers(values["epoch_chg"], "--epoch_chg")
@@ -143,6 +154,7 @@ def _understand(args: Namespace) -> Namespace:
     args.milestones = _whole_numbers(args.decay, "--decay")
     args.adam_betas = _betas(args.betas)
     args.ranges = _ranges(args.data_range)
+    args.sigmas = _sigmas(args.sigma)
     args.losses = [text.strip() for text in args.loss.split(" / ")]
     args.patch_sizes = _whole_numbers(args.patch_size, "--patch_size")
     args.batch_sizes = _whole_numbers(args.batch_size, "--batch_size")
@@ -201,3 +213,11 @@ def _ranges(text: str) -> list[tuple[int, int]]:
         raise UserError(f"--data_range '{text}' is not first-last or first-last/first-last with positions from 1, "
                         "as in 1-800/801-810 (training/test)")
     return [(int(first), int(last)) for first, last in parts]
+
+
+def _sigmas(text: str) -> tuple[int, int] | None:
+    """Read `a-b`, two noise levels."""
+    low, mark, high = text.partition("-")
+    if text and not (mark and low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 255):
+        raise UserError(f"--sigma '{text}' is not two noise levels from 0 to 255, as in --sigma 0-55")
+    return (int(low), int(high)) if text else None

@@ -95,6 +95,24 @@ def mean(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def mean_with_own_gradient(value: torch.Tensor) -> torch.Tensor:
+    """Return a scalar's mean over all processes, whose gradient is that of this process's share.
+
+    DDP averages the gradients of the processes: what is computed from such a mean, a ratio say, then has the gradient
+    that one process with the whole batch would find.
+    """
+    return value + (mean(value.detach()) - value.detach()) if world() > 1 else value
+
+
+def gather_batch(value: torch.Tensor) -> torch.Tensor:
+    """Return (B, …) tensors of equal shape of all processes, joined along the batch, without gradient."""
+    if world() == 1:
+        return value
+    parts = [torch.empty_like(value) for _ in range(world())]
+    dist.all_gather(parts, value.contiguous())
+    return torch.cat(parts)
+
+
 def barrier() -> None:
     """Wait for all processes."""
     if world() > 1:

@@ -17,7 +17,7 @@ import utility
 from data import Run
 from data.batch import Batch, collate
 from evaluation import evaluate
-from loss import Loss
+from loss import Loss, listed
 from model.method import Method, Stage
 from utility import Failure, UserError
 
@@ -41,6 +41,8 @@ class Trainer:
 
     def __init__(self, args, method: Method, run: Run, folder: Path, state: dict | None = None):
         self.args, self.run, self.folder = args, run, folder
+        if not args.test_only:
+            method.prepare(args)
         self.device = runtime.device()
         self.method = method.to(self.device, memory_format=torch.channels_last)     # a third faster in convolutions
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
@@ -81,6 +83,7 @@ class Trainer:
     def _rehearse(self, stage: Stage, loader: DataLoader) -> None:
         """Compute a stage's loss once on the first image, so that what cannot work is said before anything is written."""
         batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
+        self.method.enter(stage)
         Loss(stage.loss, self.args).to(self.device)(self.method.eval()(batch), batch)
 
     def enter(self, stage: Stage) -> None:
@@ -107,13 +110,13 @@ class Trainer:
             if (number + 1) % self.args.print_every == 0 and seen:
                 recent = utility.means(seen[-self.args.print_every:])
                 runtime.log().record("train", epoch=self.epoch + 1, step=number + 1, lr=rate, losses=recent)
-                runtime.log().say(f"[epoch {self.epoch + 1}, step {number + 1}/{steps}] {_listed(recent)}")
+                runtime.log().say(f"[epoch {self.epoch + 1}, step {number + 1}/{steps}] {listed(recent)}")
         self.epoch += 1
         losses = utility.means(seen)
         self.last_loss = losses.get("loss", self.last_loss)
         seconds = time.perf_counter() - start
         runtime.log().record("epoch", epoch=self.epoch, lr=rate, losses=losses, seconds=round(seconds, 3))
-        runtime.log().say(f"epoch {self.epoch}/{self.args.epochs}: {_listed(losses)}, learning rate {rate:.3g}, "
+        runtime.log().say(f"epoch {self.epoch}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}, "
                           f"{seconds:.1f} s, {steps / seconds:.2f} steps/s")
         return losses
 
@@ -132,7 +135,7 @@ class Trainer:
             for name, value in {"loss": total.detach(), **parts}.items():
                 sums[name] = sums.get(name, 0) + value.float() * share
         values = dict(zip(sums, runtime.mean(torch.stack(list(sums.values()))).tolist()))
-        if math.isfinite(values["loss"]) and values["loss"] <= self.args.skip_threshold * (self.last_loss or math.inf):
+        if math.isfinite(values["loss"]) and values["loss"] <= self.args.skip_threshold * (abs(self.last_loss) or math.inf):
             self.scaler.unscale_(self.optimizer)
             if self.args.gclip:
                 nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
@@ -221,7 +224,3 @@ class Trainer:
             start += stage.epochs
         if self.epoch:
             log.say(f"going on after epoch {self.epoch}")
-
-
-def _listed(losses: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.5g}" for name, value in losses.items())

@@ -57,6 +57,21 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_tensors(path: str | Path) -> dict:
+    """Read a file of tensors and plain values, without running anything in it; UserError if it is none."""
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}; a file of weights (.pt, .pth) is wanted")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:            # torch.load raises almost anything for foreign bytes
+        raise UserError(f"{path} is damaged or no file of weights (only tensors and plain values are read)") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no named weights")
+    return content
+
+
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of every key over rows that have the same keys."""
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
@@ -138,6 +153,20 @@ def curves(place: Path) -> None:
     for kind in ("png", "pdf"):
         with temporary(place / f"curves.{kind}") as part:
             figure.savefig(part, format=kind, dpi=120)
+
+
+def heat_map(path: Path, values: np.ndarray, label: str) -> None:
+    """Draw (H, W) numbers in colours, a pixel each, with their scale beside, as a PNG."""
+    from matplotlib.figure import Figure
+    height, width = values.shape
+    figure = Figure(figsize=((width + 150) / 100, (height + 40) / 100), dpi=100)
+    axes = figure.add_axes((0.05 * 150 / (width + 150), 20 / (height + 40), width / (width + 150), height / (height + 40)))
+    drawn = axes.imshow(values, cmap="inferno", interpolation="nearest")
+    axes.axis("off")
+    scale = figure.add_axes(((width + 25) / (width + 150), 20 / (height + 40), 15 / (width + 150), height / (height + 40)))
+    figure.colorbar(drawn, cax=scale, label=label)
+    with temporary(path) as part:
+        figure.savefig(part, format="png")
 
 
 def make_optimizer(args, parameters) -> torch.optim.Optimizer:

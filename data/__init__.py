@@ -63,9 +63,14 @@ def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:
                             f"{args.data_train} lack; without it: --loss '{loss.without(stage.loss, target)}'")
         if not lacking:
             targets.append(target)
-    images = loader.Images(items, tuple(targets), read, args.seed, stage.patch_size, not args.no_augment)
-    steps = args.test_every or -(-len(items) // stage.batch_size)
-    draws = loader.Draws(len(items), stage.batch_size, steps, args.seed, runtime.rank(), runtime.world())
+    sides = (max(source.size(item.images["image" if "image" in item.images else "input"])) for item in items)
+    if all(side < stage.patch_size for side in sides):
+        raise UserError(f"--patch_size {stage.patch_size} is larger than every image of {args.data_train}; choose a smaller one")
+    images = loader.Images(items, tuple(targets), read, args.seed, stage.patch_size, "" if args.no_augment else args.augment)
+    kinds = sorted({item.kind for item in items}) if args.balanced else []
+    sets = [[index for index, item in enumerate(items) if item.kind == kind] for kind in kinds] or [list(range(len(items)))]
+    steps = args.test_every or -(-min(map(len, sets)) // stage.batch_size)
+    draws = loader.Draws(sets, stage.batch_size, steps, args.seed, runtime.rank(), runtime.world())
     return loader.train_loader(images, draws, args.n_threads, pin=runtime.device().type == "cuda")
 
 

@@ -11,6 +11,7 @@ from utility import UserError
 
 PICTURES = ("Demo", "Folder")             # with --dir_demo: a folder of pictures without truth
 LISTS = (".json", ".csv")
+TEST_SIGMA = 25                           # the noise of a test for which a range of levels was given
 
 
 class Chosen(NamedTuple):
@@ -35,9 +36,12 @@ def choose(args, name: str, role: str) -> Chosen:
     """
     base, _, sigma = name.partition("@")
     items, own_part, task = _open(args, base, role)
-    items = _with_noise(items, base, sigma, args.seed) if sigma else items
+    if sigma:
+        items = [item._replace(images={"image": item.images["image"]}) for item in items]
+    if sigma or args.sigmas and base.lower().endswith(LISTS):
+        items = _with_noise(items, base, _noise_levels(name, sigma) if sigma else args.sigmas, role, args.seed)
     if any("input" not in item.images for item in items):
-        raise UserError(f"{base} is a set of clean photos; name a noise level, as in {base}@25")
+        raise UserError(f"{base} has clean photos; name a noise level, as in {base}@25, or in training a range, as in {base}@0-55")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
     shared = not own_part and name in names(args.data_train) and name in names(args.data_test)
     if args.ranges and not (base in PICTURES and args.dir_demo):
@@ -84,7 +88,8 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     if name == "Folder":
         raise UserError("the data set Folder is the folder of pictures that --dir_demo names; give --dir_demo")
     if name.lower().endswith(LISTS):
-        return paired.listed(Path(name), Path(args.train_dir or args.dir_data)), False, ""
+        photos = tuple(each for each, entry in DATASETS.items() if entry.task == "noise") if args.sigmas else ()
+        return paired.listed(Path(name), Path(args.train_dir or args.dir_data), photos), False, ""
     root, entry = Path(args.dir_data) / name, DATASETS.get(name)
     if entry and entry.embedded:
         return entry.embedded(root, role), True, entry.task
@@ -96,12 +101,27 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     return *paired.find(root, role), ""
 
 
-def _with_noise(items: list[Item], name: str, sigma: str, seed: int) -> list[Item]:
-    """Add noisy inputs; the noise depends on (seed, set, index) alone."""
-    if not sigma.isdecimal():
-        raise UserError(f"'{name}@{sigma}': the noise level is a whole number on the 0-255 scale, as in {name}@25")
-    key = zlib.crc32(name.encode())
-    return [item._replace(images={**item.images, "input": View(item.images["image"], "noise", (int(sigma), seed, key, index))})
+def _noise_levels(name: str, text: str) -> tuple[int, int]:
+    """Read the `25` or `0-55` of `NAME@25`."""
+    levels = text.split("-")
+    if len(levels) > 2 or not all(level.isdecimal() and int(level) <= 255 for level in levels) or int(levels[0]) > int(levels[-1]):
+        raise UserError(f"'{name}': a noise level is a whole number on the 0-255 scale, as in CBSD68@25, or in training a range, "
+                        "as in BSD400@0-55")
+    return int(levels[0]), int(levels[-1])
+
+
+def _with_noise(items: list[Item], name: str, levels: tuple[int, int], role: str, seed: int) -> list[Item]:
+    """Add noisy inputs to photos without any; a training draws the level of each crop.
+
+    A test takes one level, that of a range which is next to 25; its noise depends on (seed, set, index) alone.
+    """
+    low, high = levels
+    if not all("input" in item.images or isinstance(item.images["image"], Path) for item in items):
+        raise UserError(f"noise can be added to photos in files of their own, which those of {name} are not")
+    key, sigma = zlib.crc32(name.encode()), min(max(TEST_SIGMA, low), high)
+    return [item if "input" in item.images else item._replace(images={**item.images, "input": (
+                View(item.images["image"], "drawn noise", levels) if role == "train" and low < high else
+                View(item.images["image"], "noise", (sigma, seed, key, index)))})
             for index, item in enumerate(items)]
 
 

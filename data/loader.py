@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data import image, source
 from data.batch import Sample, collate
-from data.source import Item
+from data.source import Item, View
 from data.transform import augment
 from utility import UserError
 
@@ -20,7 +20,7 @@ class Images(Dataset):
     task, subset = "", "all"              # what a test set is for and which part of it this is, for the results
 
     def __init__(self, items: list[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
-                 seed: int = 0, patch_size: int = 0, turns: bool = False):
+                 seed: int = 0, patch_size: int = 0, turns: str = ""):
         self.items, self.targets, self.read = items, targets, read
         self.seed, self.patch_size, self.turns = seed, patch_size, turns
 
@@ -38,6 +38,8 @@ class Images(Dataset):
         if self.patch_size:
             rng = np.random.default_rng((self.seed, epoch, position))
             images = augment(images, self.patch_size, self.turns, rng)
+            if isinstance(item.images["input"], View) and item.images["input"].how == "drawn noise":
+                images["input"] = source.noisy(images["input"], int(rng.integers(*item.images["input"].value, endpoint=True)), rng)
         tensors = {name: image.to_tensor(array) for name, array in images.items()}
         return Sample(item.name, tensors.pop("input"), tensors, item.kind)
 
@@ -45,11 +47,12 @@ class Images(Dataset):
 class Draws(Sampler):
     """The batches of one process in one epoch, as keys: `steps` batches of `batch_size` over all `world` processes.
 
-    Every image comes once before any comes again; process `rank` takes every `world`-th key of each batch.
+    Every image comes once before any comes again; process `rank` takes every `world`-th key of each batch. `sets`
+    holds the images' indices, all in one list; where there are several lists, one is drawn for every sample.
     """
 
-    def __init__(self, count: int, batch_size: int, steps: int, seed: int, rank: int = 0, world: int = 1):
-        self.count, self.batch_size, self.steps = count, batch_size, steps
+    def __init__(self, sets: list[list[int]], batch_size: int, steps: int, seed: int, rank: int = 0, world: int = 1):
+        self.sets, self.batch_size, self.steps = sets, batch_size, steps
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 1
 
@@ -57,10 +60,15 @@ class Draws(Sampler):
         return self.steps
 
     def __iter__(self) -> Iterator[list[Key]]:
-        rounds = -(-self.steps * self.batch_size // self.count)
-        order = np.concatenate([np.random.default_rng((self.seed, self.epoch, turn, 1)).permutation(self.count)
-                                for turn in range(rounds)])
-        for start in range(0, self.steps * self.batch_size, self.batch_size):
+        total = self.steps * self.batch_size
+        chosen = np.random.default_rng((self.seed, self.epoch, 2)).integers(len(self.sets), size=total)
+        order = np.empty(total, np.int64)
+        for number, indices in enumerate(self.sets):
+            places = np.flatnonzero(chosen == number)
+            rounds = [np.random.default_rng((self.seed, self.epoch, turn, 1, number)).permutation(indices)
+                      for turn in range(-(-len(places) // len(indices)))]
+            order[places] = np.concatenate([*rounds, []])[:len(places)]
+        for start in range(0, total, self.batch_size):
             yield [(self.epoch, position, int(order[position]))
                    for position in range(start + self.rank, start + self.batch_size, self.world)]
 

@@ -2,6 +2,7 @@
 import csv
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,8 @@ def items(base: Path, layout: Layout) -> list[Item]:
     clean = _by_stem(base, layout.target, "clean")
     masks = _by_stem(base, layout.mask, "mask") if layout.mask and locate(base, layout.mask) else {}
     partners = {stem: re.fullmatch(layout.pattern, stem).expand(layout.partner) for stem in inputs}
-    partners = {stem: name if name in clean else stem for stem, name in partners.items()}     # some copies keep the input's name
+    if locate(base, layout.input) != locate(base, layout.target):                             # some copies keep the input's name
+        partners = {stem: name if name in clean else stem for stem, name in partners.items()}
     alone = [stem for stem, name in partners.items() if name not in clean]
     if alone:
         raise UserError(f"{len(alone)} of {len(inputs)} images in {locate(base, layout.input)} have no partner in "
@@ -143,25 +145,27 @@ def pictures(folder: Path) -> list[Item]:
     return [Item(path.stem if name == path.stem.lower() else name, {"input": path}) for name, path in names.items()]
 
 
-def listed(path: Path, base: Path) -> list[Item]:
+def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
     """Read a list of pairs: JSON `[[clean, degraded], …]`, or CSV lines `clean,degraded` (`|` is fine, too).
 
-    JSON paths start at the working folder; CSV paths at `base`, also with a leading slash. UserError says what is wrong.
+    JSON paths start at the working folder; CSV paths at `base`, also with a leading slash. A clean image below a folder
+    that `photos` names gets no 'input': it is to be degraded. UserError says what is wrong.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path}: {error}") from error
     rows = _json_rows(text, path) if path.suffix.lower() == ".json" else _csv_rows(text, path, base)
-    missing = [str(file) for pair in rows for file in pair if not file.is_file()]
+    rows = [(clean, clean if set(photos) & set(clean.parts) else degraded) for clean, degraded in rows]
+    missing = [str(file) for pair in rows for file in dict.fromkeys(pair) if not file.is_file()]
     if missing:
         raise UserError(f"{len(missing)} files of the list {path} are missing: {', '.join(missing[:10])}"
                         + (", …" if len(missing) > 10 else ""))
     if not rows:
         raise UserError(f"the list {path} holds no pair")
-    stems = [degraded.stem for _, degraded in rows]
-    double = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
-    return [Item(f"{degraded.stem}_{number}" if degraded.stem in double else degraded.stem, {"input": degraded, "image": clean})
+    often = Counter(degraded.stem for _, degraded in rows)
+    return [Item(f"{degraded.stem}_{number}" if often[degraded.stem] > 1 else degraded.stem,
+                 {"image": clean} | ({"input": degraded} if degraded != clean else {}))
             for number, (clean, degraded) in enumerate(rows, 1)]
 
 

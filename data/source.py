@@ -10,7 +10,10 @@ from utility import UserError
 
 
 class View(NamedTuple):
-    """A file seen in a certain way: 'left' or 'right' half, 'centre' (height, width), 'noise' (sigma, *seed)."""
+    """A file seen in a certain way: 'left' or 'right' half, 'centre' (height, width), 'noise' (sigma, *seed).
+
+    'drawn noise' (low, high) is the file itself; the loader adds noise of a drawn sigma to each crop.
+    """
     path: Path
     how: str
     value: tuple[int, ...] = ()
@@ -50,14 +53,20 @@ def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -
     whole = read_file(source.path)
     if source.how == "noise":
         sigma, *seed = source.value
-        noisy = whole + np.random.default_rng(seed).normal(0, sigma, whole.shape)
-        return np.clip(noisy, 0, 255).astype(np.uint8)    # truncated, as the papers' test code does
+        return noisy(whole, sigma, np.random.default_rng(seed))
+    if source.how == "drawn noise":
+        return whole
     half = whole.shape[1] // 2
     if source.how == "centre":
         height, width = source.value
         top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
         return whole[top:top + height, left:left + width]
     return whole[:, :half] if source.how == "left" else whole[:, half:2 * half]
+
+
+def noisy(pixels: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Return uint8 pixels with Gaussian noise of sigma levels, clipped and truncated to 8 bits as the papers' test code does."""
+    return np.clip(pixels + rng.normal(0, sigma, pixels.shape), 0, 255).astype(np.uint8)
 
 
 def check_sizes(items: list[Item]) -> None:

@@ -2,8 +2,9 @@
 import numpy as np
 
 
-def augment(images: dict[str, np.ndarray], patch_size: int, turns: bool, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Cut one (patch_size, patch_size, C) window from every (H, W, C) image; with `turns`, one of the 8 flips and turns.
+def augment(images: dict[str, np.ndarray], patch_size: int, turns: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Cut one (patch_size, patch_size, C) window from every (H, W, C) image; one of the 8 flips and turns with
+    turns "all", of the two of left and right with "mirror", none with "".
 
     Images smaller than the window are continued by reflection. patch_size 0 keeps the whole image.
     """
@@ -12,7 +13,7 @@ def augment(images: dict[str, np.ndarray], patch_size: int, turns: bool, rng: np
         top, left = (int(rng.integers(max(side - patch_size, 0) + 1)) for side in (height, width))
         images = {key: _window(image, top, left, patch_size) for key, image in images.items()}
     if turns:
-        flip_rows, flip_columns, transpose = rng.integers(2, size=3)
+        flip_rows, flip_columns, transpose = rng.integers(2, size=3) * ((1, 1, 1) if turns == "all" else (0, 1, 0))
         for key, image in images.items():
             image = image[::-1] if flip_rows else image
             image = image[:, ::-1] if flip_columns else image

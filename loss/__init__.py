@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
-from loss import pixel
+from loss import contrast, lpips, pixel, pretrained, segmentation, ssim, uncertainty
 from utility import UserError
 
 if TYPE_CHECKING:                         # names in signatures only: data and model stand on loss, not the reverse
@@ -24,6 +24,15 @@ TERMS: dict[str, Callable[..., Term]] = {      # name: make(prediction key, targ
     "L1": pixel.l1,
     "MSE": pixel.mse,
     "Charbonnier": pixel.charbonnier,
+    "PSNR": pixel.psnr,
+    "SSIM": ssim.ssim,
+    "Uncertainty": uncertainty.uncertainty,
+    "SCR": contrast.scr,
+    "HCR": contrast.hcr,
+    "PCL": contrast.pcl,
+    "POCL": contrast.pocl,
+    "LPISL": lpips.lpisl,
+    "UBS": segmentation.ubs,
 }
 
 
@@ -74,13 +83,45 @@ def without(spec: str, target: str) -> str:
     return "+".join(text.strip() for text in _texts(spec) if parse(text)[0].target != target) or "1*L1"
 
 
+def without_types(spec: str, types: set[str]) -> str:
+    """Return the specification without the terms of some types, or `1*L1` when none is left."""
+    return "+".join(text.strip() for text in _texts(spec) if parse(text)[0].type not in types) or "1*L1"
+
+
+def _make(part: Part, args) -> Term:
+    try:
+        return TERMS[part.type](part.prediction, part.target, args)
+    except pretrained.Missing as error:
+        raise pretrained.Missing(f"the loss {part.type} needs {error}") from error
+
+
+def _without_missing(args) -> str:
+    """Return --loss, all stages of it, without the terms whose networks are missing."""
+    missing = set()
+    for part in (part for text in args.losses for part in parse(text)):
+        try:
+            _make(part, args)
+        except pretrained.Missing:
+            missing.add(part.type)
+    return " / ".join(without_types(text, missing) for text in args.losses)
+
+
+def listed(losses: dict[str, float]) -> str:
+    """Return the values of terms by name as text; one that is minus a PSNR says how many dB that is."""
+    return ", ".join(f"{name} {value:.5g}" + (f" ({-value:.2f} dB)" if name.partition(":")[0] == "PSNR" else "")
+                     for name, value in losses.items())
+
+
 class Loss(nn.Module):
     """The weighted sum of the terms of a specification."""
 
     def __init__(self, spec: str, args=None):
         super().__init__()
         self.parts = parse(spec)
-        self.terms = [TERMS[part.type](part.prediction, part.target, args) for part in self.parts]
+        try:
+            self.terms = [_make(part, args) for part in self.parts]
+        except pretrained.Missing as error:
+            raise UserError(f"{error}; without: --loss '{_without_missing(args)}'") from error
         self.modules_ = nn.ModuleList(term for term in self.terms if isinstance(term, nn.Module))
 
     def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

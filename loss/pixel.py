@@ -1,6 +1,7 @@
 """Pixel losses: means over all elements of tensors in [0, 1]."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -30,16 +31,30 @@ def charbonnier(prediction: str, target: str, args) -> Callable:
     return _compare(lambda a, b: torch.sqrt((a - b) ** 2 + 1e-6).mean(), prediction, target)
 
 
+def psnr(prediction: str, target: str, args) -> Callable:
+    """Minus the PSNR in dB of each image, mean over images (DSRIR)."""
+    return _compare(lambda a, b: 10 / math.log(10) * ((a - b) ** 2).mean((1, 2, 3)).add(1e-8).log().mean(), prediction, target)
+
+
 def _compare(function: Callable[[Tensor, Tensor], Tensor], prediction_key: str, target_key: str) -> Callable:
+    """Return the term that compares two named tensors in float32; lists of tensors give the sum over their members."""
     def term(prediction: Prediction, batch: Batch) -> Tensor:
-        return function(pick(prediction_key, prediction), pick(target_key, batch.targets, prediction))
+        a, b = pick(prediction_key, prediction), pick(target_key, batch.targets, prediction)
+        if isinstance(a, Tensor):
+            return function(a.float(), b.float())
+        return sum(function(x.float(), (b if isinstance(b, Tensor) else b[number]).float()) for number, x in enumerate(a))
     return term
 
 
-def pick(key: str, *places: dict[str, Tensor]) -> Tensor:
-    """Return the first tensor of that name; UserError lists the names there are."""
+def pick(key: str, *places: dict[str, Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
+    """Return the first tensor or list of that name; `name.N` is the N-th of a list; UserError lists the names there are."""
+    name, _, number = key.partition(".")
     for place in places:
-        if key in place:
-            return place[key]
+        if name in place:
+            if not number:
+                return place[name]
+            if not isinstance(place[name], Tensor) and number.isdecimal() and int(number) < len(place[name]):
+                return place[name][int(number)]
+            raise UserError(f"--loss names '{key}', but '{name}' has no member of that number")
     known = ", ".join(sorted({name for place in places for name in place}))
     raise UserError(f"--loss names '{key}', but here are only: {known}")

@@ -26,7 +26,7 @@ def templates() -> dict[str, tuple[str, dict]]:
 
 
 def own_flags(name: str) -> list[str]:
-    """Return the names of a model's own flags, those that its package adds."""
+    """Return the names of the flags that a model's network depends on."""
     holder = argparse.ArgumentParser(add_help=False)
     package(name).add_arguments(holder)
     return [action.dest for action in holder._actions]

@@ -25,6 +25,8 @@ class Method(nn.Module):
 
     multiple_of = 1                       # height and width that the network needs; `restore` pads to it
     least_side = 1                        # the smallest height and width that it takes; likewise
+    unused: tuple[str, ...] = ()          # parts that a released network holds but nothing depends on: kept, never trained
+    maps: tuple[str, ...] = ()            # predictions that are no pictures but maps of numbers
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -34,10 +36,14 @@ class Method(nn.Module):
         """Return the training plan: the flags' stages, one value each or `a-b-c` (see option.py)."""
         return [Stage(*values) for values in zip(args.stage_epochs, args.losses, args.patch_sizes, args.batch_sizes)]
 
+    def prepare(self, args) -> None:
+        """Get ready for training: load or make what only that needs (teachers, say); UserError when it cannot be had."""
+
     def enter(self, stage: Stage) -> None:
-        """Prepare for a stage: freeze the parts of the network that it names, thaw the others."""
-        for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(not name.startswith(tuple(f"{part}." for part in stage.frozen)))
+        """Prepare for a stage: freeze the parts of network or method that it names, thaw the others."""
+        frozen = tuple(f"{part}." for part in (*stage.frozen, *self.unused))
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not name.removeprefix("network.").startswith(frozen))
 
     def predict(self, x: Tensor) -> Prediction:
         """Return the network's named outputs for (B, 3, H, W) in [0, 1]."""
@@ -50,6 +56,14 @@ class Method(nn.Module):
     def restore(self, x: Tensor) -> Tensor:
         """Return the restored images for (B, 3, H, W) in [0, 1] of any size, the same size out."""
         return restore.padded(x, lambda part: self.predict(part)["image"], self.multiple_of, self.least_side)
+
+    def shown(self, x: Tensor) -> dict[str, Tensor]:
+        """Return what else the network shows for (B, 3, H, W), of the same size: `mask`, `steps_1`, … (see `maps`)."""
+        found: dict[str, Tensor] = {}
+        for name, value in self.predict(restore.extended(x, self.multiple_of, self.least_side)).items():
+            parts = {name: value} if isinstance(value, Tensor) else {f"{name}_{n}": part for n, part in enumerate(value, 1)}
+            found |= {key: part[..., :x.shape[-2], :x.shape[-1]] for key, part in parts.items() if part.shape[1] == 3 and key != "image"}
+        return found
 
     def side_state(self) -> dict[str, Tensor]:
         """Return the state of trained helpers that are not the network."""

@@ -8,14 +8,18 @@ from torch.nn import functional as F
 Restore = Callable[[Tensor], Tensor]
 
 
-def padded(x: Tensor, fn: Restore, multiple: int, least: int = 1) -> Tensor:
-    """Return fn(x) for a function whose height and width must be multiples, `least` or more: pad right and below, then crop."""
+def extended(x: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Return x continued right and below by reflection, until height and width are multiples, `least` or more."""
     height, width = x.shape[-2:]
     below, right = (-max(side, least) % multiple + max(least - side, 0) for side in (height, width))
-    if below or right:
-        mode = "reflect" if below < height and right < width else "replicate"
-        x = F.pad(x, (0, right, 0, below), mode=mode)
-    return fn(x)[..., :height, :width]
+    if not (below or right):
+        return x
+    return F.pad(x, (0, right, 0, below), mode="reflect" if below < height and right < width else "replicate")
+
+
+def padded(x: Tensor, fn: Restore, multiple: int, least: int = 1) -> Tensor:
+    """Return fn(x) for a function whose height and width must be multiples, `least` or more: extend x, then crop."""
+    return fn(extended(x, multiple, least))[..., :x.shape[-2], :x.shape[-1]]
 
 
 def tiled(x: Tensor, fn: Restore, tile: int, overlap: int) -> Tensor:

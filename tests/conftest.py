@@ -108,9 +108,9 @@ def make_div2k(root: Path, count: int = 12, scale: str = "x1") -> Path:
     """Write EDSR's layout with masks; input files of several formats."""
     endings = ("png", "jpg", "tif", "bmp", "webp")
     for number in range(count):
-        clean = photo(40, 48, number)
+        clean = photo(56, 64, number)
         save(root / "DIV2K_train_HR" / f"{number:04}.png", clean)
-        save(root / "DIV2K_train_EDGE" / f"{number:04}.png", photo(40, 48, 100 + number))
+        save(root / "DIV2K_train_EDGE" / f"{number:04}.png", photo(56, 64, 100 + number))
         save(root / "DIV2K_train_LR_bicubic" / scale / f"{number:04}.{endings[number % 5]}", veiled(clean))
     return root
 

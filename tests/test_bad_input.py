@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+import utility
 from tests.conftest import TINY, photo, save, veiled
 
 
@@ -60,7 +60,11 @@ def test_a_target_that_is_missing(fails, run, pairs):
     assert run("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1")[0] == 0
 
 
-def test_an_image_smaller_than_the_patch(run, pairs):
+def test_images_smaller_than_the_patch(run, fails, pairs):
+    """One is continued by reflection; where no image is as large as the patch, that is a mistake."""
+    assert "--patch_size 64 is larger than every image of set" in fails("--data_train", "set", "--save", "x", *TINY, "--patch_size", "64")
+    for part in ("input", "target", "mask"):
+        save(pairs / part / "00.png", photo(70, 64, 0))
     assert run("--data_train", "set", "--save", "x", *TINY, "--patch_size", "64")[0] == 0
 
 
@@ -92,7 +96,7 @@ def test_a_state_that_does_not_fit(fails, trained):
 
 
 def other_model(path: str) -> None:
-    content = checkpoint.read("experiment/x/model/model_best.pt")
+    content = utility.read_tensors("experiment/x/model/model_best.pt")
     torch.save(content | {"model": "nafnet"}, path)
 
 
@@ -143,7 +147,7 @@ def test_a_full_disk(fails, trained, monkeypatch, name):
 
 def test_a_network_that_gives_no_numbers(fails, trained):
     """Weights that are not finite are a failure, never a score."""
-    content = checkpoint.read(trained / "model/model_best.pt")
+    content = utility.read_tensors(trained / "model/model_best.pt")
     content["state"]["tail.2.bias"].fill_(float("nan"))
     torch.save(content, "nan.pt")
     assert "is not finite in the precision single" in fails("--test_only", "--pre_train", "nan.pt", "--data_test", "set", "--cpu", status=1)
@@ -162,7 +166,7 @@ def test_load_and_save_exclude_each_other(fails, trained):
 def test_a_training_that_is_further(fails, trained):
     before = (trained / "args.json").read_bytes()
     assert "exists already" in fails("--save", "x", "--data_train", "set", *TINY, "--seed", "3")
-    torch.save(checkpoint.read(trained / "model/state.pt") | {"epoch": 5}, trained / "model/state.pt")
+    torch.save(utility.read_tensors(trained / "model/state.pt") | {"epoch": 5}, trained / "model/state.pt")
     assert "trained to epoch 5 already, beyond --epochs 2" in fails("--load", "x", "--epochs", "2")
     assert (trained / "args.json").read_bytes() == before
 

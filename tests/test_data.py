@@ -132,7 +132,7 @@ def test_snow_mask_is_the_snow():
 
 
 def drawn(rank: int = 0, world: int = 1, epoch: int = 1) -> list[list]:
-    draws = loader.Draws(5, batch_size=4, steps=3, seed=1, rank=rank, world=world)
+    draws = loader.Draws([list(range(5))], batch_size=4, steps=3, seed=1, rank=rank, world=world)
     draws.epoch = epoch
     return list(draws)
 
@@ -147,8 +147,8 @@ def test_draws():
 
 
 def batches(root: Path, workers: int, **options) -> list[torch.Tensor]:
-    dataset = loader.Images(items(root), ("image",), seed=3, patch_size=16, turns=True, **options)
-    batch_loader = loader.train_loader(dataset, loader.Draws(4, 2, 4, seed=3), workers, pin=False)
+    dataset = loader.Images(items(root), ("image",), seed=3, patch_size=16, turns="all", **options)
+    batch_loader = loader.train_loader(dataset, loader.Draws([list(range(4))], 2, 4, seed=3), workers, pin=False)
     return [torch.cat((batch.input, batch.targets["image"])) for batch in batch_loader]
 
 
@@ -162,14 +162,14 @@ def test_one_window_for_all_images():
     rng = np.random.default_rng(0)
     whole = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
     for seed in range(20):
-        cut = transform.augment({"input": whole, "image": whole.copy()}, 12, True, np.random.default_rng(seed))
+        cut = transform.augment({"input": whole, "image": whole.copy()}, 12, "all", np.random.default_rng(seed))
         assert cut["input"].shape == (12, 12, 3)
         assert np.array_equal(cut["input"], cut["image"])
 
 
 def test_small_images_are_reflected():
     small = photo(5, 70, 0)
-    cut = transform.augment({"input": small}, 16, False, np.random.default_rng(0))["input"]
+    cut = transform.augment({"input": small}, 16, "", np.random.default_rng(0))["input"]
     assert cut.shape == (16, 16, 3)
     assert np.array_equal(cut[5], cut[3])
 

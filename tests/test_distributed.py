@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
+import utility
 from tests.conftest import REPO, TINY, make_pairs, python
 
 
@@ -32,7 +32,7 @@ def test_two_processes_equal_one(place, thin):
     for save, launch in (("one", single), ("two", torchrun)):
         result = launch(*flags, "--save", save)
         assert result.returncode == 0, result.stderr
-    one, two = (checkpoint.read(f"experiment/{name}/model/model_best.pt")["state"] for name in ("one", "two"))
+    one, two = (utility.read_tensors(f"experiment/{name}/model/model_best.pt")["state"] for name in ("one", "two"))
     assert all(torch.allclose(one[key], two[key], rtol=1e-4, atol=1e-6) for key in one)
     metrics = [json.loads(Path(f"experiment/{name}/metrics.json").read_text())["set"] for name in ("one", "two")]
     assert metrics[0]["count"] == metrics[1]["count"] == 3

@@ -73,7 +73,7 @@ def test_test_sets_follow_the_training_sets():
     ("--betas 0.9 1.5", "is not two numbers from 0 to below 1"),
     ("--decay 100,200", "--decay '100,200' is not a whole number from 1 to 1000000, nor several"),
     ("--patch_size 64-48 --batch_size 2-3-4", "--patch_size has 2 values for 3 stages; give 1 or 3"),
-    ("--epoch_chg 5-3 --patch_size 8-16", "2 stages need 2 rising epochs"),
+    ("--epoch_chg 5-3 --patch_size 8-16", "--epoch_chg 5-3 does not rise"),
     ("--epoch_chg 5-8 --epochs 9", "the last being --epochs 9"),
     ("--save ../elsewhere", "--save '../elsewhere' would leave experiment/"),
     ("--save /tmp/x", "would leave experiment/"),

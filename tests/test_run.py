@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import checkpoint
+import utility
 from data import image
 from model.smgarn import SnowRemoval, from_official
 from tests.conftest import REPO, TINY, make_div2k, make_pairs, photo, save
@@ -40,7 +41,7 @@ def test_the_papers_two_lines(run, place, scale):
         results = sorted(path.name for path in Path("experiment/test/results-DIV2K").iterdir())
         assert results == [f"{n:04}.png" for n in range(12)]
         assert numbers(Path("experiment/test"), "DIV2K")["count"] == 12
-    assert image.read(Path("experiment/test/results-DIV2K/0001.png")).shape == (40, 48, 3)
+    assert image.read(Path("experiment/test/results-DIV2K/0001.png")).shape == (56, 64, 3)
 
 
 def test_what_a_run_leaves(trained):
@@ -70,7 +71,7 @@ def test_restored_images_are_the_measured_ones(run, trained):
 
 def test_two_runs_give_the_same_numbers(run, trained):
     assert run("--data_train", "set", "--save", "y", *TINY, "--n_threads", "2", "--ext", "img")[0] == 0
-    weights = [checkpoint.read(f"experiment/{name}/model/model_best.pt")["state"] for name in "xy"]
+    weights = [utility.read_tensors(f"experiment/{name}/model/model_best.pt")["state"] for name in "xy"]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert numbers(trained)["psnr"] == numbers(Path("experiment/y"))["psnr"]
 
@@ -92,7 +93,7 @@ def test_going_on_equals_going_through(run, pairs):
     assert run(*flags, "--save", "whole", "--epochs", "2")[0] == 0
     assert run(*flags, "--save", "parts", "--epochs", "1")[0] == 0
     assert run("--load", "parts", "--epochs", "2")[0] == 0
-    whole, parts = (checkpoint.read(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("whole", "parts"))
+    whole, parts = (utility.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert run("--save", "parts", "--resume", "1", "--epochs", "2")[0] == 0          # from the kept epoch 1
     assert [r["epoch"] for r in records(Path("experiment/parts")) if r["event"] == "epoch"] == [1, 2, 2]
@@ -181,7 +182,7 @@ def test_flags_that_change_the_training(run, pairs, flags):
 def test_split_batch_equals_the_whole(run, pairs):
     for parts in ("1", "2"):
         assert run("--data_train", "set", "--save", parts, *TINY, "--split_batch", parts)[0] == 0
-    one, two = (checkpoint.read(f"experiment/{n}/model/model_latest.pt")["state"] for n in "12")
+    one, two = (utility.read_tensors(f"experiment/{n}/model/model_latest.pt")["state"] for n in "12")
     assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
 
 
@@ -225,7 +226,7 @@ def test_only_this_tests_pictures_stay(run, trained):
 
 def test_resume_takes_the_optimiser_flags_that_are_typed(run, trained):
     assert run("--load", "x", "--epochs", "2", "--betas", "0.5 0.6", "--weight_decay", "0.25")[0] == 0
-    group = checkpoint.read(trained / "model/state.pt")["optimizer"]["param_groups"][0]
+    group = utility.read_tensors(trained / "model/state.pt")["optimizer"]["param_groups"][0]
     assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.25)
 
 

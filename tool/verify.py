@@ -57,7 +57,7 @@ def run(argv: list[str] | None = None) -> None:
     unknown = [name for name in args.sets if name not in DATASETS and not (root / name).is_dir()]
     if unknown:
         raise UserError(f"unknown data set '{unknown[0]}'; known: {', '.join(known())}, or a folder of {root}")
-    there = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in ("bin", "manifest"))
+    there = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in ("bin", "manifest", "train"))
     bad = []
     print(f"{'set':16}{'part':8}{'images':>8}{'published':>11}   state")
     for name in args.sets or there:

@@ -1,4 +1,6 @@
 """DSRIR: dynamic spatial refinement for progressive all-in-one restoration of noise, rain and haze."""
+from pathlib import Path
+
 from torch import Tensor
 
 from flags import SIZE
@@ -7,7 +9,12 @@ from model.method import Method, Prediction
 from utility import UserError
 
 RECIPE = dict(optimizer="ADAMW", lr=2e-4, weight_decay=1e-4, betas="0.9 0.999", schedule="cosine", warmup=3.0, lr_min=1e-6,
-              loss="1*L1")
+              loss="1*Uncertainty:restored:image+1*PSNR+0.25*PSNR:restored.1:image+0.25*PSNR:restored.2:image+0.2*POCL",
+              patch_size="128-160-192-256", batch_size="16-14-12-8", epochs=347, epoch_chg="135-238-314-347", test_every=0,
+              val_epochs=5, sigma="0-55", data_train="", data_test="")
+ITERATIONS = (128_000, 112_000, 96_000, 64_000)           # steps of the four phases
+IMAGES = {"all_in_one": 15_144, "noise": 5_244, "rain": 5_000, "haze": 5_000}       # lines of the released lists
+TESTS = {"noise": ("CBSD68@15", "CBSD68@25", "CBSD68@50"), "rain": ("Rain100L",), "haze": ("SOTS_outdoor",)}
 
 # released key prefix -> ours; the first that fits is taken, then the names inside it
 RELEASED = {
@@ -58,7 +65,8 @@ class AllInOneRestoration(Method):
     """DSRIR as a method: 'image' (B, 3, H, W); 'restored' and 'log_scale', lists of three such, the answer's first."""
 
     multiple_of = 8
-    unused = ("usau3.onward", "usau3.attention")          # parts of the network that nothing depends on
+    unused = ("usau3.onward", "usau3.attention")
+    maps = ("log_scale",)
 
     def __init__(self, channels: int = 32):
         super().__init__(DSRIR(channels))
@@ -72,6 +80,46 @@ class AllInOneRestoration(Method):
 def add_arguments(group) -> None:
     """Add DSRIR's own flags."""
     group.add_argument("--channels", type=SIZE, default=32, help="width of the first subnet, a multiple of 16; the paper's is 32")
+
+
+def add_training_arguments(group) -> None:
+    """Add the flags that only the training needs."""
+    group.add_argument("--mode", default="all_in_one", choices=("all_in_one", *TESTS),
+                       help="train on the list train_<mode>.csv (tool.make_lists writes it), with that list's schedule")
+
+
+def recipe(args) -> dict:
+    """Return the list of --mode, its schedule by its length, and its tests; UserError when a training lacks the list."""
+    tests = [name for weather, names in TESTS.items() if args.mode in (weather, "all_in_one") for name in names
+             if (Path(args.dir_data) / name.partition("@")[0]).is_dir()]
+    changes, images = {"val_epochs": 5 if args.mode == "all_in_one" else 10}, IMAGES[args.mode]
+    if not args.data_train:
+        places = [Path("datasets/train"), Path(args.dir_data) / "train"]
+        found = next((path for place in places if (path := place / f"train_{args.mode}.csv").is_file()), None)
+        if found:
+            changes["data_train"], images = str(found), max(_lines(found), 1)
+        elif not (args.test_only or args.list):
+            raise UserError(f"there is no list train_{args.mode}.csv in {' or '.join(map(str, places))}; python -m tool.make_lists "
+                            "writes it, or --data_train names other data")
+    changes["epoch_chg"] = borders(images, args.batch_size)
+    changes["epochs"] = int(changes["epoch_chg"].rpartition("-")[2])
+    return changes | ({"data_test": "+".join(tests)} if tests and not args.data_test else {})
+
+
+def _lines(path: Path) -> int:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return sum(bool(line.strip()) for line in file)
+
+
+def borders(images: int, batch_size: str) -> str:
+    """Return the epochs at which the phases end, such that each has its number of steps, as `135-238-314-347`."""
+    sizes = [int(size) for size in batch_size.split("-") if size.isdecimal() and int(size)]
+    sizes = (sizes or [1]) * (len(ITERATIONS) if len(sizes) == 1 else 1)
+    ends, end = [], 0
+    for steps, size in zip(ITERATIONS, sizes):
+        end += max(steps * size // images, 1)
+        ends.append(str(end))
+    return "-".join(ends)
 
 
 def build(args) -> Method:

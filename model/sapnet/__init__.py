@@ -9,9 +9,9 @@ from model.sapnet.network import SAPNet
 from utility import UserError
 
 TERMS = {"use_contrast": "0.4*PCL", "use_lpis": "1*LPISL", "use_seg_stage1": "0.1*UBS"}
-RECIPE = dict(loss="1*SSIM+0.4*PCL+1*LPISL / 1*SSIM+0.4*PCL+1*LPISL+0.1*UBS", epochs=100, epoch_chg="50-100", test_every=0,
+RECIPE = dict(loss="1*SSIM+0.4*PCL+1*LPISL / 1*SSIM+0.4*PCL+1*LPISL+0.1*UBS", epochs=100, epoch_chg="50-100", test_every=1568,
               batch_size="12", patch_size="100", optimizer="ADAM", lr=1e-3, schedule="step", decay="30-50-80", gamma=0.2,
-              data_train="RainTrainH", data_test="Rain100H", no_augment=True)
+              data_train="RainTrainH", data_test="", no_augment=True)
 
 # released key prefix -> ours
 RELEASED = {
@@ -67,6 +67,8 @@ def recipe(args) -> dict:
     stages = [[text for text in spec.split("+") if all(getattr(args, flag) or text != term for flag, term in TERMS.items())]
               for spec in RECIPE["loss"].split(" / ")]
     changes = {"loss": " / ".join(map("+".join, stages))}
+    if args.data_train == RECIPE["data_train"] and not args.data_test:
+        changes["data_test"] = "Rain100H"
     return changes | (dict(val_epochs=args.save_freq, save_models=True) if args.save_freq else {})
 
 

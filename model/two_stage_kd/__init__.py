@@ -1,13 +1,25 @@
 """Two-stage knowledge learning: one network for haze, snow and rain, taught by one teacher each (Chen et al., CVPR 2022)."""
+import dataclasses
+from pathlib import Path
+
+import torch
 from torch import Tensor
 
+import checkpoint
+import loss
+from data.batch import Batch
 from flags import SIZE
-from model.method import Method, Prediction
+from model.method import Method, Prediction, Stage
+from model.two_stage_kd.ckt import Collation
 from model.two_stage_kd.network import MSBDN
 from utility import UserError
 
-RECIPE = dict(optimizer="ADAM", lr=2e-4, schedule="cosine", warmup=3.0, lr_min=1e-6, epochs=250, batch_size="32", patch_size="224",
-              loss="1*L1")
+COLLATION = "1*L1:image:teacher_image+1*L1:projected:teacher_projected+0.05*L1:reconstructed:teacher_feature+0.1*SCR"
+RECIPE = dict(loss=f"{COLLATION} / 1*L1+0.2*HCR", epochs=250, epoch_chg="125-250", test_every=0, balanced=True, augment="mirror",
+              batch_size="32", patch_size="224", optimizer="ADAM", lr=4e-4, schedule="cosine", warmup=3.0, lr_min=1e-6,
+              data_train="", data_test="")
+TEMPLATES = {"kd_teacher": dict(loss="1*L1", epoch_chg="250", epochs=250, batch_size="32", patch_size="224")}
+TAUGHT = {"teacher_image", "projected", "teacher_projected", "reconstructed", "teacher_feature"}      # what only teachers give
 
 # released key prefix -> ours
 RELEASED = {
@@ -64,16 +76,110 @@ class Restorer(Method):
     def __init__(self, channels: int = 16, blocks: int = 18):
         super().__init__(MSBDN(channels, blocks))
 
+        self.projectors, self.teachers, self.collating = None, [], False
+
     def predict(self, x: Tensor) -> Prediction:
         """Return image and features for (B, 3, H, W) in [0, 1]."""
         image, features = self.network(x)
         return {"image": image, "features": features}
+
+    def prepare(self, args) -> None:
+        """Load --teachers and make the projectors; UserError when they are not one for each data set."""
+        sets = [name for name in args.data_train.split("+") if name]
+        needed = any(_collating(text) for text in args.losses)
+        if needed and len(args.teachers) != len(sets):
+            raise UserError(f"knowledge collation needs one teacher for each data set, but there are {len(args.teachers)} --teachers "
+                            f"for {len(sets)} sets ({', '.join(sets)}); --template kd_teacher trains one")
+        if needed:
+            self.teachers = [_teacher(args, path) for path in args.teachers]      # a list: teachers are no part of the method
+            self.projectors = Collation(self.network.widths, len(self.teachers))
+
+    def stages(self, args) -> list[Stage]:
+        """Return knowledge collation and examination (section 3.1), the flags' stages by what their losses need."""
+        return [dataclasses.replace(stage, name="knowledge collation") if _collating(stage.loss) else
+                dataclasses.replace(stage, name="knowledge examination" if self.teachers else "", frozen=("projectors",))
+                for stage in super().stages(args)]
+
+    def enter(self, stage: Stage) -> None:
+        """Prepare for a stage; the teachers are on the device only where they teach."""
+        super().enter(stage)
+        self.collating = _collating(stage.loss)
+        device = next(self.network.parameters()).device if self.collating else torch.device("cpu")
+        for teacher in self.teachers:
+            teacher.to(device, memory_format=torch.channels_last)
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Return the student's prediction; in collation also what the teachers say of their own weathers' images."""
+        student = self.predict(batch.input)
+        if not self.collating:
+            return student
+        order = batch.kind.argsort(stable=True)
+        back = order.argsort()
+        with torch.no_grad():
+            shares = [batch.input[batch.kind == kind] for kind in range(len(self.teachers))]
+            images, features = zip(*(self._taught(teacher, share, student) for teacher, share in zip(self.teachers, shares)))
+        transferred = self.projectors(features, student["features"])
+        return student | {
+            "teacher_image": torch.cat(images)[back],
+            "teacher_feature": [torch.cat(parts)[back] for parts in zip(*features)],
+            "teacher_projected": [theirs[back] for theirs, _, _ in transferred],
+            "projected": [ours for _, ours, _ in transferred],
+            "reconstructed": [again[back] for _, _, again in transferred]}
+
+    def _taught(self, teacher: MSBDN, share: Tensor, student: Prediction) -> tuple[Tensor, list[Tensor]]:
+        """Return a teacher's image and features for its share of a batch; empty tensors where it has none."""
+        if len(share):
+            return teacher(share)
+        return student["image"][:0].detach(), [feature[:0].detach() for feature in student["features"]]
+
+    def side_state(self) -> dict[str, Tensor]:
+        """Return the projectors' state."""
+        return self.projectors.state_dict() if self.projectors else {}
+
+    def load_side_state(self, state: dict[str, Tensor]) -> None:
+        """Take up the projectors' state."""
+        if self.projectors and state:
+            self.projectors.load_state_dict(state)
+
+
+def _collating(spec: str) -> bool:
+    """Return whether a loss needs teachers."""
+    return any({part.prediction, part.target} & TAUGHT for part in loss.parse(spec))
+
+
+def _teacher(args, path: str) -> MSBDN:
+    """Return a teacher's network, of the student's width, frozen; UserError when the file holds none."""
+    method = build(args)
+    try:
+        checkpoint.load_weights(method, path, args.model)
+    except UserError as error:
+        raise UserError(f"--teachers: {error}; teachers have the student's --channels and --blocks") from error
+    return method.network.requires_grad_(False).eval()
 
 
 def add_arguments(group) -> None:
     """Add the network's own flags."""
     group.add_argument("--channels", type=SIZE, default=16, help="width of the network, a multiple of 4; the paper's is 16")
     group.add_argument("--blocks", type=SIZE, default=18, help="residual blocks of the bottleneck; the paper's are 18")
+
+
+def add_training_arguments(group) -> None:
+    """Add the flags that only the training needs."""
+    group.add_argument("--teachers", "--teacher", nargs="+", default=[], metavar="FILE",
+                       help="the teachers' weights, one for each data set of --data_train and in their order")
+
+
+def recipe(args) -> dict:
+    """Return the lists of meta/train and meta/valid where no data is named, and the learning rate of the batch size."""
+    first = args.batch_size.split("-")[0]
+    changes = {"lr": 2e-4 * int(first) / 16} if first.isdecimal() else {}
+    for flag, folder in (("data_train", "meta/train"), ("data_test", "meta/valid")):
+        lists = sorted(Path(folder).glob("*.json"))
+        if lists and not (args.data_train or getattr(args, flag)):
+            changes[flag] = "+".join(map(str, lists))
+    if not (args.data_train or "data_train" in changes or args.test_only or args.list):
+        raise UserError("there is no JSON list in meta/train; put one for each weather there, or name data with --data_train")
+    return changes
 
 
 def build(args) -> Method:

@@ -125,6 +125,7 @@ class MSBDN(nn.Module):
     def __init__(self, channels: int = 16, blocks: int = 18):
         super().__init__()
         widths = [channels * 2**n for n in range(5)]
+        self.widths = [*widths[2:], widths[-1]]                   # of the features that it hands out
         self.head = conv(3, channels, 11)
         self.blocks = residual_blocks(channels, 3)
         self.encoders = nn.ModuleList(Encoder(width, n + 1, blocks=3 if n < 3 else 0) for n, width in enumerate(widths[1:]))

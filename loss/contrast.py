@@ -1,0 +1,91 @@
+"""Contrastive losses: near the truth and far from the degraded image in VGG's features, a ratio for each layer.
+
+d is the mean absolute difference over a whole batch, also over all processes. Inputs are in [0, 1] as they are, not
+normalised for ImageNet; truth and degraded image pass without gradient.
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+import runtime
+from loss import pretrained
+from loss.pixel import pick
+
+if TYPE_CHECKING:
+    from data.batch import Batch
+    from model.method import Prediction
+
+MCR = dict(relu1_1=1 / 32, relu2_1=1 / 16, relu3_1=1 / 8, relu4_1=1 / 4, relu5_1=1.0)
+PCL = dict(relu1_2=1 / 32, relu2_2=1 / 16, relu3_3=1 / 8, relu4_3=1 / 4)
+
+
+class AllPairs(torch.autograd.Function):
+    """Mean |a_i - b_j| over all pairs of (A, …) and (B, …), without a tensor of A × B; b gets no gradient."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        total, slope = torch.zeros((), device=a.device), torch.zeros_like(a)
+        for other in b:
+            difference = a - other
+            total += difference.abs().sum(dtype=torch.float32)
+            slope += difference.sign()
+        ctx.save_for_backward(slope)
+        ctx.pairs = a.numel() * len(b)
+        return total / ctx.pairs
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        slope, = ctx.saved_tensors
+        return (slope * (gradient / ctx.pairs)).to(slope.dtype), None
+
+
+class Contrast(nn.Module):
+    """Σ over layers of weight · Σ over positives of share · d(output, positive) / (d(output, input) + 1e-7)."""
+
+    def __init__(self, vgg: nn.Module, weights: dict[str, float], prediction: str, target: str, hard: bool = False,
+                 earlier: tuple[tuple[str, float], ...] = ()):
+        super().__init__()
+        self.vgg, self.layers, self.weights, self.hard = vgg, tuple(weights), tuple(weights.values()), hard
+        self.prediction, self.target, self.earlier = prediction, target, earlier
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Return the loss, a scalar; with `hard` the denominator takes all pairs of outputs and inputs of the batch."""
+        output = self.vgg(pick(self.prediction, prediction), self.layers)
+        with torch.no_grad():
+            truth = self.vgg(pick(self.target, batch.targets, prediction), self.layers)
+            degraded = self.vgg(batch.input, self.layers)
+        positives = [(truth, 1.0)] + [(self.vgg(pick(key, prediction), self.layers), share) for key, share in self.earlier]
+        total = 0
+        for layer, weight in enumerate(self.weights):
+            near = sum(share * _distance(output[layer], features[layer]) for features, share in positives)
+            far = (runtime.mean_with_own_gradient(AllPairs.apply(output[layer], runtime.gather_batch(degraded[layer]))) if self.hard
+                   else _distance(output[layer], degraded[layer]))
+            total = total + weight * near / (far + 1e-7)
+        return total
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return runtime.mean_with_own_gradient((a.float() - b.float()).abs().mean())
+
+
+def scr(prediction: str, target: str, args) -> nn.Module:
+    """Soft multi-contrastive regularisation on VGG-19 (two-stage knowledge learning, section 3.4)."""
+    return Contrast(pretrained.vgg(args, 19), MCR, prediction, target)
+
+
+def hcr(prediction: str, target: str, args) -> nn.Module:
+    """Hard multi-contrastive regularisation on VGG-19: every input of the batch is a negative (section 3.4)."""
+    return Contrast(pretrained.vgg(args, 19), MCR, prediction, target, hard=True)
+
+
+def pcl(prediction: str, target: str, args) -> nn.Module:
+    """Perceptual contrastive loss on VGG-16 (SAPNet)."""
+    return Contrast(pretrained.vgg(args, 16), PCL, prediction, target)
+
+
+def pocl(prediction: str, target: str, args) -> nn.Module:
+    """Positive-contrast loss on VGG-19: the earlier stages' images, 'restored', are weaker positives (DSRIR)."""
+    return Contrast(pretrained.vgg(args, 19), MCR, prediction, target, earlier=(("restored.1", 0.25), ("restored.2", 0.125)))

@@ -1,0 +1,54 @@
+"""Learned perceptual similarity as a loss, by the package lpips (an extra)."""
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loss import pretrained
+from loss.pixel import pick
+
+if TYPE_CHECKING:
+    from data.batch import Batch
+    from model.method import Prediction
+
+SIZE = (256, 256)
+
+
+def lpisl(prediction: str, target: str, args) -> nn.Module:
+    """LPIPS (AlexNet) between inverted, min-max-normalised images of 256 × 256 (SAPNet); needs the package lpips."""
+    try:
+        import lpips
+    except ImportError as error:
+        raise pretrained.Missing("the package lpips: pip install lpips") from error
+    weights = pretrained.alexnet(args)
+    with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):            # it greets and draws
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    body = network.net.state_dict()                               # its slices keep torchvision's numbers: slice2.3 is features.3
+    network.net.load_state_dict({key: weights["features." + key.partition(".")[2]].float() for key in body})
+    return Similarity(network.requires_grad_(False).eval(), prediction, target)
+
+
+class Similarity(nn.Module):
+    """The mean distance of a batch, computed in float32."""
+
+    def __init__(self, network: nn.Module, prediction: str, target: str):
+        super().__init__()
+        self.network, self.prediction, self.target = network, prediction, target
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Return the distance of the named images, (B, 3, H, W) in [0, 1] of any size."""
+        output, truth = pick(self.prediction, prediction), pick(self.target, batch.targets, prediction)
+        with torch.autocast(output.device.type, enabled=False):
+            return self.network(inverted(output), inverted(truth), normalize=True).mean()
+
+
+def inverted(x: Tensor) -> Tensor:
+    """Return 1 - x after x is stretched to [0, 1] image by image, resized bilinearly to 256 × 256."""
+    x = x.float()
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    return F.interpolate(1 - (x - low) / (high - low).clamp_min(1e-6), SIZE, mode="bilinear", align_corners=False)

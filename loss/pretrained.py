@@ -1,0 +1,101 @@
+"""Networks trained on ImageNet, for losses that look at features: torchvision's weights, downloaded or from a folder or file."""
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import runtime
+from utility import UserError, read_tensors
+
+WIDTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}      # VGG: convolutions before each of the five poolings
+
+
+class Missing(UserError):
+    """A network that a loss needs is not here; the text goes on after 'the loss X needs'."""
+
+
+class VGG(nn.Module):
+    """The convolutions of VGG-16 or VGG-19 up to relu5_1, with torchvision's names (Simonyan and Zisserman, 2015)."""
+
+    def __init__(self, depth: int):
+        super().__init__()
+        self.features, self.names = nn.Sequential(), {}
+        inputs = 3
+        for block, (count, width) in enumerate(zip(WIDTHS[depth], (64, 128, 256, 512, 512)), 1):
+            for number in range(1, count + 1 if block < 5 else 2):
+                self.features.extend((nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()))
+                self.names[len(self.features) - 1] = f"relu{block}_{number}"
+                inputs = width
+            self.features.append(nn.MaxPool2d(2))
+
+    def forward(self, x: Tensor, layers: tuple[str, ...]) -> list[Tensor]:
+        """Return the features of (B, 3, H, W) in [0, 1] after the named layers, in the order of depth."""
+        found = []
+        for place, layer in enumerate(self.features):
+            x = layer(x)
+            if self.names.get(place) in layers:
+                found.append(x)
+            if len(found) == len(layers):
+                break
+        return found
+
+
+def vgg(args, depth: int) -> VGG:
+    """Return the frozen VGG of that depth (--vgg overrides it), one in memory however many losses ask for it."""
+    return _vgg(args.vgg or depth, args.vgg_weights, args.weights_dir)
+
+
+@functools.lru_cache
+def _vgg(depth: int, file: str, folder: str) -> VGG:
+    return _filled(lambda: VGG(depth), f"vgg{depth}", file, folder)
+
+
+def alexnet(args) -> dict[str, Tensor]:
+    """Return the weights of AlexNet's convolutions, `features.N.weight` and `.bias`."""
+    return {key: value for key, value in _weights("alexnet", "", args.weights_dir).items() if key.startswith("features.")}
+
+
+def resnet101(folder: str) -> nn.Module:
+    """Return torchvision's ResNet-101, frozen; `folder` is --weights_dir."""
+    from torchvision import models
+    return _filled(models.resnet101, "resnet101", "", folder)
+
+
+def _filled(make: Callable[[], nn.Module], name: str, file: str, folder: str) -> nn.Module:
+    """Return the network with its weights, frozen and in eval mode; UserError when they do not fit."""
+    with torch.device("meta"):            # no time, memory or random numbers for weights that are replaced at once
+        network = make()
+    state, needed = _weights(name, file, folder), network.state_dict()
+    wrong = next((key for key in needed if key not in state or state[key].shape != needed[key].shape), None)
+    if wrong:
+        raise UserError(f"{file or f'the file of {name}'} holds no weights of {name}: '{wrong}' is missing or of another shape; "
+                        "torchvision's keys are wanted, and --vgg says which VGG a --vgg_weights file is")
+    values = {key: state[key].float() if state[key].is_floating_point() else state[key] for key in needed}
+    network.load_state_dict(values, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _weights(name: str, file: str, folder: str) -> dict[str, Tensor]:
+    from torchvision import models
+    entry = models.get_model_weights(name)["IMAGENET1K_V1"]
+    wanted = entry.url.rpartition("/")[2]
+    if file:
+        return read_tensors(file)
+    if folder:
+        if not (Path(folder) / wanted).is_file():
+            raise Missing(f"{wanted}, which --weights_dir {folder} does not have; get it from {entry.url} and put it there")
+        return read_tensors(Path(folder) / wanted)
+    try:
+        if runtime.local_rank() > 0:
+            runtime.barrier()                                     # the first process of a machine downloads for all
+        state = entry.get_state_dict(progress=not runtime.quiet(), check_hash=True, map_location="cpu", weights_only=True)
+        if runtime.local_rank() == 0:
+            runtime.barrier()
+        return state
+    except (OSError, RuntimeError) as error:
+        cause = getattr(error, "reason", None) or error
+        raise Missing(f"torchvision's ImageNet weights {wanted}, which could not be downloaded ({cause}); get them from {entry.url} "
+                      f"and put them into {torch.hub.get_dir()}/checkpoints, or name their folder with --weights_dir"
+                      + (", or the file itself with --vgg_weights" if name.startswith("vgg") else "")) from error

@@ -1,0 +1,98 @@
+"""Unsupervised background segmentation: a frozen segmentation network that should be sure of what it sees."""
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loss import pretrained
+from loss.pixel import pick
+
+if TYPE_CHECKING:
+    from data.batch import Batch
+    from model.method import Prediction
+
+
+class FPN(nn.Module):
+    """Feature pyramid on the outputs of ResNet's four stages, down to logits of a quarter of the image's size."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.toplayer = nn.Conv2d(2048, 256, 1)
+        self.latlayer1, self.latlayer2, self.latlayer3 = (nn.Conv2d(width, 256, 1) for width in (1024, 512, 256))
+        for level in range(1, 5):                                 # 1 is the coarsest
+            setattr(self, f"smooth{level}_1", nn.Conv2d(256, 256, 3, padding=1))
+            setattr(self, f"smooth{level}_2", nn.Conv2d(256, 128, 3, padding=1))
+        self.classify = nn.Conv2d(512, classes, 3, padding=1)
+
+    def forward(self, c2: Tensor, c3: Tensor, c4: Tensor, c5: Tensor) -> Tensor:
+        """Return logits (B, classes, H / 4, W / 4) for ResNet's features of a (B, 3, H, W) image."""
+        levels = [self.toplayer(c5)]
+        for lateral, features in ((self.latlayer1, c4), (self.latlayer2, c3), (self.latlayer3, c2)):
+            levels.append(resized(levels[-1], features) + lateral(features))
+        smooth = [getattr(self, f"smooth{n}_2")(getattr(self, f"smooth{n}_1")(level)) for n, level in enumerate(levels, 1)]
+        return self.classify(torch.cat([resized(level, c2) for level in smooth], dim=1))
+
+
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """Return x in the height and width of another feature map."""
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
+
+
+class Segmentation(nn.Module):
+    """FPN on ResNet-101; (B, 3, H, W) in [0, 1], not normalised, to logits (B, classes, H / 4, W / 4)."""
+
+    def __init__(self, resnet: nn.Module, classes: int = 21):
+        super().__init__()
+        self.resnet, self.fpn = resnet, FPN(classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r = self.resnet
+        x, features = r.maxpool(r.relu(r.bn1(r.conv1(x)))), []
+        for stage in (r.layer1, r.layer2, r.layer3, r.layer4):
+            x = stage(x)
+            features.append(x)
+        return self.fpn(*features)
+
+
+def focal(logits: Tensor) -> Tensor:
+    """Return the mean of (1 - p)² · -log p, p being the probability of each pixel's likeliest class."""
+    log_p = F.log_softmax(logits.float(), dim=1).amax(1)
+    return ((1 - log_p.exp()) ** 2 * -log_p).mean()
+
+
+def ubs(prediction: str, target: str, args) -> nn.Module:
+    """Focal loss of a frozen segmentation of the output, ImageNet ResNet-101 with a fixed random FPN (SAPNet)."""
+    return Certainty(_network(args.num_of_SegClass, args.weights_dir), prediction)
+
+
+class Certainty(nn.Module):
+    """How unsure a segmentation network is of a predicted image."""
+
+    def __init__(self, network: nn.Module, prediction: str):
+        super().__init__()
+        self.network, self.prediction = network, prediction
+
+    def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Return the focal loss of the named image."""
+        return focal(self.network(pick(self.prediction, prediction)))
+
+    def train(self, mode: bool = True) -> Certainty:
+        """Stay as it is: the batch norms keep ImageNet's statistics."""
+        return super().train(False)
+
+
+@functools.lru_cache
+def _network(classes: int, folder: str) -> Segmentation:
+    """Return the segmentation network, built once; its heads are N(0, 0.01) from a fixed seed, their biases 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Segmentation(pretrained.resnet101(folder), classes)
+        for layer in network.fpn.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, 0, 0.01)
+                nn.init.zeros_(layer.bias)
+    return network.requires_grad_(False).eval()

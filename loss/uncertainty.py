@@ -1,0 +1,31 @@
+"""A loss that lets the network say where it is unsure."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from loss.pixel import pick
+
+if TYPE_CHECKING:
+    from data.batch import Batch
+    from model.method import Prediction
+
+
+def uncertainty(prediction: str, target: str, args) -> Callable:
+    """Mean of |e^-s · (restored - clean)| + 2 s, s the log-scale map of each restored image, mean over stages (DSRIR)."""
+    def term(output: Prediction, batch: Batch) -> Tensor:
+        restored, log_scale = pick(prediction, output), pick("log_scale", output)
+        clean = pick(target, batch.targets, output)
+        if isinstance(restored, Tensor):
+            restored, log_scale = [restored], [log_scale]
+        return sum(weighted(image, scale, clean) for image, scale in zip(restored, log_scale)) / len(restored)
+    return term
+
+
+def weighted(restored: Tensor, log_scale: Tensor, clean: Tensor) -> Tensor:
+    """Return the loss of one scale for (B, C, H, W), in float32."""
+    scale = log_scale.float()
+    return (torch.exp(-scale) * (restored.float() - clean.float())).abs().mean() + 2 * scale.mean()
