@@ -156,8 +156,8 @@ def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path}: {error}") from error
     rows = _json_rows(text, path) if path.suffix.lower() == ".json" else _csv_rows(text, path, base)
-    rows = [(clean, clean if set(photos) & set(clean.parts) else degraded) for clean, degraded in rows]
-    missing = [str(file) for pair in rows for file in dict.fromkeys(pair) if not file.is_file()]
+    alone = [bool(set(photos) & set(clean.parts)) for clean, _ in rows]
+    missing = [str(file) for pair, single in zip(rows, alone) for file in pair[:1 if single else 2] if not file.is_file()]
     if missing:
         raise UserError(f"{len(missing)} files of the list {path} are missing: {', '.join(missing[:10])}"
                         + (", …" if len(missing) > 10 else ""))
@@ -165,8 +165,8 @@ def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
         raise UserError(f"the list {path} holds no pair")
     often = Counter(degraded.stem for _, degraded in rows)
     return [Item(f"{degraded.stem}_{number}" if often[degraded.stem] > 1 else degraded.stem,
-                 {"image": clean} | ({"input": degraded} if degraded != clean else {}))
-            for number, (clean, degraded) in enumerate(rows, 1)]
+                 {"image": clean} if single else {"input": degraded, "image": clean})
+            for number, ((clean, degraded), single) in enumerate(zip(rows, alone), 1)]
 
 
 def _json_rows(text: str, path: Path) -> list[tuple[Path, Path]]:

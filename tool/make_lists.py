@@ -124,10 +124,6 @@ def find(root: Path, own: bool = False) -> list[Item]:
 
 def pairs(root: Path, items: list[Item]) -> list[str]:
     """Return the lines of pairs; UserError when a degraded file has no clean partner or one of another size."""
-    alone = [item.images["input"].name for item in items if item.images["input"] == item.images["image"]]
-    if alone:                             # degraded and clean files share a folder, where a name may lead back to itself
-        raise UserError(f"{len(alone)} of {len(items)} images in {items[0].images['input'].parent} have no partner: "
-                        f"{', '.join(alone[:10])}{', …' if len(alone) > 10 else ''}")
     try:
         source.check_sizes(items)
     except UserError as error:
