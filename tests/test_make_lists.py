@@ -193,7 +193,7 @@ def halves(monkeypatch) -> None:
     (lambda _: larger_clear_image(), "cut the larger one to its centre"),
     (halves, "dataset/RainTrainL/1.jpg is a part of a file, which a list cannot name"),
     (lambda _: tiny("WED/a,b.png"), "a list cannot hold the name 'WED/a,b.png'"),
-    (lambda _: (rain(), tiny("RainTrainL/rain-9.png")), "1 of 4 images in dataset/RainTrainL have no partner in dataset/RainTrainL: rain-9.png"),
+    (lambda _: (rain(), tiny("RainTrainL/rain-9.png")), "1 of 4 images in dataset/RainTrainL have no partner in dataset/RainTrainL: rain"),
     (lambda _: Path("dataset/WED").mkdir(), "dataset/WED has no layout that is known"),
 ])
 def test_what_cannot_be_listed(lists, monkeypatch, make, words):
