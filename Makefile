@@ -1,11 +1,15 @@
-# make demo: train, test and look, on embedded photos.  make test: the tests.  Both set up .venv when there is none.
+# make demo: train, test and look, on embedded photos.  make demo-kd: the same for three teachers and their student.
+# make test: the tests.  All set up .venv when there is none.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-kd test lint clean
 
 demo: .venv/ready
 	$(BIN)/python -m tool.demo
+
+demo-kd: .venv/ready
+	$(BIN)/python -m tool.demo_kd
 
 test: .venv/ready-to-test
 	$(BIN)/python -m pytest

@@ -45,7 +45,7 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
     return convert
 
 
-COUNT, SIZE = number(int, 0, 10**6), number(int, 1, 10**6)
+COUNT, SIZE, EPOCHS = number(int, 0, 10**6), number(int, 1, 10**6), number(int, 1, 10**9)
 REAL, RATIO = number(float, 0), number(float, 0, 1)
 
 
@@ -86,7 +86,7 @@ def parser(package, defaults: dict) -> Parser:
     add("--n_threads", type=number(int, 0, 256), default=2, help="processes that load data; changes no number")
 
     add = result.add_argument_group("training").add_argument
-    add("--epochs", type=SIZE, default=300, help="epochs in all; scales the stages' borders and the warm-up")
+    add("--epochs", type=EPOCHS, default=300, help="epochs in all; scales the stages' borders and the warm-up")
     add("--epoch_chg", nargs="+", default="", metavar="N", help="the epochs at which the stages end, as 135-238-314")
     add("--test_every", type=COUNT, default=1000, help="steps of an epoch; 0: one pass over the data")
     add("--val_epochs", type=SIZE, default=1, help="test every N epochs")

@@ -8,7 +8,7 @@ import loss
 import metric
 import model
 import runtime
-from flags import SIZE, Parser, parser
+from flags import EPOCHS, Parser, parser
 from utility import UserError
 
 
@@ -43,7 +43,7 @@ def _first_pass(argv: list[str] | None) -> dict:
         first.add_argument(name)
     first.add_argument("--resume", nargs="?", const="-1")
     first.add_argument("--test_only", action=BooleanOptionalAction)
-    first.add_argument("--epochs", type=SIZE)
+    first.add_argument("--epochs", type=EPOCHS)
     first.add_argument("--epoch_chg", nargs="+")
     typed = vars(first.parse_known_args(argv)[0])
     if "epoch_chg" in typed:
@@ -186,8 +186,8 @@ def _understand(args: Namespace) -> Namespace:
 def _whole_numbers(text: str, flag: str) -> list[int]:
     """Read `a-b-c`."""
     parts = str(text).split("-")
-    if not all(part.isdecimal() and 0 < int(part) <= 10**6 for part in parts):
-        raise UserError(f"{flag} '{text}' is not a whole number from 1 to 1000000, nor several joined by '-' as in 100-200")
+    if not all(part.isdecimal() and 0 < int(part) <= 10**9 for part in parts):
+        raise UserError(f"{flag} '{text}' is not a whole number from 1 to 1000000000, nor several joined by '-' as in 100-200")
     return [int(part) for part in parts]
 
 

@@ -1,13 +1,16 @@
 """Two processes give what one gives, by torchrun with gloo on CPUs."""
 import json
 import subprocess
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
 import utility
+from model import build
 from tests.conftest import REPO, TINY, make_pairs, python
+from tests.test_systems import KD, PLAIN
 
 
 def torchrun(*flags: str) -> subprocess.CompletedProcess:
@@ -41,6 +44,31 @@ def test_two_processes_equal_one(place, thin):
     logs = [[json.loads(line) for line in Path(f"experiment/{name}/log.jsonl").read_text().splitlines()] for name in ("one", "two")]
     assert [r["event"] for r in logs[0]] == [r["event"] for r in logs[1]]          # only the first process writes
     assert logs[0][0]["losses"]["loss"] == pytest.approx(logs[1][0]["losses"]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("model", ["sapnet", "dsrir", "two_stage_kd"])
+def test_each_system(place, thin, model):
+    """All stages of every system, collation with teachers among them: two processes end with the weights of one."""
+    sets = ["A", "B"] if model == "two_stage_kd" else ["A"]
+    for name in sets:
+        make_pairs(place / "dataset" / name, 4)
+    flags = ["--model", model, "--data_train", "+".join(sets), "--data_test", "A", "--epochs", "2", "--test_every", "2", "--batch_size",
+             "4", "--n_threads", "0", "--cpu", "--patch_size", "32", "--lr", "1e-3"]
+    if model == "two_stage_kd":
+        for name in sets:
+            args = Namespace(model=model, channels=4, blocks=1, rgb_range=255.0, n_colors=3)
+            checkpoint.save(Path(f"{name}.pt"), checkpoint.model_content(build(args), args, {}))
+        flags += [*KD, "--teachers", "A.pt", "B.pt"]
+    else:
+        flags += PLAIN[model]
+    for save, launch in (("one", single), ("two", torchrun)):
+        result = launch(*flags, "--save", save)
+        assert result.returncode == 0, result.stderr
+    one, two = (utility.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("one", "two"))
+    assert all(torch.allclose(one[key], two[key], rtol=1e-3, atol=2e-5) for key in one)
+    logs = [[json.loads(line)["losses"] for line in Path(f"experiment/{name}/log.jsonl").read_text().splitlines() if '"epoch"' in line
+             and "losses" in line] for name in ("one", "two")]
+    assert len(logs[0]) == 2 and logs[0] == [pytest.approx(losses, rel=1e-4) for losses in logs[1]]
 
 
 def test_a_batch_that_does_not_divide(place, thin):

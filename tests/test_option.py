@@ -55,7 +55,7 @@ def test_test_sets_follow_the_training_sets():
 @pytest.mark.parametrize("flags, words", [
     ("--epoch 3", "unknown flag --epoch; did you mean --epochs?"),
     ("--lr fast", "argument --lr: 'fast' is not a number from 0 upwards"),
-    ("--epochs 0", "'0' is not a whole number from 1 to 1000000"),
+    ("--epochs 0", "'0' is not a whole number from 1 to 1000000000"),
     ("--gamma nan", "'nan' is not a number from 0 to 1"),
     ("--scale 2", "--scale is 1"),
     ("--model nafnet", "unknown model 'nafnet' in --model; known: dsrir, sapnet, smgarn, two_stage_kd"),
@@ -71,7 +71,7 @@ def test_test_sets_follow_the_training_sets():
     ("--data_range 1-2/3-4/5-6", "is not first-last"),
     ("--betas 0.9", "--betas '0.9' is not two numbers"),
     ("--betas 0.9 1.5", "is not two numbers from 0 to below 1"),
-    ("--decay 100,200", "--decay '100,200' is not a whole number from 1 to 1000000, nor several"),
+    ("--decay 100,200", "--decay '100,200' is not a whole number from 1 to 1000000000, nor several"),
     ("--patch_size 64-48 --batch_size 2-3-4", "--patch_size has 2 values for 3 stages; give 1 or 3"),
     ("--epoch_chg 5-3 --patch_size 8-16", "--epoch_chg 5-3 does not rise"),
     ("--epoch_chg 5-8 --epochs 9", "the last being --epochs 9"),

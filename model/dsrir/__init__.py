@@ -14,7 +14,9 @@ RECIPE = dict(optimizer="ADAMW", lr=2e-4, weight_decay=1e-4, betas="0.9 0.999", 
               val_epochs=5, sigma="0-55", data_train="", data_test="")
 ITERATIONS = (128_000, 112_000, 96_000, 64_000)           # steps of the four phases
 IMAGES = {"all_in_one": 15_144, "noise": 5_244, "rain": 5_000, "haze": 5_000}       # lines of the released lists
-TESTS = {"noise": ("CBSD68@15", "CBSD68@25", "CBSD68@50"), "rain": ("Rain100L",), "haze": ("SOTS_outdoor",)}
+TESTS = {"noise": [f"{name}@{sigma}" for name in ("CBSD68", "Urban100") for sigma in (15, 25, 50)],
+         "rain": ["Rain100L"], "haze": ["SOTS_outdoor"]}
+TESTS["all_in_one"] = [*TESTS["noise"][:3], *TESTS["rain"], *TESTS["haze"]]
 
 # released key prefix -> ours; the first that fits is taken, then the names inside it
 RELEASED = {
@@ -84,14 +86,13 @@ def add_arguments(group) -> None:
 
 def add_training_arguments(group) -> None:
     """Add the flags that only the training needs."""
-    group.add_argument("--mode", default="all_in_one", choices=("all_in_one", *TESTS),
+    group.add_argument("--mode", default="all_in_one", choices=list(IMAGES),
                        help="train on the list train_<mode>.csv (tool.make_lists writes it), with that list's schedule")
 
 
 def recipe(args) -> dict:
     """Return the list of --mode, its schedule by its length, and its tests; UserError when a training lacks the list."""
-    tests = [name for weather, names in TESTS.items() if args.mode in (weather, "all_in_one") for name in names
-             if (Path(args.dir_data) / name.partition("@")[0]).is_dir()]
+    tests = [name for name in TESTS[args.mode] if (Path(args.dir_data) / name.partition("@")[0]).is_dir()]
     changes, images = {"val_epochs": 5 if args.mode == "all_in_one" else 10}, IMAGES[args.mode]
     if not args.data_train:
         places = [Path("datasets/train"), Path(args.dir_data) / "train"]

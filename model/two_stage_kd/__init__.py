@@ -18,7 +18,15 @@ COLLATION = "1*L1:image:teacher_image+1*L1:projected:teacher_projected+0.05*L1:r
 RECIPE = dict(loss=f"{COLLATION} / 1*L1+0.2*HCR", epochs=250, epoch_chg="125-250", test_every=0, balanced=True, augment="mirror",
               batch_size="32", patch_size="224", optimizer="ADAM", lr=4e-4, schedule="cosine", warmup=3.0, lr_min=1e-6,
               data_train="", data_test="")
-TEMPLATES = {"kd_teacher": dict(loss="1*L1", epoch_chg="250", epochs=250, batch_size="32", patch_size="224")}
+TEACHER = dict(loss="1*L1", epoch_chg="250", epochs=250)
+SMALL = dict(channels=8, blocks=1, lr=2e-3, batch_size="8", patch_size="48", warmup=0.2, augment="all", n_threads=0, val_epochs=2,
+             save_results=True)
+TEMPLATES = {
+    "kd_teacher": TEACHER,                # one weather's teacher, at the paper's size
+    # the demo of tool.demo_kd: two CPU cores, no VGG terms
+    "kd_demo_teacher": TEACHER | SMALL | dict(epochs=2, epoch_chg="2", test_every=220),
+    "kd_demo": SMALL | dict(loss=COLLATION.replace("+0.1*SCR", "") + " / 1*L1", epochs=4, epoch_chg="2-4", test_every=180),
+}
 TAUGHT = {"teacher_image", "projected", "teacher_projected", "reconstructed", "teacher_feature"}      # what only teachers give
 
 # released key prefix -> ours
