@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import checkpoint
 import utility
 from model import build
 from tests.conftest import REPO, TINY, make_pairs, python
