@@ -44,7 +44,7 @@ class Similarity(nn.Module):
         """Return the distance of the named images, (B, 3, H, W) in [0, 1] of any size."""
         output, truth = pick(self.prediction, prediction), pick(self.target, batch.targets, prediction)
         with torch.autocast(output.device.type, enabled=False):
-            return self.network(inverted(output), inverted(truth), normalize=True).mean()
+            return self.network(inverted(output), inverted(truth.detach()), normalize=True).mean()
 
 
 def inverted(x: Tensor) -> Tensor:

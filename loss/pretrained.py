@@ -54,7 +54,10 @@ def _vgg(depth: int, file: str, folder: str) -> VGG:
 
 def alexnet(args) -> dict[str, Tensor]:
     """Return the weights of AlexNet's convolutions, `features.N.weight` and `.bias`."""
-    return {key: value for key, value in _weights("alexnet", "", args.weights_dir).items() if key.startswith("features.")}
+    from torchvision import models
+    with torch.device("meta"):
+        needed = models.alexnet().state_dict()
+    return _fitting("alexnet", "", args.weights_dir, {key: value for key, value in needed.items() if key.startswith("features.")})
 
 
 def resnet101(folder: str) -> nn.Module:
@@ -67,14 +70,18 @@ def _filled(make: Callable[[], nn.Module], name: str, file: str, folder: str) ->
     """Return the network with its weights, frozen and in eval mode; UserError when they do not fit."""
     with torch.device("meta"):            # no time, memory or random numbers for weights that are replaced at once
         network = make()
-    state, needed = _weights(name, file, folder), network.state_dict()
-    wrong = next((key for key in needed if key not in state or state[key].shape != needed[key].shape), None)
+    network.load_state_dict(_fitting(name, file, folder, network.state_dict()), assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _fitting(name: str, file: str, folder: str, needed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the needed keys in float32; UserError when one is missing or of another shape."""
+    state = _weights(name, file, folder)
+    wrong = next((key for key in needed if getattr(state.get(key), "shape", None) != needed[key].shape), None)
     if wrong:
         raise UserError(f"{file or f'the file of {name}'} holds no weights of {name}: '{wrong}' is missing or of another shape; "
                         "torchvision's keys are wanted, and --vgg says which VGG a --vgg_weights file is")
-    values = {key: state[key].float() if state[key].is_floating_point() else state[key] for key in needed}
-    network.load_state_dict(values, assign=True)
-    return network.requires_grad_(False).eval()
+    return {key: state[key].float() if state[key].is_floating_point() else state[key] for key in needed}
 
 
 def _weights(name: str, file: str, folder: str) -> dict[str, Tensor]:
@@ -87,10 +94,12 @@ def _weights(name: str, file: str, folder: str) -> dict[str, Tensor]:
         if not (Path(folder) / wanted).is_file():
             raise Missing(f"{wanted}, which --weights_dir {folder} does not have; get it from {entry.url} and put it there")
         return read_tensors(Path(folder) / wanted)
+    cached = Path(torch.hub.get_dir(), "checkpoints", wanted)
     try:
         if runtime.local_rank() > 0:
             runtime.barrier()                                     # the first process of a machine downloads for all
-        state = entry.get_state_dict(progress=not runtime.quiet(), check_hash=True, map_location="cpu", weights_only=True)
+        state = (read_tensors(cached) if cached.is_file() else
+                 entry.get_state_dict(progress=not runtime.quiet(), check_hash=True, map_location="cpu", weights_only=True))
         if runtime.local_rank() == 0:
             runtime.barrier()
         return state

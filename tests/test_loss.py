@@ -1,14 +1,25 @@
-"""Loss specifications and the pixel terms."""
+"""Loss specifications, the terms' values, and where their gradients go."""
+import json
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 import loss
 from data.batch import Batch
+from loss import contrast, pixel, pretrained, segmentation, ssim, uncertainty
+from tests.parity import facts, picture, released_state
 from utility import UserError
 
 X = torch.tensor([0.0, 0.5]).view(1, 1, 1, 2)
 BATCH = Batch(["a"], X, {"image": X + 0.25, "mask": X}, torch.tensor([0]))
-PREDICTION = {"image": X, "mask": X + 1, "teacher_image": X + 2}
+PREDICTION = {"image": X, "mask": X + 1, "teacher_image": X + 2, "steps": [X + 3, X + 4]}
+ARGS = Namespace(vgg=0, vgg_weights="", weights_dir="", num_of_SegClass=21)
+SEED = facts("losses")["seed"]
+GOLDEN = facts("losses")["values"]
 
 
 @pytest.mark.parametrize("spec, total, names", [
@@ -18,6 +29,9 @@ PREDICTION = {"image": X, "mask": X + 1, "teacher_image": X + 2}
     ("1*L1+0.5*L1:mask", 0.75, ["L1", "L1:mask"]),
     ("1*L1:image:mask", 0.0, ["L1:mask"]),
     ("1*L1:image:teacher_image", 2.0, ["L1:teacher_image"]),       # a target that the method gives itself
+    ("1*L1:steps:mask", 7.0, ["L1:steps:mask"]),                   # the sum over a list
+    ("1*L1:steps.0:mask", 3.0, ["L1:steps.0:mask"]),
+    ("1*L1:mask:steps.1", 3.0, ["L1:mask:steps.1"]),
 ])
 def test_terms(spec, total, names):
     value, parts = loss.Loss(spec)(PREDICTION, BATCH)
@@ -35,7 +49,124 @@ def test_unknown_names():
         loss.Loss("1*L1:depth")(PREDICTION, BATCH)
 
 
+@pytest.mark.parametrize("key", ["steps.2", "steps.-1", "steps.x", "mask.0"])
+def test_members_that_are_not_there(key):
+    with pytest.raises(UserError, match=re.escape(f"--loss names '{key}', but '{key.partition('.')[0]}' has no member of that number")):
+        loss.Loss(f"1*L1:{key}:image")(PREDICTION, BATCH)
+
+
+def test_a_member_that_is_not_there_is_said_at_once(fails, pairs):
+    sentence = fails("--model", "sapnet", "--data_train", "set", "--save", "x", "--channels", "16", "--recurrent_iter", "2",
+                     "--loss", "1*L1:steps.2:image", "--patch_size", "32", "--batch_size", "2", "--n_threads", "0", "--cpu")
+    assert "--loss names 'steps.2', but 'steps' has no member of that number" in sentence
+    assert not Path("experiment/x").exists()
+
+
 def test_without_a_target():
     assert loss.targets("1*L1+1*L1:mask") == {"image", "mask"}
     assert loss.without("1*L1+1*L1:mask", "mask") == "1*L1"
     assert loss.without("1*L1:mask", "mask") == "1*L1"
+
+
+def test_without_types():
+    assert loss.without_types("1*SSIM + 1e+0*PCL+0.1*UBS", {"PCL", "UBS"}) == "1*SSIM"
+    assert loss.without_types("0.4*PCL", {"PCL"}) == "1*L1"
+
+
+def test_a_psnr_is_listed_in_decibels():
+    values = {"loss": -20.0, "PSNR": -23.456, "PSNR:restored.1": -20.0, "L1": 0.5}
+    assert loss.listed(values) == "loss -20, PSNR -23.456 (23.46 dB), PSNR:restored.1 -20 (20.00 dB), L1 0.5"
+
+
+def test_a_negative_loss_trains_on(run, place):
+    """Minus a PSNR alone: no step of the second epoch counts as beyond --skip_threshold, and all that is logged is dB."""
+    status, text = run("--model", "dsrir", "--channels", "16", "--loss", "1*PSNR", "--epochs", "2", "--test_every", "2", "--no-audit",
+                       "--data_train", "DemoNoise", "--data_test", "DemoNoise", "--data_range", "1-4/1-1", "--val_epochs", "2",
+                       "--epoch_chg", "2", "--warmup", "0", "--batch_size", "2", "--patch_size", "32", "--n_threads", "0",
+                       "--cpu", "--save", "x")
+    assert status == 0, text
+    assert "is skipped" not in text and re.search(r"epoch 2/2: loss -\S+, PSNR -\S+ \(\d+\.\d\d dB\)", text)
+    epochs = [r for line in Path("experiment/x/log.jsonl").read_text().splitlines() if (r := json.loads(line))["event"] == "epoch"]
+    assert [r["losses"]["loss"] < 0 for r in epochs] == [True, True]
+    assert torch.load("experiment/x/model/state.pt", weights_only=True)["steps"] == 4
+
+
+def pictures(shift: int) -> torch.Tensor:
+    """Three images of the parity rule, the first by the seed SEED + shift."""
+    return torch.cat([picture({"seed": SEED + shift + number, "height": 64, "width": 64}) for number in range(3)])
+
+
+def by_the_rule(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights by the parity rule for the keys and shapes of a state_dict."""
+    return released_state({"seed": SEED, "state_dict": [(key, list(value.shape)) for key, value in state.items()]})
+
+
+@pytest.fixture(scope="module")
+def ruled():
+    """VGG with the rule's weights, within this module."""
+    def weights(name: str, file: str, folder: str) -> dict[str, torch.Tensor]:
+        with torch.device("meta"):
+            return by_the_rule(pretrained.VGG(int(name.removeprefix("vgg"))).state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained, "_weights", weights)
+        pretrained._vgg.cache_clear()
+        yield
+        pretrained._vgg.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def logits() -> torch.Tensor:
+    """What the segmentation network with the rule's weights gives for the first three images."""
+    from torchvision import models
+    with torch.device("meta"):
+        network = segmentation.Segmentation(models.resnet101())
+    network.load_state_dict(by_the_rule(network.state_dict()), assign=True)
+    with torch.inference_mode():
+        return network.eval()(pictures(0))
+
+
+@pytest.mark.parametrize("name, make", [
+    ("twostage.SCR(a,p,n)", contrast.scr),
+    ("twostage.HCR(a,p,n)", contrast.hcr),
+    ("dsrir.PositiveContrast(a,p,p1,p2,n)", contrast.pocl),
+    ("sapnet.Contrast(a,p,n)", contrast.pcl),
+    ("dsrir.PSNRLoss(p,a)", pixel.psnr),
+])
+def test_golden_values(ruled, name, make):
+    image = pictures(0)
+    prediction = {"image": image, "restored": [image, pictures(30), pictures(40)]}
+    batch = Batch(["a", "b", "c"], pictures(20), {"image": pictures(10)}, torch.zeros(3))
+    with torch.no_grad():
+        assert make("image", "image", ARGS)(prediction, batch).item() == pytest.approx(GOLDEN[name], rel=1e-4)
+
+
+def test_golden_values_without_a_network(logits):
+    a, p, v = pictures(0), pictures(10), 2 * pictures(50) - 0.5
+    batch = Batch(["a", "b", "c"], a, {"image": p}, torch.zeros(3))
+    for restored, scale in ((a, v), ([a, a], [v, v])):              # the mean over stages
+        value = uncertainty.uncertainty("restored", "image", ARGS)({"restored": restored, "log_scale": scale}, batch)
+        assert value.item() == pytest.approx(GOLDEN["dsrir.Uncertainty(target=p,restored=a,s=v)"], rel=1e-4)
+    value = ssim.ssim("image", "image", ARGS)({"image": a}, batch)
+    assert 1 - value.item() == pytest.approx(GOLDEN["sapnet.SSIM(p,a)"], rel=1e-4)
+    random = torch.from_numpy(np.random.RandomState(SEED).standard_normal((2, 21, 16, 16)))
+    assert segmentation.focal(random).item() == pytest.approx(GOLDEN["sapnet.FocalOnLogits"], rel=1e-4)
+    assert segmentation.focal(logits).item() == pytest.approx(GOLDEN["sapnet.SegFocal(UBS(a))"], rel=1e-4)
+
+
+def test_equals_the_released_segmentation(logits, parity):
+    theirs = np.load(parity / "sapnet_ubs.npz")["logits"]
+    assert logits.shape == theirs.shape and np.linalg.norm(logits.numpy() - theirs) / np.linalg.norm(theirs) < 1e-4
+
+
+@pytest.mark.parametrize("others", [1, 3, 5])
+def test_all_pairs(others):
+    """Value and gradient of the mean over all pairs are those of the tensor of all pairs, and b gets none."""
+    torch.manual_seed(0)
+    a, b = torch.randn(3, 4, 5, 6, requires_grad=True), torch.randn(others, 4, 5, 6, requires_grad=True)
+    naive = (a[:, None] - b.detach()[None]).abs().mean()
+    ours = contrast.AllPairs.apply(a, b)
+    expected, = torch.autograd.grad(naive**2, a)
+    found, none = torch.autograd.grad(ours**2, (a, b), allow_unused=True)
+    torch.testing.assert_close(ours, naive)
+    torch.testing.assert_close(found, expected)
+    assert none is None

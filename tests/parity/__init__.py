@@ -15,10 +15,11 @@ def facts(name: str) -> dict:
 
 def released_state(known: dict) -> dict[str, Tensor]:
     """Return a released state_dict filled by the rule: normal values seeded by key, scaled by what they are."""
-    return {key: torch.from_numpy(_weight(key, shape, known["seed"])) for key, shape in known["state_dict"]}
+    return {key: torch.from_numpy(weight(key, shape, known["seed"])) for key, shape in known["state_dict"]}
 
 
-def _weight(key: str, shape: list[int], seed: int) -> np.ndarray:
+def weight(key: str, shape: list[int], seed: int) -> np.ndarray:
+    """Return the rule's values of one entry, seeded by its key."""
     kind = key.rpartition(".")[2]
     if kind == "num_batches_tracked":
         return np.zeros(shape, np.int64)
