@@ -30,7 +30,7 @@ def run() -> int:
     for weather, name in zip(WEATHERS, SETS):
         teacher, student = (numbers(place)[name] for place in (folder(weather), checkpoint.ROOT / "kd_demo"))
         print(f"{name:18}{student['input_psnr']:8.2f}{teacher['psnr']:10.2f}{student['psnr']:10.2f}")
-    print("one student with one set of weights does what three teachers do")
+    print("the student has one set of weights for all three; it sees each weather in a third of its steps, so small a one lags behind")
     sheet()
     print(f"\npictures: {checkpoint.ROOT}/kd_demo/demo.png (degraded, teacher, student, truth)")
     return 0
