@@ -1,37 +1,28 @@
 """Model files that describe themselves, the full state of a training, and the folder of an experiment."""
-import io
+import contextlib
+import functools
 import json
 import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 import model
 import runtime
 import utility
 from model.method import Method
-from utility import UserError, read_tensors, temporary
+from utility import UserError, read_tensors
 
 FORMAT = "unweather model 1"
-STATE_FORMAT = "unweather state 1"
+STATE_FORMAT = "unweather state 2"
+BEFORE = "state_before.pt"
 SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of all models that a network depends on
 ROOT = Path("experiment")
 PASSING = ("reset", "load", "resume", "config", "template", "list")    # flags of one call, not of the experiment
 # flags in which a re-run of a finished experiment may differ without being another experiment
-INCIDENTAL = (*PASSING, "n_threads", "cpu", "n_GPUs", "print_every", "ext")
-
-
-def save(path: Path, content: dict) -> None:
-    """Write a dictionary of tensors and plain values; the file appears whole or not at all."""
-    buffer = io.BytesIO()                 # torch.save itself hides why a disk refused to write
-    torch.save(content, buffer)
-    with temporary(path) as part, open(part, "wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
+INCIDENTAL = (*PASSING, "n_threads", "cpu", "n_GPUs", "print_every", "ext", "save_every")
 
 
 def model_content(method: Method, args, note: dict) -> dict:
@@ -124,6 +115,31 @@ def folder_of(save_name: str) -> Path:
     return place
 
 
+@contextlib.contextmanager
+def alone(save_name: str):
+    """Hold experiment/<save_name> for this run; UserError when another one does."""
+    if runtime.rank() > 0:
+        yield
+    else:
+        with utility.locked(_lock(save_name), functools.partial(_refuse, save_name)):
+            yield
+
+
+def check_free(save_name: str) -> None:
+    """Raise UserError when another run holds experiment/<save_name>; nothing is written."""
+    if runtime.rank() == 0 and _lock(save_name).is_file():
+        with alone(save_name):
+            pass
+
+
+def _lock(save_name: str) -> Path:
+    return ROOT / ".locks" / f"{save_name.replace('/', '_')}.lock"
+
+
+def _refuse(save_name: str, holder: str) -> None:
+    raise UserError(f"{folder_of(save_name)} is in use by {holder}; wait for its end or choose another name with --save")
+
+
 def stored_args(folder: Path) -> dict:
     """Return the flags that a training experiment ran with, {} when there is none."""
     path = folder / "args.json"
@@ -149,7 +165,11 @@ def find_state(args) -> dict | None:
     """
     folder = folder_of(args.save)
     exists = folder.is_dir() and any(folder.iterdir())
-    if args.test_only or args.reset:
+    if args.test_only:
+        return None
+    if runtime.restarted():               # by torchrun or SLURM, with the same command line
+        return _state(folder, "auto")
+    if args.reset:
         return None
     if args.resume != "0" or args.load:
         return _state(folder, args.resume)
@@ -160,6 +180,17 @@ def find_state(args) -> dict | None:
     return state
 
 
+def save_state(folder: Path, state: dict) -> None:
+    """Write state.pt; the one before it stays, as state_before.pt."""
+    path = folder / "state.pt"
+    new = folder / "state_new.pt"
+    utility.write_tensors(new, state)
+    if path.is_file():
+        os.replace(path, folder / BEFORE)
+    os.replace(new, path)
+    utility.sync_folder(folder)
+
+
 def open_experiment(args) -> Path:
     """Make experiment/<save> ready, emptied if --reset says so, write its flags there and return it.
 
@@ -168,7 +199,7 @@ def open_experiment(args) -> Path:
     folder = folder_of(args.save)
     runtime.barrier()
     if runtime.rank() == 0:
-        if args.reset and not args.test_only and folder.is_dir():
+        if args.reset and not args.test_only and not runtime.restarted() and folder.is_dir():
             shutil.rmtree(folder)
         utility.folder(folder if args.test_only else folder / "model")
         if not (args.test_only and (folder / "model").is_dir()):
@@ -180,24 +211,36 @@ def open_experiment(args) -> Path:
 
 
 def _state(folder: Path, resume: str) -> dict | None:
-    """Return the state that --resume names, None for `auto` where there is none."""
+    """Return the state that --resume names, None for `auto` where there is none that is whole."""
     if resume not in ("0", "-1", "auto") and not resume.isdecimal():
         raise UserError(f"--resume {resume}: give -1 for the newest state, an epoch kept by --save_models, or auto")
-    path = folder / "model" / (f"state_{resume}.pt" if resume.isdecimal() and resume != "0" else "state.pt")
-    if not path.is_file():
-        if resume == "auto" and not folder.is_dir():
-            return None
-        kept = sorted(int(file.stem[6:]) for file in path.parent.glob("state_*.pt"))
-        raise UserError(f"cannot go on with {folder}: there is no {path}"
-                        + (f"; kept are the epochs {', '.join(map(str, kept))}" if kept else ""))
-    return read_state(path)
+    if resume.isdecimal() and resume != "0":
+        paths = [folder / "model" / f"state_{resume}.pt"]
+    else:
+        paths = [folder / "model" / "state.pt", folder / "model" / BEFORE]
+    trouble = [f"there is no {paths[0]}"]
+    for path in paths:
+        if path.is_file():
+            try:
+                state = read_state(path)
+            except UserError as error:
+                trouble = [str(error)]
+            else:
+                if path.name == BEFORE:
+                    runtime.log().say(f"{trouble[-1]}; {path}, the state before it, is taken", keep=False)
+                return state
+    if resume == "auto":
+        return None
+    kept = sorted(int(file.stem[6:]) for file in paths[0].parent.glob("state_*.pt") if file.stem[6:].isdecimal())
+    raise UserError(f"cannot go on with {folder}: {trouble[-1]}"
+                    + (f"; kept are the epochs {', '.join(map(str, kept))}" if kept else ""))
 
 
 def read_state(path: Path) -> dict:
     """Read the state of a training; UserError if the file is none."""
     state = read_tensors(path)
     if state.get("format") != STATE_FORMAT:
-        raise UserError(f"{path} is not the state of a training")
+        raise UserError(f"{path} is not the state of a training of this version")
     return state
 
 
@@ -209,7 +252,7 @@ def _finished(folder: Path, args) -> dict | None:
     if not path.is_file() or telling(stored_args(folder)) != telling(args.flags):
         return None
     state = read_state(path)
-    if state["epoch"] < args.epochs:
+    if state["progress"]["epoch"] < args.epochs:
         return None
     runtime.log().say(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, "
                       "not trained (--reset starts over)")

@@ -21,6 +21,10 @@ from model.method import Method
 from utility import Failure
 
 
+class Interrupted(Exception):
+    """A signal asked for the end in the middle of a test."""
+
+
 @torch.inference_mode()
 def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, weights: str, epoch: int | None = None) -> dict[str, dict]:
     """Restore the test sets and return their numbers by name; `weights` says what was tested.
@@ -49,6 +53,8 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
     if epoch is None:
         _clear(folder, name, args)
     for batch in tqdm(loader, f"test {name}", unit="image", disable=runtime.quiet(), leave=False):
+        if runtime.asked_to_end():
+            raise Interrupted
         numbers = {}
         for size, group in _by_size(args.protocols).items():
             sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
@@ -81,7 +87,8 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
               "model": args.model, "weights": weights}
     if epoch is None and runtime.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
-    runtime.log().record("test", epoch=epoch, seconds=round(seconds, 3), **result)
+    runtime.log().record("test", epoch=epoch, **result)
+    runtime.log().time("test", epoch=epoch, data_set=name, seconds=round(seconds, 3))
     _say(result, measured, seconds)
     return result
 
@@ -142,9 +149,9 @@ def _say(result: dict, measured: list[dict], seconds: float) -> None:
            f"{', x8' if result['self_ensemble'] else ''}")
     for numbers in measured:
         if "psnr" in numbers:
-            say(f"{name}, {in_words(numbers)}; {how}], {seconds:.1f} s")
+            say(f"{name}, {in_words(numbers)}; {how}]", f", {seconds:.1f} s")
     if "psnr" not in result:
-        say(f"{name}, restored without truth [{how}], {seconds:.1f} s")
+        say(f"{name}, restored without truth [{how}]", f", {seconds:.1f} s")
 
 
 def in_words(numbers: dict) -> str:

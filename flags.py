@@ -45,6 +45,12 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
     return convert
 
 
+def _interval(text: str) -> str:
+    """Check an argparse value: `500` steps, `10m` minutes."""
+    number(float, 0)(text.removesuffix("m")) if text.endswith("m") else number(int, 0)(text)
+    return text
+
+
 COUNT, SIZE, EPOCHS = number(int, 0, 10**6), number(int, 1, 10**6), number(int, 1, 10**9)
 REAL, RATIO = number(float, 0), number(float, 0, 1)
 
@@ -138,6 +144,7 @@ def parser(package, defaults: dict) -> Parser:
         help="go on with experiment/<save>: -1 at its newest state, auto likewise or from the start, "
              "N after epoch N (kept by --save_models); 0: no")
     add("--reset", action="store_true", help="empty experiment/<save> first; image caches stay")
+    add("--save_every", type=_interval, default="10m", metavar="N", help="save the state every N steps, or Nm: minutes; 0: after epochs")
     add("--save_models", action=BooleanOptionalAction, default=False, help="keep the weights and the state of every tested epoch")
     add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG")
     add("--save_maps", action=BooleanOptionalAction, default=False,

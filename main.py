@@ -12,7 +12,7 @@ import option
 import runtime
 import utility
 from trainer import Trainer
-from utility import Failure, UserError
+from utility import Failure, Stopped, UserError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,14 +36,17 @@ def main(argv: list[str] | None = None) -> int:
         return complain(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except RuntimeError as error:
         return complain(known_trouble(error), 1)
+    except Stopped as stop:
+        return complain(stop, stop.status)
     except KeyboardInterrupt:
-        return complain("stopped by the keyboard; --resume goes on after the last whole epoch, if there was one", 130)
+        return complain("stopped by the keyboard; --resume goes on after the last saved state, if there was one", 130)
 
 
 def run(args) -> None:
     """Train and test, or only test, as the flags say; nothing is written before everything has been checked."""
     if args.test_only and not args.pre_train:
         raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for those of experiment/NAME")
+    checkpoint.check_free(args.save)
     metric.prepare(args.extra_metrics, runtime.device())
     state = checkpoint.find_state(args)
     package = model.package(args.model)
@@ -53,12 +56,14 @@ def run(args) -> None:
         if args.pre_train and not state:
             runtime.log().say(checkpoint.load_weights(method, args.pre_train, args.model))
         trainer = Trainer(args, method, job, checkpoint.folder_of(args.save), state)
-        runtime.log().open(checkpoint.open_experiment(args))
-        if args.test_only:
-            trainer.test(args.pre_train)
-        else:
-            trainer.fit()
-        runtime.log().say(f"all of it is in {trainer.folder}")
+        begun = state["log"] if state else dict.fromkeys(utility.Log.FILES, 0)
+        with checkpoint.alone(args.save):
+            runtime.log().open(checkpoint.open_experiment(args), None if args.test_only else begun)
+            if args.test_only:
+                trainer.test(args.pre_train)
+            else:
+                trainer.fit()
+            runtime.log().say(f"all of it is in {trainer.folder}")
 
 
 def known_trouble(error: RuntimeError) -> str:

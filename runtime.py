@@ -1,17 +1,24 @@
 """Where a run computes: device, precision, the processes of torchrun, and the log of this process."""
 import contextlib
 import os
+import random
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from utility import Log, UserError
 
 PRECISIONS = {"single": torch.float32, "half": torch.float16, "bf16": torch.bfloat16}
+GRACE = 5.0                               # seconds beyond one step in which a process ends after a signal
 _device = torch.device("cpu")
 _log = Log()
+_step_seconds = 0.0
+_signal = 0                               # the signal that asked this process to end
 
 
 @contextlib.contextmanager
@@ -40,6 +47,66 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
         _log = Log()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """Within the block SIGTERM and SIGINT only ask to end (see `asked_to_end`); a second SIGINT ends at once."""
+    global _signal
+    _signal = 0
+
+    def handle(number: int, _) -> None:
+        global _signal
+        if _signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        _signal = _signal or number
+        if world() > 1:                   # another process may have died while this one waits for it
+            timer = threading.Timer(2 * _step_seconds + GRACE, os._exit, (128 + number,))
+            timer.daemon = True
+            timer.start()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def asked_to_end() -> int:
+    """Return the number of the signal that asked this process to end, 0 if none did."""
+    return _signal
+
+
+def step_took(seconds: float) -> None:
+    """Note how long a step takes, for how long to wait after a signal."""
+    global _step_seconds
+    _step_seconds = max(_step_seconds, seconds)
+
+
+def random_state() -> dict:
+    """Return the state of all random numbers as tensors and plain values."""
+    python, numpy_ = random.getstate(), np.random.get_state()
+    return {"python": [python[0], list(python[1]), python[2]], "numpy": [numpy_[0], numpy_[1].tolist(), *numpy_[2:]],
+            "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if _device.type == "cuda" else None}
+
+
+def set_random_state(state: dict) -> None:
+    """Take up what `random_state` gave."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and _device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def restarted() -> bool:
+    """Return whether torchrun or SLURM started this run anew after it had failed or was requeued."""
+    return any(os.environ.get(name, "0") not in ("", "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def device() -> torch.device:

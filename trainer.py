@@ -2,6 +2,7 @@
 import contextlib
 import copy
 import math
+import signal
 import time
 from pathlib import Path
 
@@ -16,11 +17,12 @@ import runtime
 import utility
 from data import Run
 from data.batch import Batch, collate
-from evaluation import evaluate
+from evaluation import Interrupted, evaluate
 from loss import Loss, listed
 from model.method import Method, Stage
-from utility import Failure, UserError
+from utility import Failure, Stopped, UserError
 
+PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")     # of the state, beside all tensors
 PATIENCE = 50                             # steps in a row that may be skipped before the run gives up
 
 
@@ -48,32 +50,41 @@ class Trainer:
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = utility.make_optimizer(args, list(method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
-        self.epoch, self.steps, self.skipped = 0, 0, 0
+        self.epoch, self.step, self.seen = 0, 0, []       # whole epochs; steps of the next one, and their losses
+        self.steps, self.skipped = 0, 0
         self.best, self.last_loss = -math.inf, math.inf
+        self.saved = time.monotonic()
         # a stage that cannot work is known here, before the first one is trained or anything is written
         self.stages = [] if args.test_only else method.stages(args)
         self.loaders = [run.train(stage) for stage in self.stages]
         for stage, loader in zip(self.stages, self.loaders):
             self._rehearse(stage, loader)
+        self.random = None
         if state:
             self._take_up(state)
 
     def fit(self) -> dict:
         """Train all stages, then test the best weights; return the test numbers by data set."""
         self._announce()
-        end = 0
-        for stage in self.stages:
-            loader = self.loaders.pop(0)                           # its processes end with the stage
-            end += stage.epochs
-            if self.epoch < end:
-                self.enter(stage)
-            while self.epoch < end:
-                losses = self.train_epoch(loader)
-                self._end_epoch(losses, last=self.epoch == self.args.epochs)
-        best = self.folder / "model" / "model_best.pt"
-        runtime.barrier()
-        checkpoint.load_weights(self.method, best, self.args.model)
-        return self.test(str(best))
+        if self.random:
+            runtime.set_random_state(self.random)
+        with runtime.signals():
+            end = 0
+            for stage in self.stages:
+                loader = self.loaders.pop(0)                       # its processes end with the stage
+                end += stage.epochs
+                if self.epoch < end:
+                    self.enter(stage)
+                while self.epoch < end:
+                    self.train_epoch(loader)
+                    self._end_epoch(last=self.epoch + 1 == self.args.epochs)
+            best = self.folder / "model" / "model_best.pt"
+            runtime.barrier()
+            checkpoint.load_weights(self.method, best, self.args.model)
+            try:
+                return self.test(str(best))
+            except Interrupted:
+                self._stop()
 
     def test(self, weights: str, epoch: int | None = None) -> dict[str, dict]:
         """Test the network as it stands on the run's test sets (see evaluation.py)."""
@@ -89,52 +100,64 @@ class Trainer:
     def enter(self, stage: Stage) -> None:
         """Set up a stage: what is frozen, the loss, and DDP around both where there are several processes."""
         self.method.enter(stage)
-        self.step = Step(self.method, Loss(stage.loss, self.args).to(self.device))
+        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device))
         if runtime.world() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
-            self.step = DistributedDataParallel(self.step, device_ids=devices, find_unused_parameters=True)
+            self.compute = DistributedDataParallel(self.compute, device_ids=devices, find_unused_parameters=True)
 
-    def train_epoch(self, loader: DataLoader) -> dict[str, float]:
-        """Train one epoch; return the mean of the total and of every term."""
-        start, steps, seen = time.perf_counter(), len(loader), []
-        loader.batch_sampler.epoch = self.epoch + 1
+    def train_epoch(self, loader: DataLoader) -> None:
+        """Train what is left of an epoch; save the state now and then, and when a signal asks for the end."""
+        draws, start = loader.batch_sampler, time.perf_counter()
+        draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
-        bar = tqdm(loader, f"epoch {self.epoch + 1}", unit="step", disable=runtime.quiet(), leave=False)
-        for number, batch in enumerate(bar):
-            rate = utility.learning_rate(self.args, self.epoch + number / steps)
+        bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", disable=runtime.quiet(), leave=False)
+        for batch in bar if self.step < steps else ():
+            begun = time.perf_counter()
+            rate = utility.learning_rate(self.args, self.epoch + self.step / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             values = self.train_step(batch.to(self.device))
-            seen += [values] if not self.skipped else []
+            end = values.pop("end")
+            self.step += 1
+            self.seen += [values] if not self.skipped else []
             bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
-            if (number + 1) % self.args.print_every == 0 and seen:
-                recent = utility.means(seen[-self.args.print_every:])
-                runtime.log().record("train", epoch=self.epoch + 1, step=number + 1, lr=rate, losses=recent)
-                runtime.log().say(f"[epoch {self.epoch + 1}, step {number + 1}/{steps}] {listed(recent)}")
-        self.epoch += 1
-        losses = utility.means(seen)
-        self.last_loss = losses.get("loss", self.last_loss)
-        seconds = time.perf_counter() - start
-        runtime.log().record("epoch", epoch=self.epoch, lr=rate, losses=losses, seconds=round(seconds, 3))
-        runtime.log().say(f"epoch {self.epoch}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}, "
-                          f"{seconds:.1f} s, {steps / seconds:.2f} steps/s")
-        return losses
+            if self.step % self.args.print_every == 0 and self.seen:
+                recent = utility.means(self.seen[-self.args.print_every:])
+                runtime.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
+                runtime.log().say(f"[epoch {self.epoch + 1}, step {self.step}/{steps}] {listed(recent)}")
+            if end:
+                self._save_state()
+                self._stop()
+            if self._due():
+                self._save_state()
+            runtime.step_took(time.perf_counter() - begun)
+        self.mark = runtime.log().lengths()                       # an epoch whose test is stopped is logged when it is resumed
+        draws.start, rate = 0, utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
+        losses, seconds = utility.means(self.seen), time.perf_counter() - start
+        runtime.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
+        runtime.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
+        runtime.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}",
+                          f", {seconds:.1f} s, {steps / seconds:.2f} steps/s")
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """Make one step on this process's share of a batch; return total and terms, means over all processes."""
+        """Make one step on this process's share of a batch; return total and terms, means over all processes.
+
+        `end` is the signal that asked a process to end, the same for all of them, 0 for none.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         chunks = list(batch.chunks(self.args.split_batch))
         for chunk in chunks:
             last = chunk is chunks[-1] or runtime.world() == 1
-            with contextlib.nullcontext() if last else self.step.no_sync():
+            with contextlib.nullcontext() if last else self.compute.no_sync():
                 with runtime.autocast(self.args.precision):
-                    total, parts = self.step(chunk)
+                    total, parts = self.compute(chunk)
                 share = len(chunk) / len(batch)
                 self.scaler.scale(total * share).backward()
             for name, value in {"loss": total.detach(), **parts}.items():
                 sums[name] = sums.get(name, 0) + value.float() * share
-        values = dict(zip(sums, runtime.mean(torch.stack(list(sums.values()))).tolist()))
+        shared = torch.stack([*sums.values(), torch.tensor(float(runtime.asked_to_end()), device=self.device)])
+        values = dict(zip([*sums, "end"], runtime.mean(shared).tolist()))
         if math.isfinite(values["loss"]) and values["loss"] <= self.args.skip_threshold * (abs(self.last_loss) or math.inf):
             self.scaler.unscale_(self.optimizer)
             if self.args.gclip:
@@ -156,26 +179,53 @@ class Trainer:
             raise Failure(f"{PATIENCE} steps in a row had a loss that is not finite or beyond --skip_threshold; "
                           "the newest good weights are kept; try a lower --lr, --gclip, or another --precision")
 
-    def _end_epoch(self, losses: dict[str, float], last: bool) -> None:
-        """Test when it is time, save the weights and the state, draw the curves."""
+    def _end_epoch(self, last: bool) -> None:
+        """Test when it is time, save the weights and the state, draw the curves; the epoch counts from then on."""
+        losses, number = utility.means(self.seen), self.epoch + 1
+        score, tested = self.best, last or number % self.args.val_epochs == 0
         with self._averaged():
-            tested = last or self.epoch % self.args.val_epochs == 0
-            score = self.best
             if tested:
-                results = self.test(f"epoch {self.epoch}", self.epoch)
+                try:
+                    results = self.test(f"epoch {number}", number)
+                except Interrupted:
+                    results = None
+            if tested and results:
                 score = next((r["psnr"] for r in results.values() if "psnr" in r), -losses.get("loss", math.inf))
             if runtime.rank() == 0:
-                note = {"epoch": self.epoch, "score": score, "data_train": self.args.data_train, "data_range": self.args.data_range}
+                note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.data_range}
                 content = checkpoint.model_content(self.method, self.args, note)
+        if tested and results is None:
+            self._save_state(self.mark)
+            self._stop()
         self.best, improved = max(self.best, score), tested and score > self.best
+        self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
         if runtime.rank() == 0:
-            folder, state = self.folder / "model", self._state()
-            names = ["latest"] + ["best"] * improved + [str(self.epoch)] * (tested and self.args.save_models)
-            for name in names:
-                checkpoint.save(folder / f"model_{name}.pt", content)
-            for name in ["state.pt"] + [f"state_{self.epoch}.pt"] * (tested and self.args.save_models):
-                checkpoint.save(folder / name, state)
+            folder, kept = self.folder / "model", [str(number)] * (tested and self.args.save_models)
+            for name in ["latest"] + ["best"] * improved + kept:
+                utility.write_tensors(folder / f"model_{name}.pt", content)
+            for name in kept:
+                utility.write_tensors(folder / f"state_{name}.pt", self._state())
+            self._save_state()
             utility.curves(self.folder)
+
+    def _due(self) -> bool:
+        """Return whether --save_every asks for the state now; the first process decides for itself, it alone writes."""
+        every = self.args.save_every
+        if every.endswith("m"):
+            return 0 < float(every[:-1]) * 60 <= time.monotonic() - self.saved
+        return int(every) > 0 and self.steps % int(every) == 0
+
+    def _save_state(self, log: dict[str, int] | None = None) -> None:
+        if runtime.rank() == 0:
+            checkpoint.save_state(self.folder / "model", self._state() | ({"log": log} if log else {}))
+        self.saved = time.monotonic()
+
+    def _stop(self) -> None:
+        """End the run, whose state is saved, as a signal asked."""
+        name = signal.Signals(runtime.asked_to_end() or signal.SIGTERM)
+        runtime.log().time("stop", signal=name.name, epoch=self.epoch + 1, step=self.step)
+        raise Stopped(f"stopped by {name.name} in epoch {self.epoch + 1} after step {self.step}; the state is saved, "
+                      f"--resume auto --save {self.args.save} goes on from there", 128 + name)
 
     @contextlib.contextmanager
     def _averaged(self):
@@ -188,16 +238,18 @@ class Trainer:
             self.method.network = trained
 
     def _state(self) -> dict:
-        return {"format": checkpoint.STATE_FORMAT, "epoch": self.epoch, "steps": self.steps, "best": self.best, "last_loss": self.last_loss,
+        return {"format": checkpoint.STATE_FORMAT, "log": runtime.log().lengths(),
+                "progress": {name: getattr(self, name) for name in PROGRESS}, "random": runtime.random_state(),
                 "network": self.method.network.state_dict(), "side": self.method.side_state(),
                 "average": self.average.state_dict() if self.average else {},
                 "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def _take_up(self, state: dict) -> None:
-        if state["epoch"] > self.args.epochs:
-            raise UserError(f"{self.folder} has been trained to epoch {state['epoch']} already, beyond --epochs {self.args.epochs}")
-        self.epoch, self.steps = state["epoch"], state["steps"]
-        self.best, self.last_loss = state["best"], state["last_loss"]
+        if state["progress"]["epoch"] > self.args.epochs:
+            raise UserError(f"{self.folder} has been trained to epoch {state['progress']['epoch']} already, "
+                            f"beyond --epochs {self.args.epochs}")
+        for name in PROGRESS:
+            setattr(self, name, state["progress"][name])
         try:
             self.method.network.load_state_dict(state["network"])
             self.method.load_side_state(state["side"])
@@ -211,16 +263,20 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(f"the state in {self.folder} does not fit these flags: a training goes on with the model, the width "
                             "and the optimizer that it began with") from error
+        self.random = state["random"]
 
     def _announce(self) -> None:
-        log, start = runtime.log(), 0
-        log.say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
-                f" x {runtime.world()}, {self.args.precision}; {len(self.loaders[0].dataset)} training images of {self.args.data_train}")
+        fresh, start = not (self.epoch or self.step), 0           # a log that goes on has had these lines
+        runtime.log().say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
+                          f" x {runtime.world()}, {self.args.precision}; {len(self.loaders[0].dataset)} training images of "
+                          f"{self.args.data_train}", keep=fresh)
         for number, (stage, loader) in enumerate(zip(self.stages, self.loaders), 1):
-            log.say(f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
+            text = (f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
                     f"{len(loader)} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
                     + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "") if stage.epochs else
                     f"stage {number}: no epoch of {self.args.epochs}, left out")
+            runtime.log().say(text, keep=fresh)
             start += stage.epochs
-        if self.epoch:
-            log.say(f"going on after epoch {self.epoch}")
+        if not fresh:
+            runtime.log().say(f"going on after epoch {self.epoch}" + (f", step {self.step}" if self.step else ""), keep=False)
+            runtime.log().time("resume", epoch=self.epoch, step=self.step)

@@ -1,17 +1,22 @@
 """Small helpers: errors, atomic files, seeds, the log, curves, optimiser and schedule."""
 import contextlib
+import hashlib
+import io
 import json
 import math
 import os
 import random
+import socket
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
+
+SUM = b"\nunweather sha256 "                # stands before the checksum at the end of our files of tensors
 
 
 class UserError(ValueError):
@@ -24,6 +29,14 @@ class UserError(ValueError):
 
 class Failure(RuntimeError):
     """A run that cannot go on; main prints the text as one sentence and exits with status 1."""
+
+
+class Stopped(BaseException):
+    """A signal asked the run to end, and it has saved its state; `status` is the exit status that says which signal."""
+
+    def __init__(self, text: str, status: int):
+        super().__init__(text)
+        self.status = status
 
 
 def folder(path: Path) -> Path:
@@ -39,6 +52,7 @@ def temporary(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
+        sync_folder(path.parent)
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(part)):
@@ -46,10 +60,47 @@ def temporary(path: Path) -> Iterator[Path]:
         raise
 
 
+def sync_folder(place: Path) -> None:
+    """Bring a folder's names to the disk, so that a file that has taken its place keeps it when the power fails."""
+    with contextlib.suppress(OSError):                    # some file systems cannot
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock file `path` for the length of the block; it falls free by itself when the process ends.
+
+    `busy` is told who holds it, before waiting for its end; it may raise instead.
+    """
+    import fcntl
+    folder(path.parent)
+    with open(path, "a+", encoding="utf-8") as file:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            busy(holder)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with temporary(path) as part:
-        part.write_text(text, encoding="utf-8")
+    with temporary(path) as part, open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: object) -> None:
@@ -57,13 +108,29 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_tensors(path: Path, content: dict) -> None:
+    """Write a dictionary of tensors and plain values with a checksum behind it; the file appears whole or not at all."""
+    buffer = io.BytesIO()                 # torch.save itself hides why a disk refused to write
+    torch.save(content, buffer)
+    data = buffer.getbuffer()
+    with temporary(path) as part, open(part, "wb") as file:
+        file.write(data)
+        file.write(SUM + hashlib.sha256(data).hexdigest().encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def read_tensors(path: str | Path) -> dict:
-    """Read a file of tensors and plain values, without running anything in it; UserError if it is none."""
+    """Read a file of tensors and plain values, without running anything in it; UserError if it is none or damaged."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}; a file of weights (.pt, .pth) is wanted")
+    data = Path(path).read_bytes()
+    body, mark, digest = data[:-64 - len(SUM)], data[-64 - len(SUM):-64], data[-64:]
+    if mark == SUM and hashlib.sha256(body).hexdigest().encode() != digest:
+        raise UserError(f"{path} is damaged: its checksum does not fit")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (PermissionError, MemoryError):
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except MemoryError:
         raise
     except Exception as error:            # torch.load raises almost anything for foreign bytes
         raise UserError(f"{path} is damaged or no file of weights (only tensors and plain values are read)") from error
@@ -87,31 +154,46 @@ def seed_everything(seed: int) -> None:
 
 
 class Log:
-    """log.txt for people, log.jsonl for programs; quiet in all processes but the first.
+    """log.txt for people, log.jsonl for programs: the same for the same training, however often it was interrupted.
 
-    What is said before `open` names the folder is written there afterwards.
+    times.jsonl has what differs: speeds, stops and resumptions. Quiet in all processes but the first. What is said
+    before `open` names the folder is written there afterwards.
     """
+
+    FILES = ("log.txt", "log.jsonl")
 
     def __init__(self, quiet: bool = False):
         self.quiet, self.place = quiet, None
         self.waiting: list[str] = []
 
-    def open(self, place: Path) -> None:
-        """Write to a folder from now on."""
+    def open(self, place: Path, lengths: dict[str, int] | None = None) -> None:
+        """Write to a folder from now on; a training that goes on cuts the files to the `lengths` of its state."""
         self.place = place.resolve()
-        for text in self.waiting:
+        for name, length in (lengths or {}).items():
+            if not self.quiet and (self.place / name).is_file():
+                os.truncate(self.place / name, min(length, (self.place / name).stat().st_size))
+        for text in self.waiting if not any((lengths or {}).values()) else ():
             self._write("log.txt", text)
         self.waiting = []
 
-    def say(self, text: str) -> None:
-        """Print a line, clear of progress bars, and add it to log.txt."""
+    def lengths(self) -> dict[str, int]:
+        """Return how long the files are, in bytes."""
+        return {name: (self.place / name).stat().st_size if (self.place / name).is_file() else 0 for name in self.FILES}
+
+    def say(self, text: str, aside: str = "", keep: bool = True) -> None:
+        """Print a line and what is said aside, clear of progress bars, and add the line to log.txt if it is to be kept."""
         if not self.quiet:
-            tqdm.write(text, file=sys.stdout)
+            tqdm.write(text + aside, file=sys.stdout)
             sys.stdout.flush()
-            if self.place:
+            if self.place and keep:
                 self._write("log.txt", text)
-            else:
+            elif keep:
                 self.waiting.append(text)
+
+    def time(self, event: str, **values: object) -> None:
+        """Add one JSON object to times.jsonl."""
+        if self.place and not self.quiet:
+            self._write("times.jsonl", json.dumps({"event": event, **values}, ensure_ascii=False))
 
     def record(self, event: str, **values: object) -> None:
         """Add one JSON object to log.jsonl."""

@@ -83,13 +83,17 @@ def _reader(args, items: list[Item]) -> Callable:
     if args.ext == "img" or not inside:
         return image.read
     try:
-        places = cache.fill(root / "bin" / "1", root, inside, runtime.rank() / runtime.world())
+        places = cache.fill(root / "bin" / "1", root, inside, _waiting)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG):
             raise
         runtime.log().say(f"no cache can be written in {root / 'bin'}; images are decoded each time (--ext img)")
         return image.read
     return functools.partial(_cached, places)
+
+
+def _waiting(holder: str) -> None:
+    runtime.log().say(f"waiting for {holder}, which fills the image cache", keep=False)
 
 
 def _cached(places: dict[Path, Path], path: Path):

@@ -1,11 +1,11 @@
 """Decode every image once into a file that can be memory-mapped (`--ext sep`).
 
 One .npy per image. Its name carries the source's size and times, so a changed source is never found stale by
-accident: the name no longer fits, the image is decoded anew and the old file goes. Files appear whole or not at
-all, hence several processes may fill one cache.
+accident: the name no longer fits, the image is decoded anew and the old file goes. Files appear whole or not at all.
 """
 import functools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data import image
-from utility import temporary
+from utility import locked, temporary
 
 
 def place(folder: Path, root: Path, source: Path) -> Path:
@@ -23,15 +23,20 @@ def place(folder: Path, root: Path, source: Path) -> Path:
     return folder / source.relative_to(root).parent / f"{source.name}.{key}.npy"
 
 
-def fill(folder: Path, root: Path, sources: list[Path], start: float = 0.0) -> dict[Path, Path]:
-    """Decode what is missing and return {source: cached file}; `start` (0-1) is where in the list to begin.
+def fill(folder: Path, root: Path, sources: list[Path], busy: Callable[[str], None] = print) -> dict[Path, Path]:
+    """Decode what is missing and return {source: cached file}; another process that fills the cache is waited for.
 
-    Raises UserError for a damaged image, OSError when the cache cannot be written.
+    `busy` is told which. Raises UserError for a damaged image, OSError when the cache cannot be written.
     """
     places = {source: place(folder, root, source) for source in sources}
-    missing = [source for source in sources if not _whole(places[source])]
-    first = int(start * len(missing))
-    missing = missing[first:] + missing[:first]          # processes that share the work begin at different images
+    if not all(_whole(path) for path in places.values()):
+        with locked(folder / "lock", busy):
+            _fill(places)
+    return places
+
+
+def _fill(places: dict[Path, Path]) -> None:
+    missing = [source for source, path in places.items() if not _whole(path)]
     if missing:
         for parent in {places[source].parent for source in missing}:
             parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +49,6 @@ def fill(folder: Path, root: Path, sources: list[Path], start: float = 0.0) -> d
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return places
 
 
 def read(path: Path) -> np.ndarray:

@@ -1,8 +1,10 @@
 """From items to batches: what is drawn depends on (seed, epoch, index) alone, never on workers or processes."""
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data import image, source
@@ -54,10 +56,10 @@ class Draws(Sampler):
     def __init__(self, sets: list[list[int]], batch_size: int, steps: int, seed: int, rank: int = 0, world: int = 1):
         self.sets, self.batch_size, self.steps = sets, batch_size, steps
         self.seed, self.rank, self.world = seed, rank, world
-        self.epoch = 1
+        self.epoch, self.start = 1, 0     # the epoch that is drawn, and how many of its batches are left out
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[Key]]:
         total = self.steps * self.batch_size
@@ -68,17 +70,24 @@ class Draws(Sampler):
             rounds = [np.random.default_rng((self.seed, self.epoch, turn, 1, number)).permutation(indices)
                       for turn in range(-(-len(places) // len(indices)))]
             order[places] = np.concatenate([*rounds, []])[:len(places)]
-        for start in range(0, total, self.batch_size):
+        for start in range(self.start * self.batch_size, total, self.batch_size):
             yield [(self.epoch, position, int(order[position]))
                    for position in range(start + self.rank, start + self.batch_size, self.world)]
 
 
 def train_loader(dataset: Images, draws: Draws, workers: int, pin: bool) -> DataLoader:
-    """Return a loader of training batches; set `loader.batch_sampler.epoch` before each epoch."""
+    """Return a loader of training batches; set `loader.batch_sampler.epoch` (and `start`) before each epoch."""
     return DataLoader(dataset, batch_sampler=draws, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                      persistent_workers=workers > 0)
+                      persistent_workers=workers > 0, worker_init_fn=deaf, generator=torch.Generator())
 
 
 def test_loader(dataset: Images, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
     """Return a loader of whole images, one a batch; each process gets its own share, none twice."""
-    return DataLoader(dataset, sampler=range(rank, len(dataset), world), num_workers=workers, collate_fn=collate)
+    return DataLoader(dataset, sampler=range(rank, len(dataset), world), num_workers=workers, collate_fn=collate, worker_init_fn=deaf,
+                      generator=torch.Generator())
+
+
+def deaf(worker: int) -> None:
+    """Let a loading process ignore Ctrl-C, which its terminal sends to all: the main process ends it in time."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -91,7 +91,7 @@ def test_nothing_to_go_on_with(fails, trained):
 
 def test_a_state_that_does_not_fit(fails, trained):
     assert "does not fit these flags" in fails("--load", "x", "--epochs", "2", "--channels", "8")
-    torch.save({"epoch": 1}, trained / "model/state.pt")
+    torch.save({"epoch": 1}, trained / "model/state.pt")           # there is no state before it, after one epoch
     assert "state.pt is not the state of a training" in fails("--load", "x", "--epochs", "2")
 
 
@@ -166,7 +166,8 @@ def test_load_and_save_exclude_each_other(fails, trained):
 def test_a_training_that_is_further(fails, trained):
     before = (trained / "args.json").read_bytes()
     assert "exists already" in fails("--save", "x", "--data_train", "set", *TINY, "--seed", "3")
-    torch.save(utility.read_tensors(trained / "model/state.pt") | {"epoch": 5}, trained / "model/state.pt")
+    state = utility.read_tensors(trained / "model/state.pt")
+    utility.write_tensors(trained / "model/state.pt", state | {"progress": state["progress"] | {"epoch": 5}})
     assert "trained to epoch 5 already, beyond --epochs 2" in fails("--load", "x", "--epochs", "2")
     assert (trained / "args.json").read_bytes() == before
 

@@ -50,7 +50,7 @@ def data(place) -> Path:
             utility.write_json(utility.folder(place / "meta" / part) / f"{name}.json", pairs)
     args = option.parse(["--model", "two_stage_kd", "--data_train", "x", *SMALLER["two_stage_kd"][:4]])
     for name in "ABC":
-        checkpoint.save(Path(f"{name}.pt"), checkpoint.model_content(model.build(args), args, {}))
+        utility.write_tensors(Path(f"{name}.pt"), checkpoint.model_content(model.build(args), args, {}))
     save(place / "pictures" / "photo.jpg", photo(40, 48, 1))
     return place
 

@@ -58,7 +58,7 @@ def test_each_system(place, thin, model):
     if model == "two_stage_kd":
         for name in sets:
             args = Namespace(model=model, channels=4, blocks=1, rgb_range=255.0, n_colors=3)
-            checkpoint.save(Path(f"{name}.pt"), checkpoint.model_content(build(args), args, {}))
+            utility.write_tensors(Path(f"{name}.pt"), checkpoint.model_content(build(args), args, {}))
         flags += [*KD, "--teachers", "A.pt", "B.pt"]
     else:
         flags += PLAIN[model]

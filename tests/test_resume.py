@@ -1,0 +1,205 @@
+"""A training that is stopped and resumed ends as if it had not been: weights, logs, numbers, to the bit."""
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import runtime
+import trainer
+import utility
+from tests.conftest import REPO, make_pairs, python
+from tests.test_systems import KD, PLAIN
+
+LONG = ["--epochs", "3", "--test_every", "3", "--batch_size", "2", "--n_threads", "0", "--cpu", "--print_every", "2", "--lr", "1e-3"]
+SYSTEMS = {
+    "smgarn": ["--channels", "4", "--patch_size", "16-24-16", "--loss", "1*L1", "--ema", "0.9", "--split_batch", "2", "--decay", "1-2"],
+    "sapnet": [*PLAIN["sapnet"], "--patch_size", "24-32", "--epoch_chg", "2-3"],
+    "dsrir": [*PLAIN["dsrir"], "--patch_size", "32", "--epochs", "4", "--test_every", "2", "--ema", "0.5"],
+    "two_stage_kd": [*KD, "--epoch_chg", "1-3", "--teachers", "A.pt", "B.pt", "--optimizer", "ADAMW"],
+}
+SAME = ("log.txt", "log.jsonl", "metrics.json", "metrics-A.csv")
+
+
+@pytest.fixture
+def sets(place) -> Path:
+    for name in "AB":
+        make_pairs(place / "dataset" / name, 5)
+    return place
+
+
+def flags(system: str) -> list[str]:
+    sets = "A+B" if system == "two_stage_kd" else "A"
+    return ["--model", system, "--data_train", sets, "--data_test", "A", "--no-audit", *LONG, *SYSTEMS[system]]
+
+
+def teachers() -> None:
+    import checkpoint
+    import model
+    import option
+    args = option.parse(["--model", "two_stage_kd", "--data_train", "x", *KD[:4]])
+    for name in "AB":
+        utility.write_tensors(Path(f"{name}.pt"), checkpoint.model_content(model.build(args), args, {}))
+
+
+def same(first: Path, second: Path) -> None:
+    for name in SAME:
+        one, two = ((folder / name).read_text().replace(str(folder), "X") for folder in (first, second))
+        assert one == two, name
+    for name in ("model_best.pt", "model_latest.pt"):
+        one, two = (utility.read_tensors(folder / "model" / name)["state"] for folder in (first, second))
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+
+
+def stop_after(monkeypatch, count: int, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal in its count-th step from now."""
+    real, steps = trainer.Trainer.train_step, []
+
+    def train_step(self, batch):
+        steps.append(1)
+        if len(steps) == count:
+            os.kill(os.getpid(), number)
+        return real(self, batch)
+    monkeypatch.setattr(trainer.Trainer, "train_step", train_step)
+
+
+@pytest.mark.parametrize("system", list(SYSTEMS))
+def test_stopped_at_any_step(run, sets, monkeypatch, system):
+    """Stopped in every second of its steps and resumed each time, across stages, with EMA and parts of batches."""
+    if system == "two_stage_kd":
+        teachers()
+    assert run(*flags(system), "--save", "whole")[0] == 0
+    stops, status = 0, None
+    while status != 0:
+        with monkeypatch.context() as patch:
+            stop_after(patch, 2)
+            status, text = run(*flags(system), "--save", "parts", "--resume", "auto")
+        assert status in (0, 143), text
+        stops += status == 143
+    assert stops >= 4
+    same(Path("experiment/whole"), Path("experiment/parts"))
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals(run, sets, monkeypatch, number, status):
+    """The step is finished, the state saved, and a sentence says where it goes on."""
+    stop_after(monkeypatch, 4, number)
+    code, text = run(*flags("smgarn"), "--save", "x")
+    assert code == status
+    assert f"stopped by {number.name} in epoch 2 after step 1; the state is saved, --resume auto --save x goes on from there" in text
+    assert utility.read_tensors("experiment/x/model/state.pt")["progress"]["step"] == 1
+    assert [json.loads(line)["event"] for line in Path("experiment/x/times.jsonl").read_text().splitlines()][-1] == "stop"
+
+
+def test_stopped_in_a_test(run, sets, monkeypatch):
+    """A signal in the test after an epoch: the epoch's training is kept, its test comes when it is resumed."""
+    import evaluation
+    two = ["--data_range", "1-3/4-5"]
+    assert run(*flags("smgarn"), *two, "--save", "whole")[0] == 0
+    real = evaluation.restore_as_told
+
+    def restore(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "restore_as_told", restore)
+        code, text = run(*flags("smgarn"), *two, "--save", "parts")
+    assert code == 143 and "in epoch 1 after step 3" in text
+    assert run("--load", "parts")[0] == 0
+    same(Path("experiment/whole"), Path("experiment/parts"))
+
+
+def test_a_damaged_state(run, sets, monkeypatch):
+    """A flipped byte is noticed, the state before is taken, and the end is the same."""
+    assert run(*flags("smgarn"), "--save", "whole")[0] == 0
+    stop_after(monkeypatch, 6)
+    assert run(*flags("smgarn"), "--save", "parts", "--save_every", "1")[0] == 143
+    path = Path("experiment/parts/model/state.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    monkeypatch.undo()
+    monkeypatch.chdir(sets)
+    status, text = run(*flags("smgarn"), "--save", "parts", "--resume", "auto", "--save_every", "1")
+    assert status == 0
+    assert "state.pt is damaged: its checksum does not fit; experiment/parts/model/state_before.pt, the state before it, is taken" in text
+    same(Path("experiment/whole"), Path("experiment/parts"))
+
+
+def test_nothing_whole_is_left(run, fails, sets, monkeypatch):
+    """auto starts afresh, over what is left of the logs; -1 says what is wrong."""
+    assert run(*flags("smgarn"), "--save", "whole")[0] == 0
+    stop_after(monkeypatch, 2)
+    assert run(*flags("smgarn"), "--save", "parts")[0] == 143
+    monkeypatch.undo()
+    monkeypatch.chdir(sets)
+    Path("experiment/parts/model/state.pt").write_bytes(b"")
+    assert "state.pt is damaged" in fails("--save", "parts", "--resume", "-1")
+    assert run(*flags("smgarn"), "--save", "parts", "--resume", "auto")[0] == 0
+    same(Path("experiment/whole"), Path("experiment/parts"))
+
+
+def test_a_restart_goes_on_by_itself(run, sets, monkeypatch):
+    """torchrun --max-restarts and a SLURM requeue give the same command again, with --reset even."""
+    assert run(*flags("smgarn"), "--save", "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        assert run(*flags("smgarn"), "--save", "parts", "--reset")[0] == 143
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    status, text = run(*flags("smgarn"), "--save", "parts", "--reset")
+    assert status == 0 and "going on after epoch 1, step 2" in text
+    same(Path("experiment/whole"), Path("experiment/parts"))
+
+
+def test_states_between_epochs(run, sets):
+    """--save_every counts steps or minutes."""
+    assert run(*flags("smgarn"), "--save", "x", "--save_every", "2")[0] == 0
+    for value in ("-1", "x", "5h", "m"):
+        assert run(*flags("smgarn"), "--save", "y", "--save_every", value)[0] == 2
+
+
+def test_kill_at_once(sets, monkeypatch):
+    """A process killed in the middle of training or writing resumes to the same end."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = python(str(REPO / "main.py"), *flags("smgarn"), "--save_every", "1", "--resume", "auto", "--epochs", "9")
+    assert subprocess.run([*command, "--save", "whole"], capture_output=True).returncode == 0
+    for number in range(3):
+        process = subprocess.Popen([*command, "--save", "parts"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        state, begun = Path("experiment/parts/model/state.pt"), time.time()
+        while not (state.is_file() and state.stat().st_mtime > begun):
+            time.sleep(0.01)
+        time.sleep(0.1 * number)
+        process.kill()
+        process.wait()
+    assert subprocess.run([*command, "--save", "parts"], capture_output=True).returncode == 0
+    same(Path("experiment/whole"), Path("experiment/parts"))
+
+
+def test_two_runs_on_one_experiment(fails, sets):
+    """The second is refused and told who holds it; a lock whose process is gone is no obstacle."""
+    code = ("import fcntl, os, sys, time; f = open('experiment/.locks/x.lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX);"
+            "f.write(f'process {os.getpid()} on here'); f.flush(); print('held', flush=True); time.sleep(60)")
+    utility.folder(Path("experiment/.locks"))
+    holder = subprocess.Popen(python("-c", code), stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    sentence = fails(*flags("smgarn"), "--save", "x")
+    assert f"experiment/x is in use by process {holder.pid} on here; wait for its end or choose another name" in sentence
+    holder.kill()
+    holder.wait()
+
+
+def test_a_stale_lock(run, sets):
+    utility.write_text(utility.folder(Path("experiment/.locks")) / "x.lock", "process 1 on here")
+    assert run(*flags("smgarn"), "--save", "x")[0] == 0
+
+
+def test_a_second_interrupt_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), runtime.signals():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert runtime.asked_to_end() == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
