@@ -90,6 +90,12 @@ def test_channels_scale_every_layer(name):
         assert list(narrow[key].shape) == expected, key
 
 
+def test_no_strided_convolution_of_one_pixel():
+    """See model/resnet/network.py, Block: with few channels such a one corrupts the memory of a training on the CPU."""
+    convolutions = [m for name in NAMES for m in small(name).modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [m for m in convolutions if m.kernel_size == (1, 1) and m.stride != (1, 1)] == []
+
+
 def test_torchvision_is_not_imported(tmp_path):
     code = "import sys, model; [model.package(name) for name in sys.argv[1:]]; print('torchvision' in sys.modules)"
     result = subprocess.run(python("-c", code, *NAMES), capture_output=True, text=True, cwd=tmp_path,

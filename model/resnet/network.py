@@ -14,18 +14,23 @@ def up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 
 
 class Block(nn.Module):
-    """ReLU(shortcut(x) + two normed convolutions of x), the first of that stride; the shortcut is x itself where it fits."""
+    """ReLU(shortcut(x) + two normed convolutions of x), the first of that stride; the shortcut is x itself where it fits.
+
+    The shortcut leaves out pixels before its 1 × 1 convolution instead of striding in it, which is the same: oneDNN
+    (torch 2.15, AVX2) writes outside its memory in the gradient of a strided one with under 8 channels, channels last.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
+        self.stride = stride
         self.conv1, self.norm1 = conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
         self.conv2, self.norm2 = conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+        self.shortcut = nn.Identity() if same else nn.Sequential(conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x[..., ::self.stride, ::self.stride]))
 
 
 def level(inputs: int, outputs: int, stride: int = 2) -> nn.Sequential:
