@@ -1,0 +1,55 @@
+"""The UNet backbone, plain PyTorch: rainy images in [0, 1] in, clean images out."""
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Down(nn.Module):
+    """ReLU(norm(conv(x))) at half the height and width; the first of a network has no norm."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, normed: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, stride=2, padding=size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs) if normed else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Up(nn.Module):
+    """Leaky ReLU of norm(conv(x and skip, joined)), x enlarged to twice its height and width."""
+
+    def __init__(self, inputs: int, skipped: int, outputs: int):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs + skipped, outputs, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return F.leaky_relu(self.norm(self.conv(joined(x, skip))), 0.2)
+
+
+def joined(x: Tensor, skip: Tensor) -> Tensor:
+    """Return (B, C + D, 2H, 2W): x (B, C, H, W) with every pixel repeated 2 × 2, then skip (B, D, 2H, 2W)."""
+    return torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skip), dim=1)
+
+
+class UNet(nn.Module):
+    """Four steps down and four up, the last without norm; `channels` is the first step's width, each has twice the last's."""
+
+    def __init__(self, channels: int = 64):
+        super().__init__()
+        c1, c2, c3, c4 = (channels * factor for factor in (1, 2, 4, 8))
+        self.encoders = nn.ModuleList((Down(3, c1, size=7, normed=False), Down(c1, c2, size=5), Down(c2, c3, size=5), Down(c3, c4, size=3)))
+        self.decoders = nn.ModuleList((Up(c4, c3, c3), Up(c3, c2, c2), Up(c2, c1, c1)))
+        self.tail = nn.Conv2d(c1 + 3, 3, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return (B, 3, H, W) for the same; H and W are multiples of 16."""
+        features = []
+        x = image
+        for encoder in self.encoders:
+            x = encoder(x)
+            features.append(x)
+        for decoder, skip in zip(self.decoders, features[-2::-1]):
+            x = decoder(x, skip)
+        return self.tail(joined(x, image))
