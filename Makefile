@@ -1,9 +1,9 @@
 # make demo: train, test and look, on embedded photos.  make demo-kd: the same for three teachers and their student.
-# make test: the tests.  All set up .venv when there is none.
+# make test: the tests.  make torture: kills trainings at random moments, for ten minutes or more.  All set up .venv when there is none.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-kd test lint clean
+.PHONY: demo demo-kd test torture lint clean
 
 demo: .venv/ready
 	$(BIN)/python -m tool.demo
@@ -13,6 +13,9 @@ demo-kd: .venv/ready
 
 test: .venv/ready-to-test
 	$(BIN)/python -m pytest
+
+torture: .venv/ready-to-test
+	$(BIN)/python -m tests.torture
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .

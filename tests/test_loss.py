@@ -88,7 +88,7 @@ def test_a_negative_loss_trains_on(run, place):
     assert "is skipped" not in text and re.search(r"epoch 2/2: loss -\S+, PSNR -\S+ \(\d+\.\d\d dB\)", text)
     epochs = [r for line in Path("experiment/x/log.jsonl").read_text().splitlines() if (r := json.loads(line))["event"] == "epoch"]
     assert [r["losses"]["loss"] < 0 for r in epochs] == [True, True]
-    assert torch.load("experiment/x/model/state.pt", weights_only=True)["steps"] == 4
+    assert torch.load("experiment/x/model/state.pt", weights_only=True)["progress"]["steps"] == 4
 
 
 def pictures(shift: int) -> torch.Tensor:

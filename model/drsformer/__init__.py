@@ -1,0 +1,57 @@
+"""DRSformer: sparse transformer for deraining, attention across the most similar channels (arXiv 2303.11950)."""
+from torch import Tensor
+
+from model import restormer
+from model.drsformer.network import DRSformer
+from model.method import Method, Prediction
+
+RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=3e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="8",
+              patch_size="128", epochs=300, test_every=1000)
+
+# released key prefix -> ours, and what then changes inside
+RELEASED = restormer.RELEASED | {"encoder_level0": "before", "refinement": "after"}
+RELEASED_BLOCK = restormer.RELEASED_BLOCK | {
+    ".attn1": ".shares.0",
+    ".attn2": ".shares.1",
+    ".attn3": ".shares.2",
+    ".attn4": ".shares.3",
+    ".dwconv3x3.": ".local3.",
+    ".dwconv5x5.": ".local5.",
+    ".dwconv3x3_1.": ".across3.",
+    ".dwconv5x5_1.": ".across5.",
+    ".layers.0.ca_fc.0.": ".squeeze.",
+    ".layers.0.ca_fc.2.": ".excite.",
+    ".layers.1.preprocess.op.0.": ".enter.",
+    ".layers.1._ops.": ".steps.",
+    "._ops.": ".experts.",
+    ".op.": ".",
+    "._out.0.": ".out.",
+}
+
+
+class Deraining(Method):
+    """DRSformer as a method: 'image' (B, 3, H, W)."""
+
+    multiple_of = 8
+
+    def __init__(self, channels: int = 32, blocks: tuple[int, ...] = (4, 6, 6, 8)):
+        super().__init__(DRSformer(channels, blocks))
+
+    def predict(self, x: Tensor) -> Prediction:
+        """Return image for (B, 3, H, W) in [0, 1]."""
+        return {"image": self.network(x)}
+
+
+def add_arguments(group) -> None:
+    """Add DRSformer's own flags."""
+    restormer.add_arguments(group, channels=32)
+
+
+def build(args) -> Method:
+    """Return the method for --channels and --blocks; UserError for values that make no network."""
+    return Deraining(*restormer.size(args))
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
+    return {restormer.renamed(key, RELEASED, RELEASED_BLOCK): value for key, value in state.items()}
