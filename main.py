@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         return complain("the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop", 1)
     except OSError as error:
         return complain(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         return complain(known_trouble(error), 1)
     except Stopped as stop:
         return complain(stop, stop.status)
@@ -66,9 +66,11 @@ def run(args) -> None:
             runtime.log().say(f"all of it is in {trainer.folder}")
 
 
-def known_trouble(error: RuntimeError) -> str:
+def known_trouble(error: RuntimeError | ValueError) -> str:
     """Return what to do about an error of PyTorch that is no defect of ours; any other goes on its way."""
     text = str(error)
+    if "Expected more than 1 value per channel" in text:
+        return "batch normalisation has a single value to take the mean of; train with a larger --batch_size or --patch_size"
     if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
         return "a process that loads data died, probably for want of memory (or of /dev/shm); try --n_threads 0"
     if "allocate memory" in text or "not enough memory" in text:

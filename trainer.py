@@ -19,6 +19,7 @@ from data import Run
 from data.batch import Batch, collate
 from evaluation import Interrupted, evaluate
 from loss import Loss, listed
+from model import norm
 from model.method import Method, Stage
 from utility import Failure, Stopped, UserError
 
@@ -47,6 +48,8 @@ class Trainer:
             method.prepare(args)
         self.device = runtime.device()
         self.method = method.to(self.device, memory_format=torch.channels_last)     # a third faster in convolutions
+        if runtime.world() > 1:
+            self.method = norm.share(self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = utility.make_optimizer(args, list(method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
@@ -93,6 +96,8 @@ class Trainer:
     @torch.no_grad()
     def _rehearse(self, stage: Stage, loader: DataLoader) -> None:
         """Compute a stage's loss once on the first image, so that what cannot work is said before anything is written."""
+        if stage.patch_size % self.method.multiple_of:
+            raise UserError(f"--patch_size {stage.patch_size}: the model {self.args.model} needs a multiple of {self.method.multiple_of}")
         batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
         self.method.enter(stage)
         Loss(stage.loss, self.args).to(self.device)(self.method.eval()(batch), batch)

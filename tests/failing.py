@@ -1,0 +1,24 @@
+"""main.py whose last process fails in its fourth step, unless torchrun has started it anew; for test_processes.py."""
+import os
+import sys
+from pathlib import Path
+
+import main
+import runtime
+import trainer
+from utility import Failure
+
+steps = []
+real = trainer.Trainer.train_step
+
+
+def train_step(self, batch):
+    steps.append(1)
+    if len(steps) == 4 and runtime.rank() and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+        Path("failed").touch()
+        raise Failure("a made-up failure")
+    return real(self, batch)
+
+
+trainer.Trainer.train_step = train_step
+sys.exit(main.main())

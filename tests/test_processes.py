@@ -1,0 +1,77 @@
+"""Several processes end together: stopped, failing, restarted, on two nodes."""
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import utility
+from tests.conftest import REPO, TINY, make_pairs, python
+
+FLAGS = ["--data_train", "set", *TINY, "--batch_size", "4", "--test_every", "4", "--epochs", "3", "--loss", "1*L1", "--data_range",
+         "1-4/5-6", "--no-audit", "--save_every", "1"]
+STATE = Path("experiment/parts/model/state.pt")
+
+
+@pytest.fixture
+def place(place, monkeypatch) -> Path:
+    make_pairs(place / "dataset" / "set", 6)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    return place
+
+
+def start(*flags: str, launch: tuple[str, ...] = (), script: str = "main.py") -> subprocess.Popen:
+    """A training by two processes of torchrun."""
+    launch = launch or ("--standalone", "--nproc_per_node", "2")
+    return subprocess.Popen(python("-m", "torch.distributed.run", *launch, str(REPO / script), *FLAGS, *flags),
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    _, text = process.communicate(timeout=150)
+    assert process.returncode == 0, text
+    return text
+
+
+def equal(first: str, second: str) -> bool:
+    one, two = (utility.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in (first, second))
+    return all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_stopped_failing_restarted(place):
+    """Each way to the end of the undisturbed run, to the bit."""
+    finish(start("--save", "whole"))
+
+    process = start("--save", "parts")                            # a scheduler's SIGTERM to torchrun
+    while not STATE.is_file():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    text = process.communicate(timeout=60)[1]
+    assert time.monotonic() - told < 20 and process.returncode != 0
+    assert "stopped by SIGTERM in epoch" in text
+    finish(start("--save", "parts", "--resume", "auto"))
+    assert equal("whole", "parts")
+
+    process = start("--save", "failed", script="tests/failing.py")                   # one fails: all end
+    text = process.communicate(timeout=60)[1]
+    assert process.returncode != 0 and "main.py: error [process 1 of 2]: a made-up failure" in text
+    assert time.time() - Path("failed").stat().st_mtime < 20
+
+    finish(start("--save", "again", script="tests/failing.py", launch=("--standalone", "--nproc_per_node", "2", "--max-restarts", "1")))
+    assert equal("whole", "again")
+
+
+def test_two_nodes(place):
+    """Two agents of torchrun, of one process each, meet at an address and train one network."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = f"127.0.0.1:{free.getsockname()[1]}"
+    launch = ("--nnodes", "2", "--nproc_per_node", "1", "--rdzv_id", "one", "--rdzv_backend", "c10d", "--rdzv_endpoint", meet)
+    for process in [start("--save", "nodes", launch=launch) for _ in range(2)]:
+        finish(process)
+    assert utility.read_tensors("experiment/nodes/model/state.pt")["progress"]["epoch"] == 3
