@@ -202,6 +202,8 @@ def open_experiment(args) -> Path:
         if args.reset and not args.test_only and not runtime.restarted() and folder.is_dir():
             shutil.rmtree(folder)
         utility.folder(folder if args.test_only else folder / "model")
+        for half in folder.rglob(".*.part"):                      # of a process that was killed while writing
+            half.unlink(missing_ok=True)
         if not (args.test_only and (folder / "model").is_dir()):
             flags = {key: value for key, value in args.flags.items() if key not in PASSING}
             utility.write_json(folder / "args.json", flags)

@@ -14,10 +14,12 @@ import torch.distributed as dist
 from utility import Log, UserError
 
 PRECISIONS = {"single": torch.float32, "half": torch.float16, "bf16": torch.bfloat16}
+RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 GRACE = 5.0                               # seconds beyond one step in which a process ends after a signal
 _device = torch.device("cpu")
 _log = Log()
 _step_seconds = 0.0
+_restarted = False
 _signal = 0                               # the signal that asked this process to end
 
 
@@ -27,7 +29,7 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
 
     UserError when more GPUs are asked for than one process can drive.
     """
-    global _device, _log
+    global _device, _log, _restarted
     _log = Log(quiet=rank() > 0)
     cuda = torch.cuda.is_available() and not cpu and n_gpus > 0
     if n_gpus > 1 and world() == 1:
@@ -40,13 +42,26 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
     if cuda:
         torch.cuda.set_device(_device)
     if world() > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        _meet("nccl" if cuda else "gloo")
+    _restarted = any(gather([any(os.environ.get(name, "0") not in ("", "0") for name in RESTARTS)]))
     try:
         yield
     finally:
         _log = Log()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Join the process group.
+
+    torchrun keeps one store for all its restarts: on one machine each meets under a name of its own, lest it take the
+    address of a process that is gone for that of its partner (several machines: see the README's job.sh).
+    """
+    store, number, size = next(dist.rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=size)
 
 
 @contextlib.contextmanager
@@ -105,8 +120,8 @@ def set_random_state(state: dict) -> None:
 
 
 def restarted() -> bool:
-    """Return whether torchrun or SLURM started this run anew after it had failed or was requeued."""
-    return any(os.environ.get(name, "0") not in ("", "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    """Return whether torchrun or SLURM started this run, on any machine, anew after it had failed or was requeued."""
+    return _restarted
 
 
 def device() -> torch.device:

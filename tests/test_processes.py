@@ -66,12 +66,13 @@ def test_stopped_failing_restarted(place):
     assert equal("whole", "again")
 
 
-def test_two_nodes(place):
+def test_two_nodes(place, monkeypatch):
     """Two agents of torchrun, of one process each, meet at an address and train one network."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meet = f"127.0.0.1:{free.getsockname()[1]}"
     launch = ("--nnodes", "2", "--nproc_per_node", "1", "--rdzv_id", "one", "--rdzv_backend", "c10d", "--rdzv_endpoint", meet)
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")      # as the README's job.sh has it
     for process in [start("--save", "nodes", launch=launch) for _ in range(2)]:
         finish(process)
     assert utility.read_tensors("experiment/nodes/model/state.pt")["progress"]["epoch"] == 3

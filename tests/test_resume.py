@@ -167,9 +167,9 @@ def test_states_between_epochs(run, sets):
 def test_kill_at_once(sets, monkeypatch):
     """A process killed in the middle of training or writing resumes to the same end."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    command = python(str(REPO / "main.py"), *flags("smgarn"), "--save_every", "1", "--resume", "auto", "--epochs", "9")
+    command = python(str(REPO / "main.py"), *flags("smgarn"), "--save_every", "1", "--resume", "auto", "--epochs", "6")
     assert subprocess.run([*command, "--save", "whole"], capture_output=True).returncode == 0
-    for number in range(3):
+    for number in range(2):
         process = subprocess.Popen([*command, "--save", "parts"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         state, begun = Path("experiment/parts/model/state.pt"), time.time()
         while not (state.is_file() and state.stat().st_mtime > begun):
@@ -177,7 +177,9 @@ def test_kill_at_once(sets, monkeypatch):
         time.sleep(0.1 * number)
         process.kill()
         process.wait()
+    (state.parent / ".0.part").write_bytes(b"half")
     assert subprocess.run([*command, "--save", "parts"], capture_output=True).returncode == 0
+    assert not list(Path("experiment").rglob(".*.part"))
     same(Path("experiment/whole"), Path("experiment/parts"))
 
 
