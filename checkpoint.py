@@ -18,6 +18,7 @@ from utility import UserError, read_tensors
 FORMAT = "unweather model 1"
 STATE_FORMAT = "unweather state 2"
 BEFORE = "state_before.pt"
+PICTURES = "pictures.json"                            # which pictures are finished, of a training with a network for each
 SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of all models that a network depends on
 ROOT = Path("experiment")
 PASSING = ("reset", "load", "resume", "config", "template", "list")    # flags of one call, not of the experiment
@@ -169,7 +170,7 @@ def find_state(args) -> dict | None:
         return None
     if runtime.restarted():               # by torchrun or SLURM, with the same command line
         return _state(folder, "auto")
-    if args.reset:
+    if args.reset or (folder / PICTURES).is_file() and _same_flags(folder, args):        # goes on with the next picture
         return None
     if args.resume != "0" or args.load:
         return _state(folder, args.resume)
@@ -248,10 +249,8 @@ def read_state(path: Path) -> dict:
 
 def _finished(folder: Path, args) -> dict | None:
     """Return the last state of an experiment that these very flags have trained to the end, else None."""
-    def telling(flags: dict) -> dict:
-        return {key: value for key, value in flags.items() if key not in INCIDENTAL}
     path = folder / "model" / "state.pt"
-    if not path.is_file() or telling(stored_args(folder)) != telling(args.flags):
+    if not path.is_file() or not _same_flags(folder, args):
         return None
     state = read_state(path)
     if state["progress"]["epoch"] < args.epochs:
@@ -259,3 +258,9 @@ def _finished(folder: Path, args) -> dict | None:
     runtime.log().say(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, "
                       "not trained (--reset starts over)")
     return state
+
+
+def _same_flags(folder: Path, args) -> bool:
+    """Return whether the flags are those of the experiment, but for what changes no result."""
+    one, two = ({key: value for key, value in flags.items() if key not in INCIDENTAL} for flags in (stored_args(folder), args.flags))
+    return one == two

@@ -32,7 +32,22 @@ def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, we
     Without an epoch the test is a final one: metrics.json and, as the flags say, the images are written to `folder`.
     """
     method.eval()
-    results = {name: _evaluate_set(method, name, loader, args, folder, weights, epoch) for name, loader in sets.items()}
+    results = {}
+    for name, loader in sets.items():
+        start = time.perf_counter()
+        rows = _rows(method, name, loader, args, folder, epoch)
+        results |= conclude({name: (rows, loader.dataset.task, loader.dataset.subset)}, args, folder, weights, epoch,
+                            time.perf_counter() - start)
+    return results
+
+
+def conclude(sets: dict[str, tuple[list, str, str]], args, folder: Path, weights: str, epoch: int | None = None,
+             seconds: float | None = None) -> dict[str, dict]:
+    """Say what sets came to, write it down, and return their numbers by name.
+
+    sets: for each its rows (image, numbers by protocol: {} without truth), its task and which part of it was tested.
+    """
+    results = {name: _concluded(name, *known, args, folder, weights, epoch, seconds) for name, known in sets.items()}
     if epoch is None and runtime.rank() == 0:
         path = folder / "metrics.json"
         utility.write_json(path, _known(path) | results)
@@ -48,8 +63,9 @@ def _known(path: Path) -> dict:
     return known if isinstance(known, dict) else {}
 
 
-def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: Path, weights: str, epoch: int | None) -> dict:
-    start, rows, images = time.perf_counter(), [], loader.dataset
+def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epoch: int | None) -> list[tuple[str, dict]]:
+    """Restore a set; return its images' numbers by protocol, from all processes, sorted by name."""
+    rows, images = [], loader.dataset
     if epoch is None:
         _clear(folder, name, args)
     for batch in tqdm(loader, f"test {name}", unit="image", disable=runtime.quiet(), leave=False):
@@ -74,22 +90,27 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
                 if args.save_maps:
                     _save_maps(name, sized.name[0], method, x, args, folder)
         rows.append((batch.name[0], numbers))
-    rows = sorted(runtime.gather(rows), key=lambda row: row[0])
-    seconds = time.perf_counter() - start
+    return sorted(runtime.gather(rows), key=lambda row: row[0])
+
+
+def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, args, folder: Path, weights: str, epoch: int | None,
+               seconds: float | None) -> dict:
+    """Say what a set came to, write its table, and return its numbers."""
     scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocols}
     measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
-                 "channel": metric.resolved(protocol.channels[0], images.task)}
+                 "channel": metric.resolved(protocol.channels[0], task)}
                 for protocol in args.protocols if scored[protocol.name]]
     first, others = (measured[0], measured[1:]) if measured else ({}, [])
-    result = {"data_set": name, "count": len(rows), "subset": images.subset, **first, "others": others,
+    result = {"data_set": name, "count": len(rows), "subset": subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
               "model": args.model, "weights": weights}
     if epoch is None and runtime.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     runtime.log().record("test", epoch=epoch, **result)
-    runtime.log().time("test", epoch=epoch, data_set=name, seconds=round(seconds, 3))
-    _say(result, measured, seconds)
+    if seconds is not None:
+        runtime.log().time("test", epoch=epoch, data_set=name, seconds=round(seconds, 3))
+    _say(result, measured, "" if seconds is None else f", {seconds:.1f} s")
     return result
 
 
@@ -140,8 +161,8 @@ def _save_maps(name: str, picture: str, method: Method, x: Tensor, args, folder:
             image.write(place / f"{picture}-{key}.png", image.to_array(value[0].float()))
 
 
-def _say(result: dict, measured: list[dict], seconds: float) -> None:
-    """Put the numbers of a set into the log, a line per protocol, each with how it was measured."""
+def _say(result: dict, measured: list[dict], aside: str) -> None:
+    """Put the numbers of a set into the log, a line per protocol, each with how it was measured; print what is said aside, too."""
     say, name = runtime.log().say, f"{result['data_set']}: {result['count']} images"
     if result["subset"] != "all":
         name += f" ({result['subset']})"
@@ -149,9 +170,9 @@ def _say(result: dict, measured: list[dict], seconds: float) -> None:
            f"{', x8' if result['self_ensemble'] else ''}")
     for numbers in measured:
         if "psnr" in numbers:
-            say(f"{name}, {in_words(numbers)}; {how}]", f", {seconds:.1f} s")
+            say(f"{name}, {in_words(numbers)}; {how}]", aside)
     if "psnr" not in result:
-        say(f"{name}, restored without truth [{how}]", f", {seconds:.1f} s")
+        say(f"{name}, restored without truth [{how}]", aside)
 
 
 def in_words(numbers: dict) -> str:
@@ -160,7 +181,10 @@ def in_words(numbers: dict) -> str:
     text = f"PSNR {numbers['psnr']:.2f} dB ({low:.2f} to {high:.2f}), SSIM {numbers['ssim']:.4f} ({numbers['channel'].upper()})"
     if "psnr_y" in numbers:
         text += f"; {numbers['psnr_y']:.2f} dB, {numbers['ssim_y']:.4f} (Y)"
-    if "input_psnr" in numbers:
-        text += f"; input {numbers['input_psnr']:.2f} dB, {numbers['input_ssim']:.4f}"
+    for other in ("input", "fused"):          # the degraded images; the mean of a self-supervised method's references
+        if f"{other}_psnr" in numbers:
+            text += f"; {other} {numbers[f'{other}_psnr']:.2f} dB, {numbers[f'{other}_ssim']:.4f}"
+            if f"{other}_psnr_y" in numbers:
+                text += f" (Y {numbers[f'{other}_psnr_y']:.2f} dB, {numbers[f'{other}_ssim_y']:.4f})"
     protocol = metric.PROTOCOLS[numbers["protocol"]["name"]]
     return f"{text} [protocol {protocol.name} {metric.described(protocol)}"

@@ -1,4 +1,5 @@
 """Train, test and apply a restoration network: python main.py --help"""
+import contextlib
 import sys
 
 import torch
@@ -11,6 +12,7 @@ import model
 import option
 import runtime
 import utility
+from brief import Brief
 from trainer import Trainer
 from utility import Failure, Stopped, UserError
 
@@ -49,21 +51,36 @@ def run(args) -> None:
     checkpoint.check_free(args.save)
     metric.prepare(args.extra_metrics, runtime.device())
     state = checkpoint.find_state(args)
-    package = model.package(args.model)
-    for job in getattr(package, "runs", data.runs)(args):
-        utility.seed_everything(args.seed)
-        method = model.build(args)
-        if args.pre_train and not state:
-            runtime.log().say(checkpoint.load_weights(method, args.pre_train, args.model))
-        trainer = Trainer(args, method, job, checkpoint.folder_of(args.save), state)
-        begun = state["log"] if state else dict.fromkeys(utility.Log.FILES, 0)
-        with checkpoint.alone(args.save):
-            runtime.log().open(checkpoint.open_experiment(args), None if args.test_only else begun)
+    jobs = data.runs if args.test_only else getattr(model.package(args.model), "runs", data.runs)
+    with contextlib.ExitStack() as held:
+        for number, job in enumerate(jobs(args)):
+            trainer = make_trainer(args, job, state) if job.train else None
+            if not number:
+                held.enter_context(checkpoint.alone(args.save))
+                runtime.log().open(checkpoint.open_experiment(args), log_lengths(args, job, state))
             if args.test_only:
                 trainer.test(args.pre_train)
-            else:
+            elif trainer:
                 trainer.fit()
-            runtime.log().say(f"all of it is in {trainer.folder}")
+                job.done(trainer.method)
+        runtime.log().say(f"all of it is in {checkpoint.folder_of(args.save)}")
+
+
+def make_trainer(args, job: data.Run, state: dict | None) -> Trainer:
+    """Build the network, load what --pre_train names, and return what trains it."""
+    utility.seed_everything(args.seed)
+    method = model.build(args)
+    if args.pre_train and not state:
+        runtime.log().say(checkpoint.load_weights(method, args.pre_train, args.model), keep=job.kept)
+    job.begin(method)
+    return (Trainer if job.kept else Brief)(args, method, job, checkpoint.folder_of(args.save), state)
+
+
+def log_lengths(args, job: data.Run, state: dict | None) -> dict | None:
+    """Return to what lengths the logs are cut: those of the state, 0 for a fresh start, None where they just go on."""
+    if args.test_only or not job.kept:
+        return None
+    return state["log"] if state else dict.fromkeys(utility.Log.FILES, 0)
 
 
 def known_trouble(error: RuntimeError | ValueError) -> str:

@@ -24,6 +24,7 @@ from model.method import Method, Stage
 from utility import Failure, Stopped, UserError
 
 PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")     # of the state, beside all tensors
+OFTEN = 60                                # seconds: what shorter epochs without a test come to is not written each time
 PATIENCE = 50                             # steps in a row that may be skipped before the run gives up
 
 
@@ -195,8 +196,10 @@ class Trainer:
                 except Interrupted:
                     results = None
             if tested and results:
-                score = next((r["psnr"] for r in results.values() if "psnr" in r), -losses.get("loss", math.inf))
-            if runtime.rank() == 0:
+                found = next((r["psnr"] for r in results.values() if "psnr" in r), -losses.get("loss", math.inf))
+                score = number if self.run.blind else found
+            keep = tested or time.monotonic() - self.saved > OFTEN
+            if keep and runtime.rank() == 0:
                 note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.data_range}
                 content = checkpoint.model_content(self.method, self.args, note)
         if tested and results is None:
@@ -204,7 +207,7 @@ class Trainer:
             self._stop()
         self.best, improved = max(self.best, score), tested and score > self.best
         self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
-        if runtime.rank() == 0:
+        if keep and runtime.rank() == 0:
             folder, kept = self.folder / "model", [str(number)] * (tested and self.args.save_models)
             for name in ["latest"] + ["best"] * improved + kept:
                 utility.write_tensors(folder / f"model_{name}.pt", content)

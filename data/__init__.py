@@ -15,14 +15,27 @@ from data.sets import DATASETS
 from data.source import Item
 from utility import UserError
 
-__all__ = ["DATASETS", "Run", "runs"]
+__all__ = ["DATASETS", "Run", "runs", "tests"]
+
+
+def _nothing(method) -> None:
+    """Do nothing."""
 
 
 class Run(NamedTuple):
-    """One training job: a loader of training batches for a stage, and the test sets by name."""
+    """One training job: a loader of training batches for a stage, and the test sets by name.
+
+    `begin` gets the new network's method, `done` the trained one's. A run that is not `kept` trains a network for what
+    `done` makes of it alone; without `train` nothing is trained. One that is `blind` must not choose its best weights by
+    the test sets' truth.
+    """
     name: str
-    train: Callable[..., DataLoader]
+    train: Callable[..., DataLoader] | None
     test: dict[str, DataLoader]
+    begin: Callable[..., None] = _nothing
+    done: Callable[..., None] = _nothing
+    kept: bool = True
+    blind: bool = False
 
 
 def runs(args) -> list[Run]:
@@ -31,7 +44,7 @@ def runs(args) -> list[Run]:
     Raises UserError for an unknown, empty or unpaired data set.
     """
     chosen = {name: choose(args, name, "test") for name in names(args.data_test)}
-    test = {name.replace("/", "_"): _test(args, each) for name, each in chosen.items()}
+    test = tests(args, chosen)
     if args.test_only:
         return [Run(args.save, _no_training, test)]
     parts = [choose(args, name, "train").items for name in names(args.data_train)]
@@ -41,6 +54,11 @@ def runs(args) -> list[Run]:
         items = audit.audited(items, {name: each.items for name, each in chosen.items()}, read, Path(args.dir_data) / "bin" / "leaks",
                               args.exclude_leaks)
     return [Run(args.save, functools.partial(_train, args, items, read), test)]
+
+
+def tests(args, chosen: dict[str, Chosen]) -> dict[str, DataLoader]:
+    """Return the loaders of test sets by name."""
+    return {name.replace("/", "_"): _test(args, each) for name, each in chosen.items()}
 
 
 def _test(args, chosen: Chosen) -> DataLoader:

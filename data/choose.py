@@ -29,10 +29,11 @@ def names(joined: str) -> list[str]:
     return found
 
 
-def choose(args, name: str, role: str) -> Chosen:
+def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     """Return the items of a data set that --data_range, or the default hold-out, gives to 'train' or 'test'.
 
-    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25.
+    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25. `whole`: nothing is held out, for a training
+    that sees no truth; --data_range then chooses pictures.
     """
     base, _, sigma = name.partition("@")
     items, own_part, task = _open(args, base, role)
@@ -43,9 +44,9 @@ def choose(args, name: str, role: str) -> Chosen:
     if any("input" not in item.images for item in items):
         raise UserError(f"{base} has clean photos; name a noise level, as in {base}@25, or in training a range, as in {base}@0-55")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
-    shared = not own_part and name in names(args.data_train) and name in names(args.data_test)
-    if args.ranges and not (base in PICTURES and args.dir_demo):
-        chosen = _by_range(args, name, role, items, shared)
+    shared = not (own_part or whole) and name in names(args.data_train) and name in names(args.data_test)
+    if args.ranges and (whole or not (base in PICTURES and args.dir_demo)):
+        chosen = _by_range(args, name, "train" if whole else role, items, shared)
     elif shared:
         chosen = _held_out(name, role, items)
     else:

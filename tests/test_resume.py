@@ -22,6 +22,7 @@ SYSTEMS = {
     "dsrir": [*PLAIN["dsrir"], "--patch_size", "32", "--epochs", "4", "--test_every", "2", "--ema", "0.5"],
     "two_stage_kd": [*KD, "--epoch_chg", "1-3", "--teachers", "A.pt", "B.pt", "--optimizer", "ADAMW"],
     **{name: [*PLAIN[name], "--patch_size", "32"] for name in ("unet", "resnet", "dncnn", "restormer", "drsformer")},
+    "rain2avoid": ["--strategy", "multiple", "--channels", "4", "--patch_size", "32", "--sdr_num", "4", "--ema", "0.5"],
 }
 SAME = ("log.txt", "log.jsonl", "metrics.json", "metrics-A.csv")
 

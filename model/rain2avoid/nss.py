@@ -37,8 +37,18 @@ class Drawn:
         result = flat.index_copy(0, self.positions, flat.index_select(0, ways.add_(self.positions)))
         return result.view_as(self.rgb)
 
+    def colours(self, numbers: Tensor, some: Tensor) -> Tensor:
+        """Return the mean colour that some of the pixels, (N,) places in `positions`, have in some references, (N, 3) float32."""
+        flat, at = self.rgb.reshape(-1, 3).float(), self.positions[some]
+        total = torch.zeros(len(at), 3, device=at.device)
+        for choices in self.choices[numbers][:, some]:
+            total += flat.index_select(0, self.steps.index_select(0, choices.int()).add_(at))
+        return total.div_(max(len(numbers), 1))
+
     def fused(self) -> Tensor:
         """Return the mean of all references, rounded, (H, W, 3) uint8."""
+        if not len(self.positions):
+            return self.rgb.clone()
         flat, count = self.rgb.reshape(-1, 3), len(self)
         result, reach = flat.clone(), int(self.steps.abs().max())
         for at, choices in zip(self.positions.split(STRIP), self.choices.split(STRIP, 1)):
@@ -54,11 +64,28 @@ class Drawn:
         return result.view_as(self.rgb)
 
 
-def references(rgb: Tensor, prior: Tensor, **options) -> Iterator[Tensor]:
-    """Yield derained references, (H, W, 3) uint8, one after the other; the options are draw's."""
-    drawn = draw(rgb, prior, **options)
-    for number in range(len(drawn)):
-        yield drawn.reference(number)
+@dataclass(frozen=True)
+class Weighed:
+    """What may be drawn for a picture (H, W, 3) uint8, without end: pixels, ways as in Drawn, and the candidates' weights."""
+
+    rgb: Tensor                           # (H, W, 3) uint8
+    positions: Tensor                     # (N,) int64
+    steps: Tensor                         # (S,) int64
+    cumulated: Tensor                     # (N, S) float32: the candidates' weights, summed up
+
+    def colours(self, count: int, some: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean colour of some of the pixels, (N,) places in `positions`, in `count` new references, (N, 3) float32."""
+        flat, at, cumulated = self.rgb.reshape(-1, 3).float(), self.positions[some], self.cumulated[some]
+        chances = torch.rand(len(at), count, generator=generator).to(cumulated.device)
+        choices = _chosen(cumulated, chances)
+        return flat[self.steps[choices] + at[:, None]].mean(1)
+
+
+def weigh(rgb: Tensor, prior: Tensor, threshold: int = 10, window: int = 7, power: float = 0.5, least: int = 3) -> Weighed:
+    """Weigh the candidates of every pixel of rain, once; see `draw`."""
+    parts = list(_strips(rgb, prior, threshold, window, power, least))
+    positions, cumulated = (torch.cat([part[n] for part in parts]) for n in (0, 1))
+    return Weighed(rgb, positions, _steps(window, rgb), cumulated)
 
 
 def draw(rgb: Tensor, prior: Tensor, count: int = 50, threshold: int = 10, window: int = 7, power: float = 0.5,
@@ -70,28 +97,41 @@ def draw(rgb: Tensor, prior: Tensor, count: int = 50, threshold: int = 10, windo
     window that has a clean pixel. 'seeded' draws every pixel and reference for itself, the same for one seed on any
     device; 'released' draws 50 numbers (`count`) once for all pixels, as the released program does, and heeds no seed.
     """
-    if not (least % 2 and window % 2 and 3 <= least <= window <= 15):
-        raise ValueError(f"windows of {least} and {window} pixels: wanted are odd numbers from 3 to 15, the second not below the first")
     if sampling not in SAMPLINGS:
         raise ValueError(f"unknown sampling '{sampling}'; known: {', '.join(SAMPLINGS)}")
-    height, width = prior.shape
-    offsets = _offsets(window)
-    steps = torch.tensor([row * width + column for row, column in offsets], device=rgb.device)
+    width = prior.shape[1]
     shared = torch.from_numpy(np.random.RandomState(0).random_sample(count)).to(rgb.device)
     most, found = int((prior > threshold).sum()), 0
     positions = torch.empty(most, dtype=torch.int64, device=rgb.device)
     choices = torch.empty(count, most, dtype=torch.uint8, device=rgb.device)
+    for pixels, cumulated in _strips(rgb, prior, threshold, window, power, least):
+        for some, sums in zip(pixels.split(CHUNK), cumulated.split(CHUNK)):
+            chances = shared if sampling == "released" else chance.uniform(seed, some // width, some % width, count)
+            positions[found:found + len(some)] = some
+            choices[:, found:found + len(some)] = _chosen(sums, chances).T
+            found += len(some)
+    return Drawn(rgb, positions[:found], _steps(window, rgb), choices[:, :found])
+
+
+def _chosen(cumulated: Tensor, chances: Tensor) -> Tensor:
+    """Return which candidate numbers from 0 to 1 fall on, (N, K) int32, of cumulated weights (N, S)."""
+    return torch.searchsorted(cumulated, chances * cumulated[:, -1:], right=True, out_int32=True).clamp_(max=cumulated.shape[1] - 1)
+
+
+def _strips(rgb: Tensor, prior: Tensor, threshold: int, window: int, power: float, least: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the pixels to replace, (N,) rising, and their candidates' weights summed up, (N, S) float64, strip by strip."""
+    if not (least % 2 and window % 2 and 3 <= least <= window <= 15):
+        raise ValueError(f"windows of {least} and {window} pixels: wanted are odd numbers from 3 to 15, the second not below the first")
+    height, width = prior.shape
     rows = max(STRIP // width, 4 * window)
     for top in range(0, height, rows):
-        pixels, weights = _weighed(rgb, prior, (top, min(top + rows, height)), threshold, offsets, power, least)
-        for some, weight in zip(pixels.split(CHUNK), weights.split(CHUNK)):
-            chances = shared if sampling == "released" else chance.uniform(seed, some // width, some % width, count)
-            cumulated = weight.cumsum(1)
-            chosen = torch.searchsorted(cumulated, chances * cumulated[:, -1:], right=True, out_int32=True)
-            positions[found:found + len(some)] = some
-            choices[:, found:found + len(some)] = chosen.T
-            found += len(some)
-    return Drawn(rgb, positions[:found], steps, choices[:, :found])
+        pixels, weights = _weighed(rgb, prior, (top, min(top + rows, height)), threshold, _offsets(window), power, least)
+        yield pixels, weights.cumsum(1)
+
+
+def _steps(window: int, rgb: Tensor) -> Tensor:
+    """Return how far each candidate lies from its pixel, (S,) int64, in pixels of a flat picture (H, W, 3)."""
+    return torch.tensor([row * rgb.shape[1] + column for row, column in _offsets(window)], device=rgb.device)
 
 
 def _offsets(window: int) -> list[tuple[int, int]]:

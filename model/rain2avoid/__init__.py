@@ -1,0 +1,100 @@
+"""Rain2Avoid: a rainy picture teaches a network to derain it, without any clean image (ICASSP 2023)."""
+import argparse
+from argparse import Namespace
+from collections.abc import Iterator
+
+from torch import Tensor
+
+import model
+from data import Run
+from flags import COUNT, SIZE, Parser, number
+from model.method import Method
+from model.rain2avoid import learning
+from model.rain2avoid.hog import BLOCK, CELL
+from model.rain2avoid.nss import SAMPLINGS
+from utility import UserError
+
+RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, gamma=1.0, test_every=0, data_train="Folder", augment="mirror", audit=False)
+STRATEGIES = {                            # what else holds by strategy
+    "single": dict(epochs=100, batch_size="1", patch_size="512"),
+    "online": dict(epochs=100, batch_size="1", patch_size="512"),
+    "multiple": dict(epochs=2000, batch_size="64", patch_size="64", val_epochs=100),
+}
+ODD = number(int, 3, 15)
+
+
+def add_arguments(group) -> None:
+    """Add the flags of the network: the backbone and its own."""
+    group.add_argument("--backbone", type=str.lower, default="Unet",
+                       help="the network: Unet, ResNet, DnCNN, Restormer, DRSFormer (the paper's), or any other model")
+    group.add_argument("--channels", type=COUNT, default=0, help="width of the backbone; 0: its own default")
+    group.add_argument("--blocks", default="", help="the backbone's --blocks, where it has such a flag")
+
+
+def add_training_arguments(group) -> None:
+    """Add the flags of the three steps."""
+    add = group.add_argument
+    add("--strategy", default="single", choices=list(STRATEGIES),
+        help="single: a network per picture; online: its references are drawn while it learns; multiple: one network for the set")
+    add("--steps", default="all", choices=("all", "ldgp", "nss", "learn"),
+        help="ldgp: make maps of rain; nss: derained references; learn: train on the maps that are there; all of it")
+    add("--dir_out", default="", metavar="DIR", help="maps, references and results go to DIR/<set>; default: --dir_data")
+    add("--ldgp_patch", type=number(int, BLOCK * CELL), default=80, help="side of the patches that vote on the rain's direction")
+    add("--kernel_size", type=SIZE, default=10, help="least length of a streak, in pixels")
+    add("--threshold", type=number(int, 0, 254), default=10, help="pixels whose map is above it are rain")
+    add("--pow", type=number(float, 0), default=0.5, help="a candidate's weight is 1 / distance**pow")
+    add("--K", type=ODD, default=7, help="side of the window in which candidates are looked for, odd")
+    add("--k", type=ODD, default=3, help="side of the windows that are compared, odd")
+    add("--sdr_num", type=SIZE, default=50, help="references per picture")
+    add("--nss_sampling", default="seeded", choices=SAMPLINGS, help="released: as the released program, the same numbers for every pixel")
+    add("--sdr_together", type=SIZE, default=1, help="references whose mean is the target of a step; 1 is the paper's")
+    add("--export_sdr", action=argparse.BooleanOptionalAction, default=False, help="write all references, not only their mean")
+    add("--plateau", type=COUNT, default=0, help="single, online: end when the loss stays where it is for N epochs; 0: never")
+    add("--warm_start", action=argparse.BooleanOptionalAction, default=False,
+        help="single, online: begin with the network of the picture before")
+
+
+def recipe(args) -> dict:
+    """Return what the strategy sets."""
+    return STRATEGIES[args.strategy]
+
+
+def build(args) -> Method:
+    """Return the backbone's method; UserError for a model that is none, or flags that it does not have."""
+    package = model.package(args.backbone)
+    if package.__name__ == __name__:
+        raise UserError(f"--backbone {args.backbone} is this system itself; a backbone is any other model: {', '.join(backbones())}")
+    own = Parser(prog="main.py", add_help=False, allow_abbrev=False)
+    package.add_arguments(own)
+    known = {action.dest for action in own._actions}
+    own.set_defaults(**{key: value for key, value in package.RECIPE.items() if key in known})
+    given = {"channels": args.channels or "", "blocks": args.blocks}
+    for name, value in given.items():
+        if value and name not in known:
+            raise UserError(f"the backbone {args.backbone} has no flag --{name}")
+    typed = [part for name, value in given.items() if value for part in (f"--{name}", str(value))]
+    return package.build(Namespace(model=args.backbone, rgb_range=args.rgb_range, n_colors=args.n_colors, **vars(own.parse_args(typed))))
+
+
+def backbones() -> list[str]:
+    """Return the names of all models that may be a backbone."""
+    return [name for name in model.MODELS if f"model.{name}" != __name__]
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a released backbone to ours, by the backbone whose names they are."""
+    for name in backbones():
+        renamed = model.package(name).from_official(state)
+        if renamed and not set(renamed) & set(state):
+            return renamed
+    return state
+
+
+def runs(args) -> Iterator[Run]:
+    """Yield a run per picture, or one for a set; see learning.py. UserError for windows that cannot be."""
+    for name in ("K", "k"):
+        if not getattr(args, name) % 2:
+            raise UserError(f"--{name} {getattr(args, name)}: windows are odd, so that they have a middle")
+    if args.k > args.K:
+        raise UserError(f"--k {args.k} is larger than --K {args.K}, the window in which candidates are looked for")
+    return learning.runs(args, build(args).multiple_of)

@@ -1,0 +1,167 @@
+"""The runs of Rain2Avoid: one per picture (single, online), or one for a whole set (multiple); and what they come to."""
+import copy
+import functools
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+import checkpoint
+import evaluation
+import metric
+import runtime
+import utility
+from data import Run, image, loader, tests
+from data.choose import Chosen, choose, names
+from model.method import Method, Stage
+from model.rain2avoid.picture import RESULT, Picture, keep
+from model.rain2avoid.references import References
+from utility import UserError
+
+WHOLE = 2048 * 2048                       # pixels of a picture that is restored in one piece
+
+
+def runs(args, multiple: int) -> Iterator[Run]:
+    """Yield the runs that --steps and --strategy ask for; what comes before the learning is done on the way.
+
+    `multiple` is what the network's height and width must divide by.
+    """
+    if runtime.world() > 1 and args.strategy != "multiple":
+        raise UserError(f"--strategy {args.strategy} trains a network per picture, by one process each; start several without torchrun, "
+                        "each with its own --save and part of the pictures, as --data_range 1-50")
+    for name in names(args.data_train):
+        chosen, place = choose(args, name, "test", whole=True), folder(args, name)
+        with tqdm(chosen.items, place.name, unit="picture", disable=runtime.quiet(), leave=False) as items:
+            if args.steps in ("ldgp", "nss"):
+                prepare(items, place, args)
+                runtime.log().say(f"{place.name}: {len(chosen.items)} pictures, see {place}")
+            elif args.strategy == "multiple":
+                yield _together(list(items), chosen, name, place, args, multiple)
+            else:
+                yield from _alone(items, chosen, name, place, args, multiple)
+
+
+def folder(args, name: str) -> Path:
+    """Return where the maps, references and results of a set go: its folder below --dir_out (or --dir_data)."""
+    if name == "Folder":
+        name = Path(args.dir_demo).resolve().name
+    return Path(args.dir_out or args.dir_data) / Path(name).stem
+
+
+def prepare(items, place: Path, args) -> None:
+    """Make the maps of all pictures and, with --steps nss, their fused references."""
+    for item in items:
+        picture = Picture(item, place, args)
+        picture.find_rain(anew=args.steps == "ldgp")
+        if args.steps == "nss":
+            picture.draw()
+
+
+def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: int) -> Iterator[Run]:
+    """Yield a run per picture that is not finished yet; then say how good they are, where there is truth."""
+    path = checkpoint.folder_of(args.save) / checkpoint.PICTURES
+    finished = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not args.reset else {}
+    known, last = finished.setdefault(name, {}), {}
+    for item in items:
+        if item.name in known and (place / RESULT / f"{item.name}.png").is_file():
+            continue
+        picture = Picture(item, place, args)
+        picture.find_rain(anew=args.steps == "all")
+        drawn, results = picture.draw(), [picture.rgb]
+        reason = picture.why_not(drawn.positions)
+        if reason:
+            runtime.log().say(f"{item.name}: {reason}; the result is the picture as it is")
+            yield Run(item.name, None, {}, kept=False)
+        else:
+            train = functools.partial(_train, args, multiple, [picture], [picture.weigh() if args.strategy == "online" else drawn])
+            yield Run(item.name, train, {}, functools.partial(_begin, last), functools.partial(_finish, args, picture, last, results),
+                      kept=False)
+        keep(picture.path(RESULT), results[-1])
+        known[item.name] = numbers(picture, results[-1], chosen.task, args)
+        utility.write_json(path, finished)
+    _conclude(name, chosen, known, args)
+
+
+def _begin(last: dict, method: Method) -> None:
+    """Begin where the last picture's network ended, if that is known."""
+    if last:
+        method.network.load_state_dict(last)
+
+
+def _finish(args, picture: Picture, last: dict, results: list, method: Method) -> None:
+    """Add the network's result to `results`; with --warm_start, note its weights."""
+    results.append(restored(method, picture.rgb, args))
+    if args.warm_start:
+        last.update(copy.deepcopy(method.network.state_dict()))
+
+
+@torch.inference_mode()
+def restored(method: Method, rgb: np.ndarray, args) -> np.ndarray:
+    """Return what a network makes of a picture (H, W, 3) uint8; a very large one is restored in tiles."""
+    x = image.to_tensor(rgb)[None].to(runtime.device())
+    chopped = Namespace(**{**vars(args), "chop": args.chop or rgb.size // 3 > WHOLE})
+    return image.to_array(evaluation.restore_as_told(method.eval(), x, chopped)[0])
+
+
+def _together(items: list, chosen: Chosen, name: str, place: Path, args, multiple: int) -> Run:
+    """Return the run of one network for a set; pictures that teach nothing are left out of the training."""
+    pictures = []
+    for item in tqdm(items, "references", unit="picture", disable=runtime.quiet(), leave=False):
+        pictures.append(Picture(item, place, args))
+        pictures[-1].find_rain(anew=args.steps == "all")
+    sources = [picture.draw() for picture in pictures]
+    useful = [number for number, drawn in enumerate(sources) if not pictures[number].why_not(drawn.positions)]
+    if not useful:
+        first = pictures[0]
+        raise UserError(f"no picture of {name} can be learned from: {first.name}: {first.why_not(sources[0].positions)}")
+    if len(useful) < len(pictures):
+        runtime.log().say(f"{len(pictures) - len(useful)} of {len(pictures)} pictures of {name} teach nothing and are left out")
+    train = functools.partial(_train, args, multiple, [pictures[n] for n in useful], [sources[n] for n in useful])
+    sets = tests(args, {each: chosen if each == name else choose(args, each, "test", whole=True) for each in names(args.data_test)})
+    return Run(args.save, train, sets, done=functools.partial(_restore_all, pictures, name, chosen, args), blind=True)
+
+
+def _restore_all(pictures: list[Picture], name: str, chosen: Chosen, args, method: Method) -> None:
+    rows = {}
+    for picture in tqdm(pictures, "results", unit="picture", disable=runtime.quiet(), leave=False):
+        result = restored(method, picture.rgb, args)
+        keep(picture.path(RESULT), result)
+        rows[picture.name] = numbers(picture, result, chosen.task, args)
+    _conclude(name, chosen, rows, args)
+
+
+def _conclude(name: str, chosen: Chosen, rows: dict[str, dict], args) -> None:
+    """Say and write down how good the results of a set are, where there is truth."""
+    place = checkpoint.folder_of(args.save)
+    named = [(item.name, rows[item.name]) for item in chosen.items]
+    evaluation.conclude({name: (named, chosen.task, chosen.subset)}, args, place, f"{args.strategy}, a network per "
+                        f"{'set' if args.strategy == 'multiple' else 'picture'}")
+
+
+def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: Stage) -> DataLoader:
+    """Return the loader of a stage's batches: crops with the mean of --sdr_together references as their target."""
+    together = min(args.sdr_together, args.sdr_num)
+    dataset = References(pictures, sources, together, args.seed, stage.patch_size, multiple, "" if args.no_augment else args.augment)
+    count = len(pictures) if len(pictures) > 1 else -(-args.sdr_num // together)
+    batch_size = min(stage.batch_size, count) if runtime.world() == 1 else stage.batch_size
+    steps = args.test_every or -(-count // batch_size)
+    draws = loader.Draws([list(range(count))], batch_size, steps, args.seed, runtime.rank(), runtime.world())
+    return loader.train_loader(dataset, draws, 0, pin=runtime.device().type == "cuda")
+
+
+def numbers(picture: Picture, result: np.ndarray, task: str, args) -> dict[str, dict[str, float]]:
+    """Return PSNR and SSIM of the result, the rainy picture (`input_…`) and the fused reference (`fused_…`) by protocol."""
+    if picture.truth is None:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for protocol in args.protocols:
+        truth, *others = (protocol.fit(image.to_tensor(each)[None]) for each in (picture.truth, result, picture.rgb, picture.fused))
+        rows = [metric.compare(other, truth, protocol, task, () if place else args.extra_metrics) for place, other in enumerate(others)]
+        found[protocol.name] = rows[0] | {f"{prefix}_{key}": value for prefix, row in zip(("input", "fused"), rows[1:])
+                                          for key, value in row.items()}
+    return found

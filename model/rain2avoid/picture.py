@@ -1,0 +1,72 @@
+"""A rainy picture and what is made of it: map, references, result, in the paper's layout below a data set's folder."""
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import runtime
+import utility
+from data import image, source
+from data.source import Item
+from model.rain2avoid import ldgp, nss
+
+MAP, REFERENCES, FUSED, RESULT = "ldgp", "sdr", "sdr(fuse)", "result"
+
+
+class Picture:
+    """One picture, (H, W, 3) uint8, of a set whose folder is `place`; maps and references are made when they are asked for."""
+
+    def __init__(self, item: Item, place: Path, args: Namespace):
+        self.name, self.item, self.place, self.args = item.name, item, place, args
+        self.rgb = source.read(item.images["input"])
+        self.truth = source.read(item.images["image"]) if "image" in item.images else None
+
+    def path(self, kind: str) -> Path:
+        """Return where a kind of file of this picture belongs."""
+        return self.place / kind / f"{self.name}.png"
+
+    def find_rain(self, anew: bool) -> None:
+        """Set `prior`, (H, W) uint8, by LDGP; a map that is there and fits is taken unless it is to be made anew."""
+        path = self.path(MAP)
+        found = image.read(path)[..., 0] if path.is_file() else None
+        if found is None or found.shape != self.rgb.shape[:2] or anew:
+            self.prior = ldgp.prior(self.rgb, self.args.ldgp_patch, self.args.kernel_size)
+            if found is None or not np.array_equal(found, self.prior):
+                keep(path, self.prior)
+        else:
+            self.prior = found
+
+    def draw(self) -> nss.Drawn:
+        """Return the references by NSS; their mean, `fused` (H, W, 3) uint8, is set and written, and all with --export_sdr."""
+        args, device = self.args, runtime.device()
+        drawn = nss.draw(torch.from_numpy(self.rgb).to(device), torch.from_numpy(self.prior).to(device), args.sdr_num, args.threshold,
+                         args.K, args.pow, args.nss_sampling, args.seed, args.k)
+        self.fused = drawn.fused().cpu().numpy()
+        keep(self.path(FUSED), self.fused)
+        if args.export_sdr:
+            for number in range(len(drawn)):
+                keep(self.place / REFERENCES / self.name / f"{number}.png", drawn.reference(number).cpu().numpy())
+        return drawn
+
+    def weigh(self) -> nss.Weighed:
+        """Return what references are drawn from while training."""
+        args, device = self.args, runtime.device()
+        return nss.weigh(torch.from_numpy(self.rgb).to(device), torch.from_numpy(self.prior).to(device), args.threshold, args.K, args.pow,
+                         args.k)
+
+    def why_not(self, positions: Tensor) -> str:
+        """Return why nothing can be learned from this picture, '' where it can."""
+        if len(positions):
+            return ""
+        rainy = int((self.prior > self.args.threshold).sum())
+        if not rainy:
+            return "no rain was found in it"
+        return f"its map says rain almost everywhere ({rainy / self.prior.size:.0%}), so there is no clean pixel to learn from"
+
+
+def keep(path: Path, pixels: np.ndarray) -> None:
+    """Write (H, W[, 3]) uint8 as a PNG, whole or not at all."""
+    utility.folder(path.parent)
+    image.write(path, pixels)

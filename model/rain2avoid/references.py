@@ -1,0 +1,83 @@
+"""Training samples of Rain2Avoid: rainy pictures, or crops of them, whose target is the mean of some derained references."""
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.batch import Sample
+from data.transform import augment
+from model.rain2avoid.nss import Drawn, Weighed
+
+
+class References(Dataset):
+    """Crops of pictures, side `patch_size` or as much of it as there is, a multiple of `multiple`.
+
+    With one picture the index says which of its references (`together` of them) make the target, all of them once an epoch;
+    with several the index is the picture's, and the references are drawn.
+    """
+
+    def __init__(self, pictures: list, sources: list[Drawn | Weighed], together: int, seed: int, patch_size: int, multiple: int,
+                 turns: str):
+        self.pictures, self.sources, self.together, self.seed = pictures, sources, together, seed
+        self.patch_size, self.multiple, self.turns = patch_size, multiple, turns
+        self.places = [_places(picture.rgb, source.positions) for picture, source in zip(pictures, sources)]
+        self.whole: dict[tuple, np.ndarray] = {}                  # the mean of all references of a picture, asked for at every step
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Sample:
+        """Return the sample of a drawn key (epoch, position, index)."""
+        epoch, position, index = key
+        number, rng = (index if len(self.pictures) > 1 else 0), np.random.default_rng((self.seed, epoch, position))
+        picture = self.pictures[number]
+        box = self._box(picture.rgb, rng)
+        target = self._target(number, key, box, rng)
+        images = augment({"input": self._filled(picture.rgb[box]), "image": self._filled(target)}, 0, self.turns, rng)
+        rainy, target = (torch.from_numpy(np.ascontiguousarray(each.transpose(2, 0, 1))).float().div_(255) for each in images.values())
+        return Sample(picture.name, rainy, {"image": target}, number)
+
+    def _box(self, rgb: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
+        """Return rows and columns of a crop; all of a side that is too short for a multiple."""
+        sides = [min(side, self.patch_size) // self.multiple * self.multiple or side for side in rgb.shape[:2]]
+        starts = [int(rng.integers(length - side + 1)) for length, side in zip(rgb.shape, sides)]
+        return tuple(slice(start, start + side) for start, side in zip(starts, sides))
+
+    def _filled(self, pixels: np.ndarray) -> np.ndarray:
+        """Return (H, W, 3) continued by reflection to multiples, for pictures too small to be cut."""
+        missing = [(0, -side % self.multiple) for side in pixels.shape[:2]]
+        return np.pad(pixels, (*missing, (0, 0)), mode="symmetric") if any(missing[0] + missing[1]) else pixels
+
+    def _target(self, number: int, key: tuple[int, int, int], box: tuple[slice, slice], rng: np.random.Generator) -> np.ndarray:
+        """Return the mean of the references in a crop, (h, w, 3) float32 in levels."""
+        source, places = self.sources[number], self.places[number][box]
+        rainy = places >= 0
+        some = torch.from_numpy(places[rainy]).to(source.positions.device)
+        if isinstance(source, Weighed):
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            colours = source.colours(self.together, some, generator)
+        elif self.together >= len(source):
+            if number not in self.whole:
+                everywhere = torch.arange(len(source.positions), device=some.device)
+                self.whole[number] = source.colours(torch.arange(len(source)), everywhere)
+            colours = self.whole[number][some]
+        else:
+            colours = source.colours(self._numbers(len(source), key, rng), some)
+        target = self.pictures[number].rgb[box].astype(np.float32)
+        target[rainy] = colours.cpu().numpy()
+        return target
+
+    def _numbers(self, count: int, key: tuple[int, int, int], rng: np.random.Generator) -> Tensor:
+        """Return which of `count` references make the target."""
+        epoch, _, index = key
+        if len(self.pictures) > 1:
+            return torch.from_numpy(rng.choice(count, self.together, replace=False))
+        order = np.random.default_rng((self.seed, epoch)).permutation(count)
+        return torch.from_numpy(order[index * self.together:(index + 1) * self.together])
+
+
+def _places(rgb: np.ndarray, positions: Tensor) -> np.ndarray:
+    """Return, for every pixel (H, W), its place in `positions`, -1 for those that are not there."""
+    places = np.full(rgb.shape[:2], -1, np.int64)
+    places.flat[positions.cpu().numpy()] = np.arange(len(positions))
+    return places

@@ -1,0 +1,269 @@
+"""Rain2Avoid as its user runs it: folders of rainy pictures, steps, strategies, backbones, interruptions."""
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import brief
+import model
+import option
+import runtime
+from data import image
+from model.rain2avoid import nss
+from model.rain2avoid.references import References
+from tests.conftest import photo, save
+from tests.parity import facts
+from tests.test_ldgp import streaked
+
+TINY = ["--model", "rain2avoid", "--channels", "4", "--epochs", "2", "--sdr_num", "4", "--patch_size", "48", "--n_threads", "0", "--cpu"]
+PLACE = Path("dataset/photos")
+
+
+def results(kind: str = "result", place: Path = PLACE) -> dict[str, tuple[int, ...]]:
+    return {path.stem: image.read(path).shape for path in image.listing(place / kind)}
+
+
+@pytest.fixture
+def photos(place) -> Path:
+    """A folder of rainy photos of odd sizes, and what Windows leaves in such folders."""
+    for number, size in enumerate(((96, 90), (50, 81), (101, 64))):
+        save(place / "photos" / f"{number}.png", streaked(*size, -15, number))
+    (place / "photos" / "Thumbs.db").write_bytes(b"thumbs")
+    return place / "photos"
+
+
+@pytest.fixture
+def rainy(place) -> Path:
+    """A set with truth."""
+    for number in range(3):
+        save(place / "dataset/rainy/input" / f"{number}.png", streaked(96, 90, -15, number))
+        save(place / "dataset/rainy/target" / f"{number}.png", photo(96, 90, number))
+    return place / "dataset/rainy"
+
+
+def test_a_folder_of_photos(run, photos):
+    """Maps, fused references and results of the pictures' sizes, no clean image needed."""
+    status, text = run(*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--save", "mine")
+    assert status == 0, text
+    sizes = {"0": (96, 90, 3), "1": (50, 81, 3), "2": (101, 64, 3)}
+    assert results("ldgp") == results("sdr(fuse)") == results() == sizes
+    assert "3 images, restored without truth" in text and not (PLACE / "sdr").exists()
+    assert not list(photos.glob("*/"))                            # nothing is written beside the user's photos
+
+
+def test_numbers_where_there_is_truth(run, rainy):
+    """Rainy, fused and network, on the screen, in metrics.json and in the table."""
+    status, text = run(*TINY, "--data_train", "rainy", "--save", "x", "--protocol", "default+y_truncated")
+    assert status == 0, text
+    assert "; input " in text and "; fused " in text
+    found = json.loads(Path("experiment/x/metrics.json").read_text())["rainy"]
+    assert found["count"] == 3 and found["protocol"]["name"] == "default" and len(found["others"]) == 1
+    assert {"psnr", "psnr_y", "input_psnr_y", "fused_psnr_y", "fused_ssim"} <= set(found)
+    assert found["fused_psnr"] > found["input_psnr"] + 1
+    assert len(Path("experiment/x/metrics-rainy.csv").read_text().splitlines()) == 1 + 2 * 3
+
+
+def test_it_learns_to_derain(run, rainy):
+    """In a few seconds the network's result is nearer to the truth, which it never saw, than the rainy picture."""
+    status, text = run(*TINY, "--channels", "16", "--sdr_together", "4", "--epochs", "150", "--lr", "3e-3", "--data_train", "rainy",
+                       "--data_range", "1-1", "--save", "x", "--patch_size", "96")
+    assert status == 0, text
+    found = json.loads(Path("experiment/x/metrics.json").read_text())["rainy"]
+    assert found["count"] == 1 and found["psnr"] > found["input_psnr"] + 3
+
+
+def test_steps_alone(run, rainy):
+    """Each step leaves what the next takes; maps made by hand are taken; all references only on demand."""
+    flags = [*TINY, "--data_train", "rainy", "--save", "x"]
+    assert run(*flags, "--steps", "ldgp")[0] == 0
+    assert results("ldgp", rainy) and not (rainy / "sdr(fuse)").exists() and not Path("experiment/x").exists()
+    drawn = np.zeros((96, 90), np.uint8)
+    drawn[20:40, 30:33] = 255
+    image.write(rainy / "ldgp/0.png", drawn)
+    assert run(*flags, "--steps", "nss", "--export_sdr")[0] == 0
+    assert len(list((rainy / "sdr/0").iterdir())) == 4 and not (rainy / "result").exists()
+    changed = (image.read(rainy / "sdr(fuse)/0.png") != image.read(rainy / "input/0.png")).any(-1)
+    assert changed.any() and not changed[drawn == 0].any()
+    assert run(*flags, "--steps", "learn")[0] == 0
+    assert len(results(place=rainy)) == 3 and np.array_equal(image.read(rainy / "ldgp/0.png")[..., 0], drawn)
+    assert run(*flags, "--reset")[0] == 0
+    assert not np.array_equal(image.read(rainy / "ldgp/0.png")[..., 0], drawn)                 # all of it: maps anew
+
+
+def test_the_references_are_drawn_anew(run, rainy):
+    """Kept is the mean; the seed gives all of them again, the same."""
+    flags = [*TINY, "--data_train", "rainy", "--save", "x", "--steps", "nss"]
+    assert run(*flags)[0] == 0
+    fused = {path.name: path.read_bytes() for path in (rainy / "sdr(fuse)").iterdir()}
+    assert run(*flags, "--export_sdr")[0] == 0
+    assert fused == {path.name: path.read_bytes() for path in (rainy / "sdr(fuse)").iterdir()}
+    mean = np.mean([image.read(path).astype(float) for path in (rainy / "sdr/1").iterdir()], axis=0)
+    assert np.array_equal(np.rint(mean), image.read(rainy / "sdr(fuse)/1.png"))
+
+
+def test_pictures_that_teach_nothing(run, place):
+    """No rain, nothing but rain, tiny ones: the result is there, and why it is the input is said."""
+    save(place / "photos/dry.png", np.full((90, 100, 3), 90, np.uint8))
+    save(place / "photos/flood.png", photo(60, 60, 1))
+    save(place / "photos/speck.png", streaked(5, 7, 0))
+    flags = [*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--save", "x"]
+    save(PLACE / "ldgp/flood.png", np.full((60, 60), 255, np.uint8))
+    status, text = run(*flags, "--steps", "learn")
+    assert status == 0, text
+    assert "dry: no rain was found in it; the result is the picture as it is" in text
+    assert "flood: its map says rain almost everywhere (100%), so there is no clean pixel to learn from" in text
+    for name in ("dry", "flood"):
+        assert np.array_equal(image.read(PLACE / f"result/{name}.png"), image.read(place / f"photos/{name}.png"))
+    assert results()["speck"] == (5, 7, 3)
+    sentence = run(*flags, "--strategy", "multiple", "--save", "y", "--steps", "learn", "--data_range", "1-1")
+    assert sentence[0] == 2 and "no picture of Folder can be learned from: dry: no rain was found in it" in sentence[1]
+
+
+def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypatch):
+    flags = [*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--save", "x"]
+    real, calls, killed = brief.Brief.train_step, [], []
+
+    def train_step(self, batch):
+        calls.append(self.run.name)
+        if len(calls) == 12 and not killed:                       # 2 epochs of 4 steps each: in the second picture
+            killed.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch)
+    monkeypatch.setattr(brief.Brief, "train_step", train_step)
+    status, text = run(*flags)
+    assert status == 143 and "stopped by SIGTERM at 1; what was finished before is kept" in text
+    assert list(results()) == ["0"]
+    calls.clear()
+    status, text = run(*flags)
+    assert status == 0 and sorted(set(calls)) == ["1", "2"] and len(results()) == 3
+    calls.clear()
+    assert run(*flags)[0] == 0 and not calls                      # all are finished
+    assert "exists already; add --reset" in run(*flags, "--lr", "0.1")[1]
+    assert run(*flags, "--lr", "0.1", "--reset")[0] == 0 and set(calls) == {"0", "1", "2"}
+
+
+def test_one_network_for_all(run, rainy):
+    """multiple: results, numbers, and weights that restore other pictures later."""
+    status, text = run(*TINY, "--strategy", "multiple", "--data_train", "rainy", "--save", "x", "--val_epochs", "1")
+    assert status == 0, text
+    assert len(results(place=rainy)) == 3 and "; fused " in text
+    state = json.loads(Path("experiment/x/log.jsonl").read_text().splitlines()[-1])
+    assert state["event"] == "test" and state["weights"] == "multiple, a network per set"
+    status, text = run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--data_test", "rainy", "--save", "y", "--cpu")
+    assert status == 0 and "rainy: 3 images" in text
+    assert "contradicts" in run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--model", "unet")[1]
+
+
+def test_truth_does_not_choose_the_weights(run, rainy, monkeypatch):
+    """The newest weights are the best ones, whatever the test says."""
+    import evaluation
+    real = evaluation.metric.compare
+    worse = iter(np.linspace(40, 1, 10000))
+    monkeypatch.setattr(evaluation.metric, "compare", lambda *a, **k: {**real(*a, **k), "psnr": next(worse)})
+    assert run(*TINY, "--strategy", "multiple", "--data_train", "rainy", "--save", "x", "--val_epochs", "1", "--epochs", "3")[0] == 0
+    best, latest = (torch.load(f"experiment/x/model/model_{name}.pt", weights_only=True)["note"] for name in ("best", "latest"))
+    assert best["epoch"] == latest["epoch"] == 3
+
+
+def test_online_warm_start_and_plateau(run, photos, monkeypatch):
+    """References drawn while learning; a network that begins where the last ended; an early end."""
+    steps = []
+    real = brief.Brief.train_step
+    monkeypatch.setattr(brief.Brief, "train_step", lambda self, batch: steps.append(real(self, batch)) or steps[-1])
+    flags = [*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--sdr_together", "4", "--epochs", "30"]
+    assert run(*flags, "--strategy", "online", "--save", "a")[0] == 0
+    assert len(steps) == 3 * 30
+    cold = steps[30]["loss"]
+    steps.clear()
+    assert run(*flags, "--strategy", "online", "--warm_start", "--save", "b")[0] == 0
+    assert steps[30]["loss"] < 0.5 * cold
+    steps.clear()
+    assert run(*flags, "--plateau", "2", "--lr", "0", "--save", "c")[0] == 0
+    assert len(steps) == 3 * 4
+
+
+@pytest.mark.parametrize("backbone, flags", [("Unet", []), ("ResNet", []), ("DnCNN", []), ("Restormer", ["--blocks", "1-1-1-1"]),
+                                             ("DRSFormer", ["--blocks", "1-1-1-1"]), ("smgarn", ["--blocks", "1"])])
+def test_backbones(run, photos, backbone, flags):
+    """The paper's five, and any other model; twenty steps bring the loss down."""
+    losses = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = brief.Brief.train_step
+        patch.setattr(brief.Brief, "train_step", lambda self, batch: losses.append(real(self, batch)) or losses[-1])
+        (photos / "1.png").unlink()
+        (photos / "2.png").unlink()
+        status, text = run(*TINY, "--backbone", backbone, *flags, "--data_train", "Folder", "--dir_demo", "photos", "--save", "x",
+                           "--sdr_together", "4", "--epochs", "20", "--patch_size", "64")
+    assert status == 0, text
+    assert len(losses) == 20 and losses[-1]["loss"] < losses[0]["loss"]
+
+
+@pytest.mark.parametrize("flags, words", [
+    ("--backbone rain2avoid", "is this system itself"),
+    ("--backbone nafnet", "unknown model 'nafnet'"),
+    ("--backbone Unet --blocks 3", "the backbone unet has no flag --blocks"),
+    ("--backbone Restormer --channels 7", "--channels must be even"),
+    ("--K 8", "windows are odd"),
+    ("--k 9", "--k 9 is larger than --K 7"),
+    ("--ldgp_patch 20", "from 32"),
+    ("--strategy double", "invalid choice"),
+])
+def test_flags_that_cannot_be(fails, photos, flags, words):
+    assert words in fails(*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--save", "x", *flags.split())
+    assert not Path("experiment/x").exists() and not PLACE.exists()
+
+
+def test_a_folder_without_pictures(fails, place):
+    (place / "photos").mkdir()
+    assert "holds no image" in fails(*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--save", "x")
+    assert "give --dir_demo" in fails(*TINY, "--data_train", "Folder", "--save", "x")
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet", "dncnn", "restormer", "drsformer"])
+def test_released_backbones_are_told_apart(name):
+    released = dict.fromkeys(key for key, _ in facts(f"r2a_{name}")["state_dict"])
+    assert model.package("rain2avoid").from_official(released) == model.package(name).from_official(released)
+
+
+class Whole:
+    """A picture as References sees it."""
+
+    def __init__(self, rgb: np.ndarray):
+        self.name, self.rgb = "x", rgb
+
+
+@pytest.mark.parametrize("together", [1, 3, 6])
+def test_targets_are_means_of_references(together):
+    """An epoch of one picture takes every reference once; a crop's target is the crop of their mean."""
+    rgb = streaked(64, 48, 10)
+    prior = np.where(np.random.default_rng(0).random((64, 48)) < 0.2, 255, 0).astype(np.uint8)
+    drawn = nss.draw(torch.from_numpy(rgb), torch.from_numpy(prior), count=6)
+    all_of_them = torch.stack([drawn.reference(number) for number in range(6)]).float() / 255
+    samples = References([Whole(rgb)], [drawn], together, 1, 512, 16, "")
+    targets = [samples[1, index, index].targets["image"] for index in range(6 // together)]
+    assert torch.allclose(torch.stack(targets).mean(0), all_of_them.mean(0).permute(2, 0, 1), atol=1e-5)
+    assert torch.equal(samples[1, 0, 0].input, image.to_tensor(rgb))
+    cut = References([Whole(rgb)], [drawn], 6, 1, 32, 16, "all")[1, 0, 0]
+    assert cut.input.shape == cut.targets["image"].shape == (3, 32, 32)
+    assert (cut.input - cut.targets["image"]).abs().max() > 0
+
+
+def test_a_mean_has_the_gradient_of_its_references():
+    """One pass with the mean of k references learns what k passes learn: the gradients of the squared errors agree."""
+    x = torch.rand(1, 3, 8, 8, requires_grad=True)
+    references = torch.rand(5, 3, 8, 8)
+    one, = torch.autograd.grad(((x - references) ** 2).mean(), x)
+    mean, = torch.autograd.grad(((x - references.mean(0, keepdim=True)) ** 2).mean(), x)
+    assert torch.allclose(one, mean, atol=1e-6)
+
+
+def test_recipes(place):
+    """What the paper sets, by strategy."""
+    single, multiple = (option.parse(["--model", "rain2avoid", "--strategy", each, "--dir_demo", "x"]) for each in ("single", "multiple"))
+    assert (single.epochs, multiple.epochs, multiple.patch_sizes, multiple.batch_sizes) == (100, 2000, [64], [64])
+    assert single.lr == 1e-3 and single.loss == "1*MSE" and (single.K, single.k, single.sdr_num, single.pow) == (7, 3, 50, 0.5)
+    assert runtime.log() is not None
