@@ -1,6 +1,7 @@
 """Model files that describe themselves, the full state of a training, and the folder of an experiment."""
 import contextlib
 import functools
+import importlib
 import json
 import os
 import shutil
@@ -61,7 +62,8 @@ def load_weights(method: Method, path: str, name: str) -> str:
                             f"name a file of {name}, or --model {content['model']}")
         state, origin = content["state"], "own file"
     else:
-        state, origin = model.package(name).from_official(_released(content)), "released file"
+        package = importlib.import_module(type(method).__module__)         # a backbone's own, where a system has several
+        state, origin = package.from_official(_released(content)), "released file"
     expected = method.network.state_dict()
     fitting = [key for key in expected if _shape(state.get(key)) == tuple(expected[key].shape)]
     spare = [key for key in state if key not in expected]

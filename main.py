@@ -51,10 +51,10 @@ def run(args) -> None:
     checkpoint.check_free(args.save)
     metric.prepare(args.extra_metrics, runtime.device())
     state = checkpoint.find_state(args)
-    jobs = data.runs if args.test_only else getattr(model.package(args.model), "runs", data.runs)
+    jobs = getattr(model.package(args.model), "runs", data.runs)
     with contextlib.ExitStack() as held:
         for number, job in enumerate(jobs(args)):
-            trainer = make_trainer(args, job, state) if job.train else None
+            trainer = make_trainer(args, job, state) if job.train or args.test_only else None
             if not number:
                 held.enter_context(checkpoint.alone(args.save))
                 runtime.log().open(checkpoint.open_experiment(args), log_lengths(args, job, state))

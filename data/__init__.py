@@ -46,7 +46,7 @@ def runs(args) -> list[Run]:
     chosen = {name: choose(args, name, "test") for name in names(args.data_test)}
     test = tests(args, chosen)
     if args.test_only:
-        return [Run(args.save, _no_training, test)]
+        return [Run(args.save, None, test)]
     parts = [choose(args, name, "train").items for name in names(args.data_train)]
     items = parts[0] if len(parts) == 1 else [item._replace(kind=kind) for kind, part in enumerate(parts) for item in part]
     read = _reader(args, items)
@@ -65,10 +65,6 @@ def _test(args, chosen: Chosen) -> DataLoader:
     images = loader.Images(chosen.items, ("image",), _reader(args, chosen.items))
     images.task, images.subset = chosen.task, chosen.subset
     return loader.test_loader(images, args.n_threads, runtime.rank(), runtime.world())
-
-
-def _no_training(stage) -> DataLoader:
-    raise AssertionError("a test-only run has no training data")
 
 
 def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:

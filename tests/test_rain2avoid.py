@@ -9,14 +9,13 @@ import pytest
 import torch
 
 import brief
-import model
 import option
 import runtime
 from data import image
 from model.rain2avoid import nss
 from model.rain2avoid.references import References
 from tests.conftest import photo, save
-from tests.parity import facts
+from tests.parity import facts, released_state
 from tests.test_ldgp import streaked
 
 TINY = ["--model", "rain2avoid", "--channels", "4", "--epochs", "2", "--sdr_num", "4", "--patch_size", "48", "--n_threads", "0", "--cpu"]
@@ -183,11 +182,11 @@ def test_online_warm_start_and_plateau(run, photos, monkeypatch):
     assert steps[30]["loss"] < 0.5 * cold
     steps.clear()
     assert run(*flags, "--plateau", "2", "--lr", "0", "--save", "c")[0] == 0
-    assert len(steps) == 3 * 4
+    assert 3 * 4 <= len(steps) < 3 * 8
 
 
 @pytest.mark.parametrize("backbone, flags", [("Unet", []), ("ResNet", []), ("DnCNN", []), ("Restormer", ["--blocks", "1-1-1-1"]),
-                                             ("DRSFormer", ["--blocks", "1-1-1-1"]), ("smgarn", ["--blocks", "1"])])
+                                             ("DRSFormer", ["--blocks", "1-1-1-1"]), ("smgarn", [])])
 def test_backbones(run, photos, backbone, flags):
     """The paper's five, and any other model; twenty steps bring the loss down."""
     losses = []
@@ -224,9 +223,13 @@ def test_a_folder_without_pictures(fails, place):
 
 
 @pytest.mark.parametrize("name", ["unet", "resnet", "dncnn", "restormer", "drsformer"])
-def test_released_backbones_are_told_apart(name):
-    released = dict.fromkeys(key for key, _ in facts(f"r2a_{name}")["state_dict"])
-    assert model.package("rain2avoid").from_official(released) == model.package(name).from_official(released)
+def test_released_backbones_load(run, rainy, name):
+    """A released file of a backbone, by its own names, tests as --model rain2avoid."""
+    known = facts(f"r2a_{name}")
+    torch.save(released_state(known), "released.pth")
+    status, text = run("--model", "rain2avoid", "--backbone", name, "--test_only", "--pre_train", "released.pth", "--data_test", "rainy",
+                       "--data_range", "1-1", "--save", "x", "--cpu", "--n_threads", "0")
+    assert status == 0 and "tensors matched" in text and "released file" in text, text
 
 
 class Whole:

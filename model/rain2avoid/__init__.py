@@ -63,7 +63,8 @@ def build(args) -> Method:
     """Return the backbone's method; UserError for a model that is none, or flags that it does not have."""
     package = model.package(args.backbone)
     if package.__name__ == __name__:
-        raise UserError(f"--backbone {args.backbone} is this system itself; a backbone is any other model: {', '.join(backbones())}")
+        raise UserError(f"--backbone {args.backbone} is this system itself; a backbone is any other model: "
+                        f"{', '.join(name for name in model.MODELS if name != args.backbone)}")
     own = Parser(prog="main.py", add_help=False, allow_abbrev=False)
     package.add_arguments(own)
     known = {action.dest for action in own._actions}
@@ -76,17 +77,8 @@ def build(args) -> Method:
     return package.build(Namespace(model=args.backbone, rgb_range=args.rgb_range, n_colors=args.n_colors, **vars(own.parse_args(typed))))
 
 
-def backbones() -> list[str]:
-    """Return the names of all models that may be a backbone."""
-    return [name for name in model.MODELS if f"model.{name}" != __name__]
-
-
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released backbone to ours, by the backbone whose names they are."""
-    for name in backbones():
-        renamed = model.package(name).from_official(state)
-        if renamed and not set(renamed) & set(state):
-            return renamed
+    """Return the state as it is: released names are the business of the backbone's package."""
     return state
 
 

@@ -31,6 +31,9 @@ def runs(args, multiple: int) -> Iterator[Run]:
 
     `multiple` is what the network's height and width must divide by.
     """
+    if args.test_only:                    # no truth was ever seen: no picture is held out
+        yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}))
+        return
     if runtime.world() > 1 and args.strategy != "multiple":
         raise UserError(f"--strategy {args.strategy} trains a network per picture, by one process each; start several without torchrun, "
                         "each with its own --save and part of the pictures, as --data_range 1-50")
