@@ -181,7 +181,8 @@ def in_words(numbers: dict) -> str:
     text = f"PSNR {numbers['psnr']:.2f} dB ({low:.2f} to {high:.2f}), SSIM {numbers['ssim']:.4f} ({numbers['channel'].upper()})"
     if "psnr_y" in numbers:
         text += f"; {numbers['psnr_y']:.2f} dB, {numbers['ssim_y']:.4f} (Y)"
-    for other in ("input", "fused"):          # the degraded images; the mean of a self-supervised method's references
+    # the degraded images; a self-supervised method's mean reference, and its network's answer before what is clean was kept
+    for other in ("input", "fused", "network"):
         if f"{other}_psnr" in numbers:
             text += f"; {other} {numbers[f'{other}_psnr']:.2f} dB, {numbers[f'{other}_ssim']:.4f}"
             if f"{other}_psnr_y" in numbers:

@@ -49,6 +49,8 @@ def add_training_arguments(group) -> None:
     add("--nss_sampling", default="seeded", choices=SAMPLINGS, help="released: as the released program, the same numbers for every pixel")
     add("--sdr_together", type=SIZE, default=1, help="references whose mean is the target of a step; 1 is the paper's")
     add("--export_sdr", action=argparse.BooleanOptionalAction, default=False, help="write all references, not only their mean")
+    add("--keep_clean", action=argparse.BooleanOptionalAction, default=True,
+        help="pixels that are no rain by the map stay as they are; --no-keep_clean takes the network's answer everywhere, as the paper")
     add("--plateau", type=COUNT, default=0, help="single, online: end when the loss stays where it is for N epochs; 0: never")
     add("--warm_start", action=argparse.BooleanOptionalAction, default=False,
         help="single, online: begin with the network of the picture before")

@@ -84,8 +84,7 @@ def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: 
             train = functools.partial(_train, args, multiple, [picture], [picture.weigh() if args.strategy == "online" else drawn])
             yield Run(item.name, train, {}, functools.partial(_begin, last), functools.partial(_finish, args, picture, last, results),
                       kept=False)
-        keep(picture.path(RESULT), results[-1])
-        known[item.name] = numbers(picture, results[-1], chosen.task, args)
+        known[item.name] = finish(picture, results[-1], chosen.task, args)
         utility.write_json(path, finished)
     _conclude(name, chosen, known, args)
 
@@ -97,18 +96,39 @@ def _begin(last: dict, method: Method) -> None:
 
 
 def _finish(args, picture: Picture, last: dict, results: list, method: Method) -> None:
-    """Add the network's result to `results`; with --warm_start, note its weights."""
-    results.append(restored(method, picture.rgb, args))
+    """Note the network's answer and, with --warm_start, its weights."""
+    results.append(answer(method, picture.rgb, args))
     if args.warm_start:
         last.update(copy.deepcopy(method.network.state_dict()))
 
 
 @torch.inference_mode()
-def restored(method: Method, rgb: np.ndarray, args) -> np.ndarray:
+def answer(method: Method, rgb: np.ndarray, args) -> np.ndarray:
     """Return what a network makes of a picture (H, W, 3) uint8; a very large one is restored in tiles."""
     x = image.to_tensor(rgb)[None].to(runtime.device())
     chopped = Namespace(**{**vars(args), "chop": args.chop or rgb.size // 3 > WHOLE})
     return image.to_array(evaluation.restore_as_told(method.eval(), x, chopped)[0])
+
+
+def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, dict[str, float]]:
+    """Write the result, the network's answer (H, W, 3) uint8 where there is rain; return its numbers by protocol.
+
+    Beside PSNR and SSIM of the result stand those of the rainy picture (`input_…`), the fused reference (`fused_…`) and
+    the network's answer alone (`network_…`); {} without truth.
+    """
+    result = np.where(picture.prior[..., None] > args.threshold, network, picture.rgb) if args.keep_clean else network
+    keep(picture.path(RESULT), result)
+    if picture.truth is None:
+        return {}
+    images = {"": result, "input_": picture.rgb, "fused_": picture.fused, "network_": network}
+    found: dict[str, dict[str, float]] = {}
+    for protocol in args.protocols:
+        truth = protocol.fit(image.to_tensor(picture.truth)[None])
+        found[protocol.name] = {
+            f"{prefix}{key}": value for prefix, each in images.items()
+            for key, value in metric.compare(protocol.fit(image.to_tensor(each)[None]), truth, protocol, task,
+                                             () if prefix else args.extra_metrics).items()}
+    return found
 
 
 def _together(items: list, chosen: Chosen, name: str, place: Path, args, multiple: int) -> Run:
@@ -132,9 +152,7 @@ def _together(items: list, chosen: Chosen, name: str, place: Path, args, multipl
 def _restore_all(pictures: list[Picture], name: str, chosen: Chosen, args, method: Method) -> None:
     rows = {}
     for picture in tqdm(pictures, "results", unit="picture", disable=runtime.quiet(), leave=False):
-        result = restored(method, picture.rgb, args)
-        keep(picture.path(RESULT), result)
-        rows[picture.name] = numbers(picture, result, chosen.task, args)
+        rows[picture.name] = finish(picture, answer(method, picture.rgb, args), chosen.task, args)
     _conclude(name, chosen, rows, args)
 
 
@@ -155,16 +173,3 @@ def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: S
     steps = args.test_every or -(-count // batch_size)
     draws = loader.Draws([list(range(count))], batch_size, steps, args.seed, runtime.rank(), runtime.world())
     return loader.train_loader(dataset, draws, 0, pin=runtime.device().type == "cuda")
-
-
-def numbers(picture: Picture, result: np.ndarray, task: str, args) -> dict[str, dict[str, float]]:
-    """Return PSNR and SSIM of the result, the rainy picture (`input_…`) and the fused reference (`fused_…`) by protocol."""
-    if picture.truth is None:
-        return {}
-    found: dict[str, dict[str, float]] = {}
-    for protocol in args.protocols:
-        truth, *others = (protocol.fit(image.to_tensor(each)[None]) for each in (picture.truth, result, picture.rgb, picture.fused))
-        rows = [metric.compare(other, truth, protocol, task, () if place else args.extra_metrics) for place, other in enumerate(others)]
-        found[protocol.name] = rows[0] | {f"{prefix}_{key}": value for prefix, row in zip(("input", "fused"), rows[1:])
-                                          for key, value in row.items()}
-    return found
