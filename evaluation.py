@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import metric
+import report
 import runtime
 import utility
 from data import image
@@ -36,6 +37,8 @@ def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, we
     if epoch is None and runtime.rank() == 0:
         path = folder / "metrics.json"
         utility.write_json(path, _known(path) | results)
+        if args.report:
+            report.write(folder)
     return results
 
 
@@ -50,6 +53,7 @@ def _known(path: Path) -> dict:
 
 def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: Path, weights: str, epoch: int | None) -> dict:
     start, rows, images = time.perf_counter(), [], loader.dataset
+    album = report.Album(name, len(images), args, final=epoch is None)
     if epoch is None:
         _clear(folder, name, args)
     for batch in tqdm(loader, f"test {name}", unit="image", disable=runtime.quiet(), leave=False):
@@ -63,14 +67,15 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
             if not output.isfinite().all():
                 raise Failure(f"the network's output for {batch.name[0]} of {name} is not finite in the precision "
                               f"{args.test_precision}; the weights are bad, or --test_precision single would do")
-            if "image" in sized.targets:
-                target = sized.targets["image"].to(x.device)
+            target = sized.targets["image"].to(x.device) if "image" in sized.targets else None
+            if target is not None:
                 for protocol in group:
                     row = metric.compare(output, target, protocol, images.task, args.extra_metrics)
                     before = metric.compare(x, target, protocol, images.task) if epoch is None else {}
                     numbers[protocol.name] = row | {f"input_{key}": value for key, value in before.items()}
             if epoch is None and size == args.protocols[0].size:
                 _save_images(name, sized, output, args, folder)
+                album.add(sized.name[0], x, output, target, numbers.get(args.protocols[0].name, {}))
                 if args.save_maps:
                     _save_maps(name, sized.name[0], method, x, args, folder)
         rows.append((batch.name[0], numbers))
@@ -84,7 +89,9 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
     result = {"data_set": name, "count": len(rows), "subset": images.subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
-              "model": args.model, "weights": weights}
+              "model": args.model, "parameters": sum(p.numel() for p in method.network.parameters()), "weights": weights}
+    if epoch is None:
+        album.write(folder, first.get("protocol", {}))
     if epoch is None and runtime.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     runtime.log().record("test", epoch=epoch, **result)
