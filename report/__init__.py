@@ -41,11 +41,11 @@ def write(folder: Path) -> Path:
 
 
 def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[str, float]]], name: str, about: str,
-            lines: list[dict]) -> None:
-    """Write a page of several runs to `path`, all results of an image side by side.
+            rows: list[dict[str, str]]) -> Path:
+    """Write a page of several runs to `path`, all results of an image side by side; return it.
 
     runs: the folder of each run by name (of a CSV file: itself); found: its numbers, image -> measure -> value; name: the data
-    set; about: how the numbers were measured; lines: the rows of the table, {heading: text}.
+    set; about: how the numbers were measured; rows: those of the table, {heading: text}.
     """
     notes: list[str] = []
     albums = {}
@@ -65,12 +65,13 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
     orders = [(f"{run} over {base}, {words} first", f"over {run}", words == "smallest")
               for run in others for words in ("largest", "smallest")]
     orders += [(f"Worst first, by {run}", f"psnr {run}", True) for run in runs]
-    data = {"cards": [card for card in cards if card["name"] in kept], "protocol": about.partition(",")[0],
+    data = {"cards": [card for card in cards if card["name"] in kept], "protocol": about.partition(",")[0].removeprefix("protocol "),
             "orders": _orders(cards, orders),
             "left": f"result {base}" if base in albums else "input", "right": f"result {next((r for r in others if r in albums), base)}"}
     title = " and ".join(runs) if len(runs) == 2 else f"{len(runs)} runs"
     facts = {"Data set": name or "of the tables", "Measured": about, "Compared with": base}
-    utility.write_text(path, page.build(title, facts, page.table(lines), "", data, notes, {}))
+    utility.write_text(path, page.build(title, facts, page.table(rows), "", data, notes, {}))
+    return path
 
 
 def _object(path: Path, notes: list[str]) -> dict:

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 CHANNELS = {"rgb": "RGB", "y": "Y", "y8": "Y, 8 bits"}
 ROUNDING = {"round": "rounded to 8 bits", "truncate": "truncated to 8 bits", "none": "not rounded"}
 SSIM = {"gaussian": "Gaussian SSIM", "uniform7": "uniform-7 SSIM", "columns7": "1-D SSIM"}
-HEADINGS = ("Result", "Input", "Gain", "Result", "Input", "95 % of the PSNR")
+HEADINGS = ("Result", "Input", "Gain", "Result", "Input", "95 % interval")
 
 
 def build(title: str, about: dict[str, str], table: str, charts: str, data: dict, notes: list[str], flags: dict) -> str:
@@ -91,8 +91,8 @@ def images(data: dict) -> str:
 
 
 def breakable(text: str) -> str:
-    """Return a text as HTML that may go on in a new line after a slash, a plus or an underscore."""
-    return "".join(f"{escape(letter)}<wbr>" if letter in "/+_" else escape(letter) for letter in text)
+    """Return a text as HTML that may go on in a new line after a slash or a plus."""
+    return "".join(f"{escape(letter)}<wbr>" if letter in "/+" else escape(letter) for letter in text)
 
 
 def all_flags(flags: dict) -> str:
@@ -141,14 +141,14 @@ def numbers(metrics: dict[str, dict]) -> str:
     if not groups:
         return ""
     head = ('<tr><th scope="col" rowspan="2">Protocol</th><th scope="col" rowspan="2" class="text">Channel</th>'
-            '<th scope="colgroup" colspan="3" class="over">PSNR, dB</th>'
-            '<th scope="colgroup" colspan="2" class="over">SSIM</th><th></th></tr>'
+            '<th scope="colgroup" colspan="3" class="over"><span>PSNR, dB</span></th>'
+            '<th scope="colgroup" colspan="2" class="over"><span>SSIM</span></th><th></th></tr>'
             '<tr>' + "".join(f'<th scope="col">{escape(text)}</th>' for text in HEADINGS) + "</tr>")
     notes = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in seen.items())
     return (f'<div class="wide" tabindex="0" role="group" aria-label="Numbers by data set"><table><thead>{head}</thead>{"".join(groups)}'
             f'</table></div>\n<dl class="protocols">{notes}</dl>'
-            '<p class="fine">Means over the images; 95 % is the bootstrap interval of the mean. Numbers of two protocols may not be '
-            'compared.</p>')
+            '<p class="fine">Means over the images; the interval is the bootstrap one of the mean PSNR. Numbers of two protocols may '
+            'not be compared.</p>')
 
 
 def conditions(entry: dict, weights: bool) -> str:
@@ -213,6 +213,7 @@ def table(rows: list[dict[str, str]]) -> str:
     body = ""
     for row in rows:
         first, *others = row.values()
-        body += f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(text)}</td>" for text in others) + "</tr>"
+        cells = "".join(f"<td>{escape(text.replace('-', '−'))}</td>" for text in others)
+        body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
     return (f'<div class="wide" tabindex="0" role="group" aria-label="Runs"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{body}</tbody></table></div>')

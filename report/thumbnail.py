@@ -98,8 +98,8 @@ def reduced(x: Tensor, side: int) -> Tensor:
 
 def error_map(output: Tensor, target: Tensor, side: int) -> np.ndarray:
     """Return the mean absolute error over the channels of (1, 3, H, W) in colours, as (h, w, 3) uint8: black 0, bright FULL_ERROR."""
-    error = (output.clamp(0, 1) - target).abs().mean(1, keepdim=True)
-    levels = reduced(error, side)[0, 0].div(FULL_ERROR).clamp(0, 1).cpu().numpy()
+    error = (output.clamp(0, 1) - target).abs()
+    levels = reduced(error, side)[0].mean(0).div(FULL_ERROR).clamp(0, 1).cpu().numpy()
     stops = np.linspace(0, 1, len(COLOURS))
     table = np.stack([np.interp(np.linspace(0, 1, 256), stops, channel) for channel in zip(*COLOURS)], axis=-1).round().astype(np.uint8)
     return table[(255 * levels).round().astype(np.uint8)]

@@ -20,8 +20,7 @@ class Browser:
     """One window; use it as a context. `dark`: the system prefers dark pages."""
 
     def __init__(self, width: int = 1280, height: int = 900, dark: bool = False):
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-                 "--touch-events=enabled"]
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
         binary = shutil.which("chromium") or shutil.which("google-chrome")
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for line in self.driver.stdout:
