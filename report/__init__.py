@@ -62,9 +62,9 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
     if len(kept) < len(cards):
         notes.append(f"{len(kept)} of {len(cards)} images are shown: those of lowest and highest PSNR, the rest evenly spaced.")
     base, *others = runs
-    orders = [(f"{run} over {base}, {words} first", f"over {run}", words == "smallest")
-              for run in others for words in ("largest", "smallest")]
-    orders += [(f"Worst first, by {run}", f"psnr {run}", True) for run in runs]
+    orders = [(f"{words} gain of {run} over {base}", f"over {run}", words == "Smallest")
+              for run in others for words in ("Largest", "Smallest")]
+    orders += [(f"Worst first by {run}", f"psnr {run}", True) for run in runs]
     data = {"cards": [card for card in cards if card["name"] in kept], "protocol": about.partition(",")[0].removeprefix("protocol "),
             "orders": _orders(cards, orders),
             "left": f"result {base}" if base in albums else "input", "right": f"result {next((r for r in others if r in albums), base)}"}

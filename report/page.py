@@ -16,7 +16,8 @@ def build(title: str, about: dict[str, str], table: str, charts: str, data: dict
     """Return the whole page; `table` and `charts` are HTML, all else is text, `data` what script.js shows."""
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    listed = "".join(f"<div><dt>{escape(str(key))}</dt><dd>{breakable(str(value))}</dd></div>" for key, value in about.items())
+    listed = "".join(f"<div{' class=long' if len(value) > 26 else ''}><dt>{escape(key)}</dt><dd>{breakable(value)}</dd></div>"
+                     for key, value in about.items())
     remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
     sections = [section("numbers", "Numbers", table) if table else "",
                 section("training", "Training", f'<div class="charts">{charts}</div>') if charts else "",

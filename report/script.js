@@ -91,13 +91,17 @@
   function scores(card) {
     const several = card.scores.length > 1;
     const list = make("p", { className: several ? "score runs" : "score" });
+    if (several) {
+      const over = make("span", { textContent: `over ${card.scores[0].label}`, title: `over ${card.scores[0].label}` });
+      list.append(make("span", { className: "run" }), make("span", { textContent: "dB" }), over, make("span", { textContent: "SSIM" }));
+    }
     for (const score of card.scores) {
-      const change = known(score.over) ? score.over : score.gain;
+      const change = several ? score.over : score.gain;
       const label = several ? make("span", { className: "run", textContent: score.label, title: score.label }) : "";
-      const gain = make("span", { title: known(score.over) ? "dB over the first run" : "dB over the input" });
+      const gain = make("span", { title: several ? "dB over the first run" : "dB over the input" });
       if (known(change)) gain.append(several ? "" : "gain ", make("span", { className: change < 0 ? "loss" : "gain", textContent: signed(change) }));
-      const psnr = make("span", {}, make("b", { textContent: known(score.psnr) ? score.psnr.toFixed(2) : "" }), known(score.psnr) ? " dB" : "");
-      list.append(label, psnr, gain, make("span", { textContent: known(score.ssim) ? `SSIM ${score.ssim.toFixed(4)}` : "" }));
+      const psnr = make("span", {}, make("b", { textContent: known(score.psnr) ? score.psnr.toFixed(2) : "" }), known(score.psnr) && !several ? " dB" : "");
+      list.append(label, psnr, gain, make("span", { textContent: known(score.ssim) ? `${several ? "" : "SSIM "}${score.ssim.toFixed(4)}` : "" }));
     }
     return list;
   }

@@ -248,5 +248,9 @@ def test_two_runs_in_a_browser(two):
         page.open(two)
         tags = "return [...document.querySelectorAll('.cards li:first-child .tag')].map((tag) => tag.textContent)"
         assert page.js(tags) == ["a", "b"] and page.js("return document.documentElement.scrollWidth") == 375
-        assert page.js("return document.querySelectorAll('.cards .score.runs .run').length") == 2 * 3
+        assert page.js("return document.querySelectorAll('.cards .score.runs .run').length") == 3 * 3
+        page.click(".cards li:first-child .open")
+        page.press("5")
+        assert page.js("return document.querySelector('#stage .tag').textContent") == "Error of a"
+        assert page.js("return document.getElementById('stage').clientWidth") == 375
         assert page.complaints() == []
