@@ -50,14 +50,17 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
     notes: list[str] = []
     albums = {}
     for run, folder in runs.items():
-        content = _album(folder / f"cards-{name}.json", notes) if folder.is_dir() else None
+        content = _album(folder / f"cards-{name}.json", notes) if (folder / f"cards-{name}.json").is_file() else None
         if content:
             albums[run] = {card["name"]: card | {"album": content, "place": folder} for card in content["cards"]}
         else:
             notes.append(f"No pictures of {name or 'its images'} are kept of the run {run}.")
     names = sorted(set.intersection(*map(set, albums.values())) & set.intersection(*map(set, found.values()))) if albums else []
+    alike = [picture for picture in names if len({(album[picture]["height"], album[picture]["width"]) for album in albums.values()}) == 1]
+    if len(alike) < len(names):
+        notes.append(f"{len(names) - len(alike)} images have not the same size in all runs and are left out.")
     cards = [_compared(name, {run: album[picture] for run, album in albums.items()}, found, picture, path.parent)
-             for picture in names]
+             for picture in alike]
     kept = {card["name"] for card in _fitting(cards, LIMIT, BYTES)}
     if len(kept) < len(cards):
         notes.append(f"{len(kept)} of {len(cards)} images are shown: those of lowest and highest PSNR, the rest evenly spaced.")
@@ -111,9 +114,9 @@ def _album(path: Path, notes: list[str]) -> dict | None:
 def _bounded(albums: dict[str, dict], notes: list[str]) -> dict[str, dict]:
     """Return the albums with as many cards each as the page has room for, and note what is a sample."""
     room = LIMIT // max(len(albums), 1), BYTES // max(len(albums), 1)
+    whole = sum(len(each["cards"]) for each in albums.values()) <= LIMIT and _size(albums.values()) <= BYTES
     result = {}
     for name, content in albums.items():
-        whole = sum(len(each["cards"]) for each in albums.values()) <= LIMIT and _size(albums.values()) <= BYTES
         cards = content["cards"] if whole else _fitting(content["cards"], *room)
         result[name] = content | {"cards": cards}
         if len(cards) < content["count"]:

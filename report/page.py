@@ -148,15 +148,14 @@ def numbers(metrics: dict[str, dict]) -> str:
     notes = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in seen.items())
     return (f'<div class="wide" tabindex="0" role="group" aria-label="Numbers by data set"><table><thead>{head}</thead>{"".join(groups)}'
             f'</table></div>\n<dl class="protocols">{notes}</dl>'
-            '<p class="fine">Means over the images; the interval is the bootstrap one of the mean PSNR. Numbers of two protocols may '
-            'not be compared.</p>')
+            '<p class="fine">Means over the images; the interval is that of the mean PSNR, by bootstrap. Numbers of two protocols '
+            'may not be compared.</p>')
 
 
 def conditions(entry: dict, weights: bool) -> str:
     """Return how a set was tested, in words, with the `weights` if asked for."""
-    count, subset = entry.get("count"), entry.get("subset")
-    tile = entry.get("tile")
-    parts = [f"{count} image{'' if count == 1 else 's'}" if subset in (None, "all") else str(subset),
+    count, subset, tile = entry.get("count"), entry.get("subset"), entry.get("tile")
+    parts = [f"{count} image{'' if count == 1 else 's'}" + ("" if subset in (None, "all") else f" ({subset})"),
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
              f"tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
     parts += ["mean of 8 flips and turns"] * bool(entry.get("self_ensemble"))

@@ -88,6 +88,18 @@ class Browser:
         steps = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
         self.call("POST", "/actions", {"actions": [{"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": steps}]})
 
+    def pinch(self, selector: str, start: float, end: float) -> None:
+        """Move two fingers apart on an element: from so far left and right of its centre to so far, as shares of its width."""
+        box = self.js("const b = document.querySelector(arguments[0]).getBoundingClientRect();"
+                      "return [b.x, b.y, b.width, b.height]", selector)
+        fingers = []
+        for side in (-1, 1):
+            xs = [round(box[0] + box[2] * (0.5 + side * share)) for share in (start, (start + end) / 2, end)]
+            moves = [{"type": "pointerMove", "x": x, "y": round(box[1] + box[3] / 2), "duration": 20} for x in xs]
+            steps = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
+            fingers.append({"type": "pointer", "id": f"finger{side}", "parameters": {"pointerType": "touch"}, "actions": steps})
+        self.call("POST", "/actions", {"actions": fingers})
+
     def complaints(self) -> list[str]:
         """Return the console's warnings and errors since the last call."""
         return [entry["message"] for entry in self.call("POST", "/se/log", {"type": "browser"}) if entry["level"] in ("WARNING", "SEVERE")]

@@ -44,8 +44,8 @@ def test_page_of_a_training_and_of_further_tests(run, trained):
     """Every test adds its set, and the page says what its numbers mean; links lead to the saved pictures."""
     page = Reader(trained / "report.html")
     result = numbers(trained)
-    for words in ("smgarn", f"{result['parameters']:,}", "1*L1+1*L1:mask", "default v1", "Training loss", "1 of 4: 03 … 03, fp32", "All ",
-                  f"{result['psnr']:.2f}", f"{result['ssim']:.4f}", f"{result['input_psnr']:.2f}"):
+    for words in ("smgarn", f"{result['parameters']:,}", "1*L1+1*L1:mask", "default v1", "Training loss", "All ",
+                  "1 image (1 of 4: 03 … 03), fp32", f"{result['psnr']:.2f}", f"{result['ssim']:.4f}", f"{result['input_psnr']:.2f}"):
         assert words in page.text, words
     make_pairs(Path("dataset/näher & mehr"), 3)
     status, text = run("--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", "näher & mehr", "--save", "x", "--cpu",
@@ -227,6 +227,9 @@ def test_in_a_browser(run, trained):
         assert page.js("return document.querySelector('#stage img').naturalWidth") == 180
         page.press("+", "+")
         assert page.js("return document.getElementById('zoom').textContent") == "2.3×"
+        page.press("0")
+        page.pinch("#stage", 0.1, 0.3)
+        assert float(page.js("return document.getElementById('zoom').textContent").rstrip("×")) == pytest.approx(3, abs=0.2)
         page.press("Escape")
         assert page.js(title) is False
         page.drag(f"{card} .frame", 0.3, 0.3)                     # a click

@@ -85,7 +85,7 @@ def run(argv: list[str] | None = None) -> None:
     for run_name in args.runs:
         a, b = paired(found[base], found[run_name], args.measure)
         line = f"{run_name:24}{len(b):7}{b.mean():10.4f}"
-        rows.append({"Run": run_name, "Images": str(len(b)), f"Mean {args.measure}": f"{b.mean():.4f}"}
+        rows.append({"Run": run_name, "Images": str(len(b)), f"Mean {args.measure.upper()}": f"{b.mean():.4f}"}
                     | dict.fromkeys((f"Difference to {base}", "95 % interval", "Better on"), "–"))
         if run_name != base:
             low, high = summary.interval(b - a)
