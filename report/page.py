@@ -53,7 +53,8 @@ def build(title: str, about: dict[str, str], table: str, charts: str, data: dict
 
 
 VIEWER = """<dialog id="viewer" aria-labelledby="viewer-name">
-<div class="bar"><div class="who"><h2 id="viewer-name"></h2><p id="viewer-place"></p></div>
+<div class="bar"><div class="who"><h2 id="viewer-name"></h2>
+<p><span id="viewer-where"></span><span id="viewer-small">, thumbnail</span></p></div>
 <div class="choice" id="viewer-show" role="group" aria-label="What is shown"></div>
 <button type="button" id="viewer-close" aria-label="Close">Close</button></div>
 <div id="stage"></div>

@@ -56,19 +56,26 @@
       const box = node.getBoundingClientRect();
       self.move((100 * (x - box.left)) / box.width);
     };
-    // show two views, or one alone where they are the same; `full`: in full size where both were saved
-    self.show = (card, left, right, full = false) => {
-      const one = left.key === right.key, whole = full && Boolean(left.full && right.full);
-      const set = (picture, href, of, at) => {
-        picture.style.width = `${100 * of}%`;
-        picture.style.left = `${-100 * at}%`;
-        if (picture.getAttribute("src") !== href) picture.src = href;
-      };
-      [left, right].forEach((view, side) => {
+    const set = (picture, href, of, at) => {
+      picture.style.width = `${100 * of}%`;
+      picture.style.left = `${-100 * at}%`;
+      if (picture.getAttribute("src") !== href) picture.src = href;
+    };
+    // show two views, or one alone where they are the same; `sharp` is called once both are there in full size, if they were saved
+    self.show = (card, left, right, sharp = null) => {
+      const one = left.key === right.key, shown = [left, right];
+      self.shown = shown;
+      if (sharp && left.full && right.full) {
+        const loading = shown.map((view) => Object.assign(new Image(), { src: view.full.href }).decode());
+        Promise.all(loading).then(() => {
+          if (self.shown !== shown) return;                       // another was chosen meanwhile
+          shown.forEach(({ full }, side) => set(images[side], full.href, full.of, full.at));
+          sharp();
+        }, () => { /* moved or deleted: the thumbnails stay */ });
+      }
+      shown.forEach((view, side) => {
         const picture = images[side];
-        picture.onerror = () => { picture.onerror = null; set(picture, source(view), 1, 0); };
-        if (whole) set(picture, view.full.href, view.full.of, view.full.at);
-        else set(picture, source(view), 1, 0);
+        set(picture, source(view), 1, 0);
         picture.alt = side && one ? "" : `${card.name}, ${view.label}`;
         tags[side].textContent = view.label;
       });
@@ -213,10 +220,9 @@
   function fill() {
     const { card } = state.shown[state.at];
     byId("viewer-name").textContent = card.name;
-    byId("viewer-place").textContent = `${card.set ? `${card.set}, ` : ""}${card.width} × ${card.height}, ${state.at + 1} of ${state.shown.length}`;
+    byId("viewer-where").textContent = `${card.set ? `${card.set}, ` : ""}${card.width} × ${card.height}, ${state.at + 1} of ${state.shown.length}`;
     const single = card.views.find((each) => each.key === state.single);
     const left = viewOf(card, single ? single.key : state.left), right = viewOf(card, single ? single.key : state.right);
-    large.show(card, left, right, true);
     const button = (key, text, digit) => {
       const each = make("button", { type: "button", textContent: text, title: digit ? `${text} (${digit})` : "Slider (S)" });
       each.setAttribute("aria-pressed", key === (single ? single.key : ""));
@@ -237,7 +243,8 @@
     const whole = [right, left, ...card.views].find((each) => each.full);
     byId("viewer-full").hidden = !whole;
     if (whole) byId("viewer-full").href = whole.full.href;
-    if (!(left.full && right.full)) byId("viewer-place").textContent += ", thumbnail";
+    byId("viewer-small").hidden = false;
+    large.show(card, left, right, () => { byId("viewer-small").hidden = true; });
   }
 
   function choosing(key) {

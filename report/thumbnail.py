@@ -44,7 +44,7 @@ class Album:
         views = {"input": x, "result": output} | ({} if target is None else {"truth": target})
         views = {key: jpeg(to_array(reduced(value, self.side)[0]), self.budget) for key, value in views.items()}
         if target is not None:
-            views["error"] = jpeg(error_map(output, target, round(0.6 * self.side)), round(ERROR_SHARE * self.budget))
+            views["error"] = jpeg(error_map(output, target, round(0.6 * self.side)), round(ERROR_SHARE * self.budget), subsampling=0)
         height, width = x.shape[-2:]
         self.cards.append({"name": name, "height": height, "width": width, "even": self.seen % self.step == 0,
                            "numbers": {key: value for key, value in numbers.items() if math.isfinite(value)},
@@ -105,22 +105,25 @@ def error_map(output: Tensor, target: Tensor, side: int) -> np.ndarray:
     return table[(255 * levels).round().astype(np.uint8)]
 
 
-def jpeg(picture: np.ndarray, budget: int) -> bytes:
-    """Return (h, w, 3) uint8 as JPEG, of the best quality of LADDER that takes at most `budget` bytes (else of the last)."""
+def jpeg(picture: np.ndarray, budget: int, subsampling: int = 2) -> bytes:
+    """Return (h, w, 3) uint8 as JPEG, of the best quality of LADDER that takes at most `budget` bytes (else of the last).
+
+    subsampling: 2 keeps a quarter of the colours, 0 all of them.
+    """
     low, high, best = 0, len(LADDER) - 1, b""
     while low < high:
         middle = (low + high) // 2
-        data = _encoded(picture, *LADDER[middle])
+        data = _encoded(picture, *LADDER[middle], subsampling)
         if len(data) <= budget:
             high, best = middle, data
         else:
             low = middle + 1
-    return best or _encoded(picture, *LADDER[-1])
+    return best or _encoded(picture, *LADDER[-1], subsampling)
 
 
-def _encoded(picture: np.ndarray, scale: float, quality: int) -> bytes:
+def _encoded(picture: np.ndarray, scale: float, quality: int, subsampling: int) -> bytes:
     image, buffer = Image.fromarray(picture), io.BytesIO()
     if scale < 1:
         image = image.resize([max(round(scale * length), 1) for length in image.size], Image.BOX)
-    image.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return buffer.getvalue()
