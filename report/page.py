@@ -59,8 +59,9 @@ VIEWER = """<dialog id="viewer" aria-labelledby="viewer-name">
 <button type="button" id="viewer-close" aria-label="Close">Close</button></div>
 <div id="stage"></div>
 <div class="bar foot"><p class="scores" id="viewer-scores"></p>
-<p class="keys" aria-hidden="true"><kbd>←</kbd> <kbd>→</kbd> image <kbd>1</kbd>–<kbd id="viewer-last">4</kbd> one view <kbd>S</kbd> slider
-<kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> zoom</p>
+<p class="keys" aria-hidden="true"><span><kbd>←</kbd> <kbd>→</kbd> image</span>
+<span><kbd>1</kbd> to <kbd id="viewer-last">4</kbd> one view</span> <span><kbd>S</kbd> slider</span>
+<span><kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> zoom</span></p>
 <div class="steps"><a id="viewer-full" target="_blank" rel="noopener">Full size</a>
 <button type="button" id="zoom-out" aria-label="Smaller">−</button><output id="zoom"></output>
 <button type="button" id="zoom-in" aria-label="Larger">+</button>
