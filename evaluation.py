@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import metric
+import report
 import runtime
 import utility
 from data import image
@@ -36,21 +37,25 @@ def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, we
     for name, loader in sets.items():
         start = time.perf_counter()
         rows = _rows(method, name, loader, args, folder, epoch)
-        results |= conclude({name: (rows, loader.dataset.task, loader.dataset.subset)}, args, folder, weights, epoch,
+        count = sum(parameter.numel() for parameter in method.network.parameters())
+        results |= conclude({name: (rows, loader.dataset.task, loader.dataset.subset)}, args, folder, weights, count, epoch,
                             time.perf_counter() - start)
     return results
 
 
-def conclude(sets: dict[str, tuple[list, str, str]], args, folder: Path, weights: str, epoch: int | None = None,
-             seconds: float | None = None) -> dict[str, dict]:
+def conclude(sets: dict[str, tuple[list, str, str]], args, folder: Path, weights: str, parameters: int,
+             epoch: int | None = None, seconds: float | None = None) -> dict[str, dict]:
     """Say what sets came to, write it down, and return their numbers by name.
 
     sets: for each its rows (image, numbers by protocol: {} without truth), its task and which part of it was tested.
+    `parameters` is how many the network has.
     """
-    results = {name: _concluded(name, *known, args, folder, weights, epoch, seconds) for name, known in sets.items()}
+    results = {name: _concluded(name, *known, args, folder, weights, parameters, epoch, seconds) for name, known in sets.items()}
     if epoch is None and runtime.rank() == 0:
         path = folder / "metrics.json"
         utility.write_json(path, _known(path) | results)
+        if args.report:
+            report.write(folder)
     return results
 
 
@@ -66,6 +71,7 @@ def _known(path: Path) -> dict:
 def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epoch: int | None) -> list[tuple[str, dict]]:
     """Restore a set; return its images' numbers by protocol, from all processes, sorted by name."""
     rows, images = [], loader.dataset
+    album = report.Album(name, len(images), args, final=epoch is None)
     if epoch is None:
         _clear(folder, name, args)
     for batch in tqdm(loader, f"test {name}", unit="image", disable=runtime.quiet(), leave=False):
@@ -79,22 +85,26 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
             if not output.isfinite().all():
                 raise Failure(f"the network's output for {batch.name[0]} of {name} is not finite in the precision "
                               f"{args.test_precision}; the weights are bad, or --test_precision single would do")
-            if "image" in sized.targets:
-                target = sized.targets["image"].to(x.device)
+            target = sized.targets["image"].to(x.device) if "image" in sized.targets else None
+            if target is not None:
                 for protocol in group:
                     row = metric.compare(output, target, protocol, images.task, args.extra_metrics)
                     before = metric.compare(x, target, protocol, images.task) if epoch is None else {}
                     numbers[protocol.name] = row | {f"input_{key}": value for key, value in before.items()}
             if epoch is None and size == args.protocols[0].size:
                 _save_images(name, sized, output, args, folder)
+                album.add(sized.name[0], x, output, target, numbers.get(args.protocols[0].name, {}))
                 if args.save_maps:
                     _save_maps(name, sized.name[0], method, x, args, folder)
         rows.append((batch.name[0], numbers))
-    return sorted(runtime.gather(rows), key=lambda row: row[0])
+    rows = sorted(runtime.gather(rows), key=lambda row: row[0])
+    if epoch is None:
+        album.write(folder, args.protocols[0].settings() if any(numbers for _, numbers in rows) else {})
+    return rows
 
 
-def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, args, folder: Path, weights: str, epoch: int | None,
-               seconds: float | None) -> dict:
+def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
+               epoch: int | None, seconds: float | None) -> dict:
     """Say what a set came to, write its table, and return its numbers."""
     scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocols}
     measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
@@ -104,7 +114,7 @@ def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, 
     result = {"data_set": name, "count": len(rows), "subset": subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
-              "model": args.model, "weights": weights}
+              "model": args.model, "parameters": parameters, "weights": weights}
     if epoch is None and runtime.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     runtime.log().record("test", epoch=epoch, **result)

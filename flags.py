@@ -147,6 +147,8 @@ def parser(package, defaults: dict) -> Parser:
     add("--save_every", type=_interval, default="10m", metavar="N", help="save the state every N steps, or Nm: minutes; 0: after epochs")
     add("--save_models", action=BooleanOptionalAction, default=False, help="keep the weights and the state of every tested epoch")
     add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG")
+    add("--report", action=BooleanOptionalAction, default=True,
+        help="write report.html after a final test: numbers, curves, and every image to look at before and after")
     add("--save_maps", action=BooleanOptionalAction, default=False,
         help="save what else the network shows: masks, images of its stages, maps of its uncertainty")
     add("--save_gt", action=BooleanOptionalAction, default=False, help="save input, result and truth side by side")

@@ -42,6 +42,8 @@ def test_two_processes_equal_one(place, thin):
     assert metrics[0]["count"] == metrics[1]["count"] == 3
     assert metrics[0]["psnr"] == pytest.approx(metrics[1]["psnr"], rel=1e-4)
     assert len(list(Path("experiment/two/results-set").iterdir())) == 3
+    cards = [json.loads(Path(f"experiment/{name}/cards-set.json").read_text())["cards"] for name in ("one", "two")]
+    assert [card["name"] for card in cards[0]] == [card["name"] for card in cards[1]] == ["03", "04", "05"]
     logs = [[json.loads(line) for line in Path(f"experiment/{name}/log.jsonl").read_text().splitlines()] for name in ("one", "two")]
     assert [r["event"] for r in logs[0]] == [r["event"] for r in logs[1]]          # only the first process writes
     assert logs[0][0]["losses"]["loss"] == pytest.approx(logs[1][0]["losses"]["loss"], rel=1e-4)

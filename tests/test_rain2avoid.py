@@ -58,10 +58,11 @@ def test_numbers_where_there_is_truth(run, rainy):
     """Rainy, fused and network, on the screen, in metrics.json and in the table."""
     status, text = run(*TINY, "--data_train", "rainy", "--save", "x", "--protocol", "default+y_truncated")
     assert status == 0, text
-    assert "; input " in text and "; fused " in text
+    assert "; input " in text and "; fused " in text and "; network " in text
+    assert "rainy" in Path("experiment/x/report.html").read_text()
     found = json.loads(Path("experiment/x/metrics.json").read_text())["rainy"]
     assert found["count"] == 3 and found["protocol"]["name"] == "default" and len(found["others"]) == 1
-    assert {"psnr", "psnr_y", "input_psnr_y", "fused_psnr_y", "fused_ssim"} <= set(found)
+    assert {"psnr", "psnr_y", "input_psnr_y", "fused_psnr_y", "fused_ssim", "network_psnr"} <= set(found)
     assert found["fused_psnr"] > found["input_psnr"] + 1
     assert len(Path("experiment/x/metrics-rainy.csv").read_text().splitlines()) == 1 + 2 * 3
 
@@ -72,7 +73,12 @@ def test_it_learns_to_derain(run, rainy):
                        "--data_range", "1-1", "--save", "x", "--patch_size", "96")
     assert status == 0, text
     found = json.loads(Path("experiment/x/metrics.json").read_text())["rainy"]
-    assert found["count"] == 1 and found["psnr"] > found["input_psnr"] + 3
+    assert found["count"] == 1 and found["network_psnr"] > found["input_psnr"] + 3
+    result, rainy_one, prior = (image.read(rainy / kind / "0.png") for kind in ("result", "input", "ldgp"))
+    assert (result == rainy_one)[prior <= 10].all() and found["psnr"] != found["network_psnr"]
+    status, text = run(*TINY, "--data_train", "rainy", "--data_range", "1-1", "--save", "y", "--no-keep_clean")
+    found = json.loads(Path("experiment/y/metrics.json").read_text())["rainy"]
+    assert status == 0 and found["psnr"] == found["network_psnr"]
 
 
 def test_steps_alone(run, rainy):
@@ -151,7 +157,7 @@ def test_one_network_for_all(run, rainy):
     assert status == 0, text
     assert len(results(place=rainy)) == 3 and "; fused " in text
     state = json.loads(Path("experiment/x/log.jsonl").read_text().splitlines()[-1])
-    assert state["event"] == "test" and state["weights"] == "multiple, a network per set"
+    assert state["event"] == "test" and state["weights"] == "multiple, a network for the set"
     status, text = run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--data_test", "rainy", "--save", "y", "--cpu")
     assert status == 0 and "rainy: 3 images" in text
     assert "contradicts" in run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--model", "unet")[1]

@@ -47,7 +47,7 @@ def test_the_papers_two_lines(run, place, scale):
 def test_what_a_run_leaves(trained):
     names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
     assert names == {"args.json", "config.txt", "log.txt", "log.jsonl", "metrics.json", "metrics-set.csv", "times.jsonl", "curves.png",
-                     "curves.pdf", "model/model_best.pt", "model/model_latest.pt", "model/state.pt"}
+                     "curves.pdf", "cards-set.json", "report.html", "model/model_best.pt", "model/model_latest.pt", "model/state.pt"}
     result = numbers(trained)
     assert result["count"] == 1 and 0 < result["psnr"] < 60 and -1 <= result["ssim"] <= 1
     assert result["protocol"]["name"] == "default" and result["precision"] == "single"
@@ -123,6 +123,7 @@ def test_a_test_leaves_a_training_alone(run, trained):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file() and "log" not in path.name
               and path.name != "times.jsonl"}
     before.pop(trained / "metrics.json")
+    before.pop(trained / "report.html")
     assert run("--save", "x", "--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", "DemoNoise",
                "--cpu", "--reset")[0] == 0
     assert all(path.read_bytes() == content for path, content in before.items())

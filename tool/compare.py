@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 import checkpoint
+import metric
+import report
 from flags import Parser
 from metric import summary
 from tool import guarded
@@ -21,7 +23,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_test", default="", metavar="SET", help="the data set; default: the first that all runs have")
     parser.add_argument("--protocol", default="default", metavar="NAME", help="the protocol, which every run must have measured")
     parser.add_argument("--measure", default="psnr", help="the column to compare: psnr, ssim, psnr_y, …")
-    parser.add_argument("--output", default="", metavar="DIR", help="where the scatter goes; default: experiment/compare")
+    parser.add_argument("--output", default="", metavar="DIR", help="where the scatter and the page go; default: experiment/compare")
     return parser.parse_args(argv)
 
 
@@ -73,23 +75,32 @@ def paired(first: Table, second: Table, measure: str) -> tuple[np.ndarray, np.nd
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Print each run's mean and its paired difference to the first; draw the scatter."""
+    """Print each run's mean and its paired difference to the first; draw the scatter; write a page with all results of an image."""
     args = arguments(argv)
     name, found = tables(args)
     base, *others = args.runs
     print(f"{name or 'tables'}, protocol {args.protocol}, {args.measure}; difference to {base}, image by image")
     print(f"{'run':24}{'images':>7}{'mean':>10}{'difference':>12}   {'95 % interval':22}{'better on':>10}")
+    rows = []
     for run_name in args.runs:
         a, b = paired(found[base], found[run_name], args.measure)
         line = f"{run_name:24}{len(b):7}{b.mean():10.4f}"
+        rows.append({"Run": run_name, "Images": str(len(b)), f"Mean {args.measure.upper()}": f"{b.mean():.4f}"}
+                    | dict.fromkeys((f"Difference to {base}", "95 % interval", "Better on"), "–"))
         if run_name != base:
             low, high = summary.interval(b - a)
-            line += f"{(b - a).mean():+12.4f}   {f'{low:+.4f} to {high:+.4f}':22}{(b > a).mean():10.0%}"
+            columns = f"{(b - a).mean():+.4f}", f"{low:+.4f} to {high:+.4f}", f"{(b > a).mean():.0%}"
+            rows[-1] |= dict(zip(list(rows[-1])[3:], columns))
+            line += f"{columns[0]:>12}   {columns[1]:22}{columns[2]:>10}"
             missing = len(set(found[base]) ^ set(found[run_name]))
             line += f"   ({missing} images are in one run only)" if missing else ""
         print(line)
     path = scatter(found, base, others, args)
     print(f"scatter: {path}")
+    settings = metric.described(metric.PROTOCOLS[args.protocol]) if args.protocol in metric.PROTOCOLS else "of unknown settings"
+    places = {each: Path(each) if each.endswith(".csv") else checkpoint.folder_of(each) for each in args.runs}
+    page = report.compare(path.with_name("report.html"), places, found, name, f"protocol {args.protocol}, {settings}", rows)
+    print(f"page: {page}")
 
 
 def scatter(found: dict[str, Table], base: str, others: list[str], args) -> Path:

@@ -91,4 +91,4 @@ def runs(args) -> Iterator[Run]:
             raise UserError(f"--{name} {getattr(args, name)}: windows are odd, so that they have a middle")
     if args.k > args.K:
         raise UserError(f"--k {args.k} is larger than --K {args.K}, the window in which candidates are looked for")
-    return learning.runs(args, build(args).multiple_of)
+    return learning.runs(args, build(args))

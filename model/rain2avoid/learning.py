@@ -14,9 +14,10 @@ from tqdm import tqdm
 import checkpoint
 import evaluation
 import metric
+import report
 import runtime
 import utility
-from data import Run, image, loader, tests
+from data import Run, image, loader, source, tests
 from data.choose import Chosen, choose, names
 from model.method import Method, Stage
 from model.rain2avoid.picture import RESULT, Picture, keep
@@ -26,11 +27,12 @@ from utility import UserError
 WHOLE = 2048 * 2048                       # pixels of a picture that is restored in one piece
 
 
-def runs(args, multiple: int) -> Iterator[Run]:
+def runs(args, backbone: Method) -> Iterator[Run]:
     """Yield the runs that --steps and --strategy ask for; what comes before the learning is done on the way.
 
-    `multiple` is what the network's height and width must divide by.
+    `backbone` is a network like those that will be trained.
     """
+    multiple, parameters = backbone.multiple_of, sum(parameter.numel() for parameter in backbone.network.parameters())
     if args.test_only:                    # no truth was ever seen: no picture is held out
         yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}))
         return
@@ -46,7 +48,7 @@ def runs(args, multiple: int) -> Iterator[Run]:
             elif args.strategy == "multiple":
                 yield _together(list(items), chosen, name, place, args, multiple)
             else:
-                yield from _alone(items, chosen, name, place, args, multiple)
+                yield from _alone(items, chosen, name, place, args, multiple, parameters)
 
 
 def folder(args, name: str) -> Path:
@@ -65,7 +67,7 @@ def prepare(items, place: Path, args) -> None:
             picture.draw()
 
 
-def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: int) -> Iterator[Run]:
+def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: int, parameters: int) -> Iterator[Run]:
     """Yield a run per picture that is not finished yet; then say how good they are, where there is truth."""
     path = checkpoint.folder_of(args.save) / checkpoint.PICTURES
     finished = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not args.reset else {}
@@ -86,7 +88,7 @@ def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: 
                       kept=False)
         known[item.name] = finish(picture, results[-1], chosen.task, args)
         utility.write_json(path, finished)
-    _conclude(name, chosen, known, args)
+    _conclude(name, place, chosen, known, parameters, args)
 
 
 def _begin(last: dict, method: Method) -> None:
@@ -153,15 +155,22 @@ def _restore_all(pictures: list[Picture], name: str, chosen: Chosen, args, metho
     rows = {}
     for picture in tqdm(pictures, "results", unit="picture", disable=runtime.quiet(), leave=False):
         rows[picture.name] = finish(picture, answer(method, picture.rgb, args), chosen.task, args)
-    _conclude(name, chosen, rows, args)
+    _conclude(name, pictures[0].place, chosen, rows, sum(p.numel() for p in method.network.parameters()), args)
 
 
-def _conclude(name: str, chosen: Chosen, rows: dict[str, dict], args) -> None:
-    """Say and write down how good the results of a set are, where there is truth."""
-    place = checkpoint.folder_of(args.save)
+def _conclude(name: str, place: Path, chosen: Chosen, rows: dict[str, dict], parameters: int, args) -> None:
+    """Say and write down how good the results of a set, in `place`, are, where there is truth; show them on the result page."""
+    folder, first = checkpoint.folder_of(args.save), args.protocols[0]
     named = [(item.name, rows[item.name]) for item in chosen.items]
-    evaluation.conclude({name: (named, chosen.task, chosen.subset)}, args, place, f"{args.strategy}, a network per "
-                        f"{'set' if args.strategy == 'multiple' else 'picture'}")
+    album = report.Album(name, len(named), args)
+    for item, (_, numbers) in zip(chosen.items, named):
+        rainy, result = source.read(item.images["input"]), image.read(place / RESULT / f"{item.name}.png")
+        truth = source.read(item.images["image"]) if "image" in item.images else None
+        album.add(item.name, *(None if each is None else image.to_tensor(each)[None] for each in (rainy, result, truth)),
+                  numbers.get(first.name, {}))
+    album.write(folder, first.settings() if any(numbers for _, numbers in named) else {})
+    weights = f"{args.strategy}, a network for {'the set' if args.strategy == 'multiple' else 'each picture'}"
+    evaluation.conclude({name: (named, chosen.task, chosen.subset)}, args, folder, weights, parameters)
 
 
 def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: Stage) -> DataLoader:

@@ -1,0 +1,239 @@
+"""The result page: experiment/<save>/report.html, rebuilt at any time from the files beside it."""
+import base64
+import binascii
+import json
+import math
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import utility
+from report import curves, page
+from report.thumbnail import FORMAT, LIMIT, Album, sample
+
+__all__ = ["Album", "compare", "write"]
+BYTES = 10_000_000                        # of all cards of a page, about
+VIEWS = {"input": "Input", "result": "Result", "truth": "Truth", "error": "Error"}
+SHEET = ("input", "result", "truth")       # the order of the pictures that --save_gt saves side by side
+ORDERS = (("Worst first", "psnr", True), ("Best first", "psnr", False), ("Largest gain first", "gain", False),
+          ("Smallest gain first", "gain", True))
+SHORT = {"loss": "Loss", "epochs": "Epochs", "test_every": "Steps an epoch", "batch_size": "Batch", "patch_size": "Patch",
+         "optimizer": "Optimiser", "lr": "Learning rate", "schedule": "Schedule", "ema": "Averaged", "precision": "Precision",
+         "seed": "Seed"}
+
+
+def write(folder: Path) -> Path:
+    """Write report.html from the metrics.json, cards-*.json, log.jsonl and args.json of an experiment's folder; return it.
+
+    What is missing or damaged among them is left out, and the page says so.
+    """
+    notes: list[str] = []
+    metrics = {name: entry for name, entry in _object(folder / "metrics.json", notes).items() if isinstance(entry, dict)}
+    flags = _object(folder / "args.json", notes)
+    albums = _bounded({content["data_set"]: content for content in _albums(folder, notes)}, notes)
+    notes += [f"No pictures of {name} are kept." for name in metrics if name not in albums]
+    cards = [_card(content, card, folder) for content in albums.values() for card in content["cards"]]
+    data = {"cards": cards, "protocol": _protocols(albums.values()), "orders": _orders(cards, ORDERS), "left": "input", "right": "result"}
+    text = page.build(folder.name, page.facts(metrics, flags, SHORT), page.numbers(metrics), _charts(folder), data, notes, flags)
+    path = folder / "report.html"
+    utility.write_text(path, text)
+    return path
+
+
+def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[str, float]]], name: str, about: str,
+            rows: list[dict[str, str]]) -> Path:
+    """Write a page of several runs to `path`, all results of an image side by side; return it.
+
+    runs: the folder of each run by name (of a CSV file: itself); found: its numbers, image -> measure -> value; name: the data
+    set; about: how the numbers were measured; rows: those of the table, {heading: text}.
+    """
+    notes: list[str] = []
+    albums = {}
+    for run, folder in runs.items():
+        content = _album(folder / f"cards-{name}.json", notes) if (folder / f"cards-{name}.json").is_file() else None
+        if content:
+            albums[run] = {card["name"]: card | {"album": content, "place": folder} for card in content["cards"]}
+        else:
+            notes.append(f"No pictures of {name or 'its images'} are kept of the run {run}.")
+    names = sorted(set.intersection(*map(set, albums.values())) & set.intersection(*map(set, found.values()))) if albums else []
+    alike = [picture for picture in names if len({(album[picture]["height"], album[picture]["width"]) for album in albums.values()}) == 1]
+    if len(alike) < len(names):
+        notes.append(f"{len(names) - len(alike)} images have not the same size in all runs and are left out.")
+    cards = [_compared(name, {run: album[picture] for run, album in albums.items()}, found, picture, path.parent)
+             for picture in alike]
+    kept = {card["name"] for card in _fitting(cards, LIMIT, BYTES)}
+    if len(kept) < len(cards):
+        notes.append(f"{len(kept)} of {len(cards)} images are shown: those of lowest and highest PSNR, the rest evenly spaced.")
+    base, *others = runs
+    orders = [(f"{words} gain of {run} over {base}", f"over {run}", words == "Smallest")
+              for run in others for words in ("Largest", "Smallest")]
+    orders += [(f"Worst first by {run}", f"psnr {run}", True) for run in runs]
+    data = {"cards": [card for card in cards if card["name"] in kept], "protocol": about.partition(",")[0].removeprefix("protocol "),
+            "orders": _orders(cards, orders),
+            "left": f"result {base}" if base in albums else "input", "right": f"result {next((r for r in others if r in albums), base)}"}
+    title = " and ".join(runs) if len(runs) == 2 else f"{len(runs)} runs"
+    facts = {"Data set": name or "of the tables", "Measured": about, "Compared with": base}
+    utility.write_text(path, page.build(title, facts, page.table(rows), "", data, notes, {}))
+    return path
+
+
+def _object(path: Path, notes: list[str]) -> dict:
+    """Return the object of a JSON file, {} with a note where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        notes.append(f"{path.name} is missing or damaged and left out.")
+        return {}
+    return content
+
+
+def _albums(folder: Path, notes: list[str]) -> list[dict]:
+    """Return the whole ones of an experiment's card files."""
+    return [content for path in sorted(folder.glob("cards-*.json")) if (content := _album(path, notes))]
+
+
+def _album(path: Path, notes: list[str]) -> dict | None:
+    """Return what an Album wrote, None with a note where the file is missing or damaged in any part."""
+    content = _object(path, notes)
+    try:
+        assert not content or (content["format"] == FORMAT and isinstance(content["saved"], list) and isinstance(content["protocol"], dict))
+        for card in content.get("cards", ()):
+            assert isinstance(card["name"], str) and card["height"] > 0 and card["width"] > 0
+            assert all(math.isfinite(value) for value in card["numbers"].values())
+            assert {"input", "result"} <= set(card["views"]) <= set(VIEWS)
+            for value in card["views"].values():
+                base64.b64decode(value, validate=True)
+        return content if isinstance(content.get("data_set"), str) and content["count"] >= len(content["cards"]) else None
+    except (AssertionError, AttributeError, KeyError, TypeError, binascii.Error, ValueError):
+        notes.append(f"{path.name} is missing or damaged and left out.")
+        return None
+
+
+def _bounded(albums: dict[str, dict], notes: list[str]) -> dict[str, dict]:
+    """Return the albums with as many cards each as the page has room for, and note what is a sample."""
+    room = LIMIT // max(len(albums), 1), BYTES // max(len(albums), 1)
+    whole = sum(len(each["cards"]) for each in albums.values()) <= LIMIT and _size(albums.values()) <= BYTES
+    result = {}
+    for name, content in albums.items():
+        cards = content["cards"] if whole else _fitting(content["cards"], *room)
+        result[name] = content | {"cards": cards}
+        if len(cards) < content["count"]:
+            notes.append(f"Of the {content['count']} images of {name}, {len(cards)} are shown: "
+                         + ("a quarter of them those of lowest PSNR, a quarter those of highest, the rest evenly spaced by name."
+                            if any(card["numbers"] for card in cards) else "evenly spaced."))
+    return result
+
+
+def _fitting(cards: list[dict], count: int, size: int) -> list[dict]:
+    """Return a sample of at most `count` cards and about `size` bytes."""
+    total = max(_size([{"cards": cards}]), 1)
+    return sample(cards, max(min(count, len(cards) * size // total), 4))
+
+
+def _size(albums) -> int:
+    return sum(len(_source(view)) for album in albums for card in album["cards"] for view in _views(card))
+
+
+def _views(card: dict) -> list:
+    return list(card["views"].values() if isinstance(card["views"], dict) else card["views"])
+
+
+def _source(view: str | dict) -> str:
+    return view if isinstance(view, str) else view["data"]
+
+
+def _card(content: dict, card: dict, folder: Path) -> dict:
+    """Return a card as the page's script wants it."""
+    numbers = card["numbers"]
+    scores = {"label": "Result", **_scores(numbers)}
+    values = {key: scores[key] for key in ("psnr", "gain") if key in scores}
+    views = [{"key": key, "label": label, "data": card["views"][key], **_full(content, card, folder, folder, key)}
+             for key, label in VIEWS.items() if key in card["views"]]
+    return {"set": content["data_set"], "name": card["name"], "width": card["width"], "height": card["height"], "values": values,
+            "numbers": numbers, "scores": [scores] if values else [], "views": views}
+
+
+def _scores(numbers: dict[str, float]) -> dict[str, float]:
+    """Return what a card says of one result: psnr, ssim, gain (of the PSNR over the input's), as far as they are known."""
+    scores = {key: numbers[key] for key in ("psnr", "ssim", "input_psnr", "input_ssim") if key in numbers}
+    return scores | ({"gain": numbers["psnr"] - numbers["input_psnr"]} if {"psnr", "input_psnr"} <= numbers.keys() else {})
+
+
+def _compared(name: str, cards: dict[str, dict], found: dict[str, dict], picture: str, place: Path) -> dict:
+    """Return the card of one image with the results of all runs; input and truth are the first run's."""
+    first = next(iter(cards.values()))
+    views = []
+    for key, words in (("input", "Input"), ("result", ""), ("truth", "Truth"), ("error", "Error of ")):
+        for run, card in cards.items() if key in ("result", "error") else [("", first)]:
+            if key in card["views"]:
+                views.append({"key": f"{key} {run}".strip(), "label": f"{words}{run}", "data": card["views"][key],
+                              **_full(card["album"], card, card["place"], place, key)})
+    scores = [{"label": run, **_scores(table[picture])} for run, table in found.items()]
+    values = {f"psnr {score['label']}": score["psnr"] for score in scores if "psnr" in score}
+    base = scores[0]
+    for score in scores[1:]:
+        if "psnr" in score and "psnr" in base:
+            values[f"over {score['label']}"] = score["over"] = score["psnr"] - base["psnr"]
+    return {"set": name, "name": picture, "width": first["width"], "height": first["height"], "values": values,
+            "numbers": {"psnr": base["psnr"]} if "psnr" in base else {}, "scores": scores, "views": views}
+
+
+def _full(content: dict, card: dict, folder: Path, place: Path, key: str) -> dict:
+    """Return where a view lies in full size, {} where it was not saved with its test.
+
+    href: the link from a page in `place`; of, at: the file holds so many pictures side by side, this one is number `at`.
+    """
+    ending = Path(content["data_set"], f"{card['name']}.png")
+    single, sheet = (folder / f"{kind}-{ending}" for kind in ("results", "compare"))
+    if key == "result" and "results" in content["saved"] and single.is_file():
+        path, of, at = single, 1, 0
+    elif key in SHEET and "compare" in content["saved"] and sheet.is_file():
+        path, of, at = sheet, 3 if "truth" in card["views"] else 2, SHEET.index(key)
+    else:
+        return {}
+    return {"full": {"href": quote(os.path.relpath(path, place).replace(os.sep, "/")), "of": of, "at": at}}
+
+
+def _protocols(albums) -> str:
+    """Return the protocols of the numbers on the cards, in words."""
+    return " or ".join(page.unique(f"{content['protocol']['name']} v{content['protocol']['version']}" for content in albums
+                                   if {"name", "version"} <= content["protocol"].keys()))
+
+
+def _orders(cards: list[dict], orders) -> list[dict]:
+    """Return the ways to sort that the cards have values for, and by name."""
+    return [{"label": label, "key": key, "up": up} for label, key, up in orders
+            if any(key in card["values"] for card in cards)] + [{"label": "Name", "key": "", "up": True}]
+
+
+def _charts(folder: Path) -> str:
+    """Return the curves of log.jsonl, '' where there are none."""
+    records = []
+    try:
+        for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
+            records += _record(line)
+    except OSError:
+        return ""
+    losses: dict[str, curves.Line] = {}
+    scores: dict[str, curves.Line] = {}
+    for record in records:
+        if record["event"] == "epoch":
+            for name, value in record["losses"].items():
+                losses.setdefault(name, []).append((record["epoch"], value))
+        elif "psnr" in record:
+            scores.setdefault(record["data_set"], []).append((record["epoch"], record["psnr"]))
+    if list(losses)[:1] == ["loss"] and len(losses) == 2:                  # the total is the only term
+        losses.pop("loss")
+    return curves.chart("Training loss", "", losses) + curves.chart("Test PSNR", "dB, first protocol", scores)
+
+
+def _record(line: str) -> list[dict]:
+    """Return the record of an epoch or of its test in a list, an empty one for any other line or a damaged one."""
+    try:
+        record = json.loads(line)
+        numbers = [record["epoch"], *(record["losses"].values() if record["event"] == "epoch" else [record.get("psnr", 0)])]
+        return [record] if record["event"] in ("epoch", "test") and all(map(math.isfinite, numbers)) else []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []

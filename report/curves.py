@@ -1,0 +1,94 @@
+"""Line charts as inline SVG, coloured by the page's style sheet."""
+import math
+from html import escape
+
+WIDTH, HEIGHT = 390, 220                  # of a chart, in its own units; text is 11 of them high
+LEFT, TOP, BOTTOM = 46, 12, 34            # margins
+POINTS = 400                              # of one line, at most; more are thinned out
+LETTER = 5.8                              # mean width of a letter
+LINES = 6                                 # the style sheet has as many kinds of line; further ones look like the last
+
+Line = list[tuple[float, float]]
+
+
+def chart(title: str, unit: str, lines: dict[str, Line]) -> str:
+    """Return a figure of lines by name over the epoch, each with its name and its last value at its end; '' without points."""
+    lines = {name: thinned(line) for name, line in lines.items() if line}
+    if not lines:
+        return ""
+    labels = {name: f"{shortened(name)} {number(line[-1][1])}" for name, line in lines.items()}
+    right = WIDTH - 14 - LETTER * max(map(len, labels.values()))
+    epochs = [x for line in lines.values() for x, _ in line]
+    values = [y for line in lines.values() for _, y in line]
+    x_ticks, y_ticks = ticks(min(epochs), max(epochs), 6, whole=True), ticks(min(values), max(values), 5)
+    low, high = min(y_ticks[0], min(values)), max(y_ticks[-1], max(values))
+
+    def across(x: float) -> float:
+        return LEFT + (right - LEFT) * ((x - min(epochs)) / (max(epochs) - min(epochs)) if max(epochs) > min(epochs) else 0.5)
+
+    def up(y: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - y) / (high - low)
+
+    parts = [f'<line class="grid" x1="{LEFT}" x2="{right:.1f}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>'
+             f'<text class="tick" x="{LEFT - 7}" y="{up(y) + 3.8:.1f}" text-anchor="end">{number(y, y_ticks[1] - y_ticks[0])}</text>'
+             for y in y_ticks]
+    parts += [f'<text class="tick" x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:g}</text>' for x in x_ticks]
+    parts.append(f'<text class="axis" x="{(LEFT + right) / 2:.1f}" y="{HEIGHT - 3}" text-anchor="middle">epoch</text>')
+    heights = apart([up(line[-1][1]) for line in lines.values()], 13, TOP + 4, HEIGHT - BOTTOM)
+    for place, (name, line) in enumerate(lines.items()):
+        kind = f"line{min(place, LINES - 1)}"
+        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line)
+        if len(line) > 1:
+            parts.append(f'<polyline class="{kind}" points="{path}"/>')
+        for x, y in line if len(line) < 30 else line[-1:]:
+            parts.append(f'<circle class="{kind}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.4">'
+                         f"<title>{escape(name)}, epoch {x:g}: {number(y)}</title></circle>")
+        parts.append(f'<text class="label {kind}" x="{right + 8:.1f}" y="{heights[place] + 3.8:.1f}">{escape(labels[name])}</text>')
+    about = f"{title} by epoch: " + "; ".join(f"{name} from {number(line[0][1])} to {number(line[-1][1])}" for name, line in lines.items())
+    return (f'<figure class="chart"><figcaption>{escape(title)}{f" <span>{escape(unit)}</span>" if unit else ""}</figcaption>'
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(about)}">{"".join(parts)}</svg></figure>')
+
+
+def thinned(line: Line) -> Line:
+    """Return at most POINTS points of a line, the last among them."""
+    step = math.ceil(len(line) / POINTS)
+    return line[::-1][::step][::-1]
+
+
+def shortened(name: str) -> str:
+    """Return a name of at most 20 letters."""
+    return name if len(name) <= 20 else f"{name[:19]}…"
+
+
+def number(value: float, step: float | None = None) -> str:
+    """Return a number as a reader wants it: as many digits as the distance `step` of the ticks asks for, else four that count."""
+    if step is not None:
+        text = f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}" if 1e-5 < step < 1e6 else f"{value:.1e}"
+    else:
+        text = f"{value:.2f}" if 10 <= abs(value) < 1e4 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def ticks(low: float, high: float, count: int, whole: bool = False) -> list[float]:
+    """Return about `count` round numbers from at most `low` to at least `high` (`whole`: whole numbers between them)."""
+    if high <= low and not whole:
+        low, high = low - (abs(low) or 1) * 0.05, high + (abs(high) or 1) * 0.05
+    raw = max((high - low) / count, 1e-12)
+    scale = 10.0 ** math.floor(math.log10(raw))
+    step = next(round_step * scale for round_step in (1, 2, 5, 10) if round_step * scale >= raw * 0.999)
+    if whole:
+        step = max(1, round(step))
+        return list(range(math.ceil(low / step) * step, math.floor(high) + 1, step))
+    return [number * step for number in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+
+
+def apart(heights: list[float], gap: float, top: float, bottom: float) -> list[float]:
+    """Return the heights moved as little as may be until they lie `gap` apart, in the same order, from `top` to about `bottom`."""
+    order = sorted(range(len(heights)), key=lambda place: heights[place])
+    moved = list(heights)
+    for before, place in zip([None, *order], order):
+        moved[place] = max(moved[place], top if before is None else moved[before] + gap)
+    over = max(0.0, moved[order[-1]] - bottom)
+    for after, place in zip([None, *order[::-1]], order[::-1]):
+        moved[place] = moved[place] - over if after is None else min(moved[place], moved[after] - gap)
+    return moved

@@ -1,0 +1,221 @@
+"""The page's HTML: what a reader sees of names and flags is escaped here, what the script needs goes in as JSON."""
+import base64
+import hashlib
+import json
+from html import escape
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CHANNELS = {"rgb": "RGB", "y": "Y", "y8": "Y, 8 bits"}
+ROUNDING = {"round": "rounded to 8 bits", "truncate": "truncated to 8 bits", "none": "not rounded"}
+SSIM = {"gaussian": "Gaussian SSIM", "uniform7": "uniform-7 SSIM", "columns7": "1-D SSIM"}
+HEADINGS = ("Result", "Input", "Gain", "Result", "Input", "95 % interval")
+
+
+def build(title: str, about: dict[str, str], table: str, charts: str, data: dict, notes: list[str], flags: dict) -> str:
+    """Return the whole page; `table` and `charts` are HTML, all else is text, `data` what script.js shows."""
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    listed = "".join(f"<div{' class=long' if len(value) > 26 else ''}><dt>{escape(key)}</dt><dd>{breakable(value)}</dd></div>"
+                     for key, value in about.items())
+    remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    sections = [section("numbers", "Numbers", table) if table else "",
+                section("training", "Training", f'<div class="charts">{charts}</div>') if charts else "",
+                images(data) if data["cards"] else "",
+                section("notes", "Notes", f"<ul>{remarks}</ul>") if remarks else "", all_flags(flags) if flags else ""]
+    policy = f"default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)} · Unweather</title>
+<link rel="icon" href="data:,">
+<style>
+{style}</style>
+</head>
+<body>
+<header class="top">
+<p class="kind">Unweather <span>results</span></p>
+<button id="theme" type="button" hidden>Dark</button>
+<h1>{escape(title)}</h1>
+<dl class="facts">{listed}</dl>
+</header>
+<main>
+{"".join(sections)}</main>
+{VIEWER if data["cards"] else ""}<script type="application/json" id="data">{embedded(data)}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+VIEWER = """<dialog id="viewer" aria-labelledby="viewer-name">
+<div class="bar"><div class="who"><h2 id="viewer-name"></h2>
+<p><span id="viewer-where"></span><span id="viewer-small">, thumbnail</span></p></div>
+<div class="choice" id="viewer-show" role="group" aria-label="What is shown"></div>
+<button type="button" id="viewer-close" aria-label="Close">Close</button></div>
+<div id="stage"></div>
+<div class="bar foot"><p class="scores" id="viewer-scores"></p>
+<p class="keys" aria-hidden="true"><span><kbd>←</kbd> <kbd>→</kbd> image</span>
+<span><kbd>1</kbd> to <kbd id="viewer-last">4</kbd> one view</span> <span><kbd>S</kbd> slider</span>
+<span><kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> zoom</span></p>
+<div class="steps"><a id="viewer-full" target="_blank" rel="noopener">Full size</a>
+<button type="button" id="zoom-out" aria-label="Smaller">−</button><output id="zoom"></output>
+<button type="button" id="zoom-in" aria-label="Larger">+</button>
+<button type="button" id="previous" aria-label="Previous image">←</button><button type="button" id="next" aria-label="Next image">→</button>
+</div></div>
+</dialog>
+"""
+
+
+def embedded(data: object) -> str:
+    """Return JSON that may stand inside a script element: no `<` can end it."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def section(name: str, title: str, body: str) -> str:
+    """Return a section with its heading; `body` is HTML."""
+    return f'<section id="{name}"><h2>{escape(title)}</h2>\n{body}</section>\n'
+
+
+def images(data: dict) -> str:
+    """Return the section that script.js fills with cards."""
+    scale = ""
+    measured = f"; the numbers are those of the full images, by the protocol {escape(data['protocol'])}" if data["protocol"] else ""
+    if any(view["key"].startswith("error") for card in data["cards"] for view in card["views"]):
+        scale = ('<p class="scale"><span>Error map: mean absolute difference from the truth</span><span class="ramp">'
+                 '<span>0</span><i></i><span>40 of 255 or more</span></span></p>')
+    return section("images", "Images", '<form class="tools" id="tools"></form>\n<noscript><p>The images need JavaScript.</p></noscript>\n'
+                   + '<ol class="cards" id="cards"></ol>\n' + scale
+                   + f'<p class="fine">Thumbnails, compressed for this page{measured}.</p>')
+
+
+def breakable(text: str) -> str:
+    """Return a text as HTML that may go on in a new line after a slash or a plus."""
+    return "".join(f"{escape(letter)}<wbr>" if letter in "/+" else escape(letter) for letter in text)
+
+
+def all_flags(flags: dict) -> str:
+    """Return the flags of the experiment, folded."""
+    rows = "".join(f"<div><dt>--{escape(str(key))}</dt><dd>{escape(worded(value)) or '–'}</dd></div>"
+                   for key, value in sorted(flags.items()))
+    return f'<details id="flags"><summary>All {len(flags)} flags</summary><dl class="flags">{rows}</dl></details>\n'
+
+
+def worded(value: object) -> str:
+    """Return a flag's value as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def facts(metrics: dict[str, dict], flags: dict, short: dict[str, str]) -> dict[str, str]:
+    """Return what was run: model, size, weights, and of the flags those in `short` under the names given there."""
+    entries = list(metrics.values())
+    result = {"Model": ", ".join(unique(entry.get("model") for entry in entries) or [str(flags.get("model", "unknown"))])}
+    sizes = unique(f"{entry['parameters']:,}" for entry in entries if isinstance(entry.get("parameters"), int))
+    result |= {"Parameters": ", ".join(sizes)} if sizes else {}
+    result |= {"Weights": ", ".join(unique(entry.get("weights") for entry in entries))} if entries else {}
+    if not flags.get("test_only"):
+        result |= {"Trained on": str(flags["data_train"])} if "data_train" in flags else {}
+        result |= {name: worded(flags[key]) for key, name in short.items() if flags.get(key) not in (None, "", 0)}
+    return result
+
+
+def unique(values) -> list[str]:
+    """Return what is there of the values, each once, as text."""
+    return list(dict.fromkeys(str(value) for value in values if value))
+
+
+def numbers(metrics: dict[str, dict]) -> str:
+    """Return the table of metrics.json as HTML: a group for each data set, a line for each protocol and channel."""
+    groups, seen, several = [], {}, len(unique(entry.get("weights") for entry in metrics.values())) > 1
+    for name, entry in metrics.items():
+        rows = []
+        for each in [entry, *(other for other in entry.get("others") or () if isinstance(other, dict))]:
+            rows += lines(each, seen)
+        if not rows:
+            rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without truth, so there are no numbers</td></tr>']
+        groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><b>{escape(name)}</b> '
+                      f"<span>{escape(conditions(entry, several))}</span></th></tr>{''.join(rows)}</tbody>")
+    if not groups:
+        return ""
+    head = ('<tr><th scope="col" rowspan="2">Protocol</th><th scope="col" rowspan="2" class="text">Channel</th>'
+            '<th scope="colgroup" colspan="3" class="over"><span>PSNR, dB</span></th>'
+            '<th scope="colgroup" colspan="2" class="over"><span>SSIM</span></th><th></th></tr>'
+            '<tr>' + "".join(f'<th scope="col">{escape(text)}</th>' for text in HEADINGS) + "</tr>")
+    notes = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in seen.items())
+    return (f'<div class="wide" tabindex="0" role="group" aria-label="Numbers by data set"><table><thead>{head}</thead>{"".join(groups)}'
+            f'</table></div>\n<dl class="protocols">{notes}</dl>'
+            '<p class="fine">Means over the images; the interval is that of the mean PSNR, by bootstrap. Numbers of two protocols '
+            'may not be compared.</p>')
+
+
+def conditions(entry: dict, weights: bool) -> str:
+    """Return how a set was tested, in words, with the `weights` if asked for."""
+    count, subset, tile = entry.get("count"), entry.get("subset"), entry.get("tile")
+    parts = [f"{count} image{'' if count == 1 else 's'}" + ("" if subset in (None, "all") else f" ({subset})"),
+             {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
+             f"tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
+    parts += ["mean of 8 flips and turns"] * bool(entry.get("self_ensemble"))
+    return ", ".join(parts + [f"weights {entry.get('weights')}"] * weights)
+
+
+def lines(each: dict, seen: dict[str, str]) -> list[str]:
+    """Return the table's lines of one protocol, one for each channel; `seen` gets the protocol's settings by its name."""
+    protocol = each.get("protocol")
+    if not isinstance(protocol, dict) or "psnr" not in each:
+        return []
+    name = f"{protocol.get('name')} v{protocol.get('version')}"
+    seen[name] = settings(protocol)
+    endings = ["", *(key.removeprefix("psnr") for key in each if key.startswith("psnr_"))]
+    rows, kinds = [], [str(each.get("channel")), *(ending[1:] for ending in endings[1:])]
+    for ending, kind in zip(endings, kinds):
+        psnr, before = each.get(f"psnr{ending}"), each.get(f"input_psnr{ending}")
+        low, high = (each.get("interval95") or {}).get(f"psnr{ending}") or (None, None)
+        cells = [figure(psnr, 2), figure(before, 2), gain(psnr, before), figure(each.get(f"ssim{ending}"), 4),
+                 figure(each.get(f"input_ssim{ending}"), 4), f"{figure(low, 2)} to {figure(high, 2)}" if low is not None else "–"]
+        values = "".join(f'<td class="{css}">{cell}</td>' for css, cell in zip(("main", "soft", "", "", "soft", "soft"), cells))
+        label = f'<th scope="row">{escape(name)}</th>' if not ending else "<td></td>"
+        rows.append(f'<tr>{label}<td class="text">{escape(CHANNELS.get(kind, kind))}</td>{values}</tr>')
+    further = {key: value for key, value in each.items() if isinstance(value, float) and not key.startswith(("psnr", "ssim", "input_"))}
+    if further:
+        text = ", ".join(f"{key} {figure(value, 4)}" for key, value in further.items())
+        rows.append(f'<tr><td></td><td class="text" colspan="{len(HEADINGS) + 1}">{escape(text)}</td></tr>')
+    return rows
+
+
+def settings(protocol: dict) -> str:
+    """Return a protocol's settings in words."""
+    channels = " and ".join(CHANNELS.get(kind, "Y for rain, else RGB") for kind in protocol.get("channels") or ())
+    size = str(protocol.get("size")).replace("crop", "cropped to multiples of").replace("resize", "resized to multiples of")
+    border = f"{protocol['border']} px of the border left out" if protocol.get("border") else "no border left out"
+    return ", ".join([channels, ROUNDING.get(str(protocol.get("rounding")), ""), border, "whole image" if size == "pad" else size,
+                      SSIM.get(str(protocol.get("ssim")), "")])
+
+
+def figure(value: object, digits: int) -> str:
+    """Return a number with so many digits and a true minus sign, a dash for none."""
+    return f"{value:.{digits}f}".replace("-", "−") if isinstance(value, (int, float)) else "–"
+
+
+def gain(value: object, before: object) -> str:
+    """Return the difference of two numbers with its sign, a dash where one is missing."""
+    if not isinstance(value, (int, float)) or not isinstance(before, (int, float)):
+        return "–"
+    return f"{value - before:+.2f}".replace("-", "−")
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Return a plain table of texts as HTML; the first column names the row."""
+    head = "".join(f'<th scope="col"{"" if place else " class=text"}>{escape(key)}</th>' for place, key in enumerate(rows[0]))
+    body = ""
+    for row in rows:
+        first, *others = row.values()
+        cells = "".join(f"<td>{escape(text.replace('-', '−'))}</td>" for text in others)
+        body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+    return (f'<div class="wide" tabindex="0" role="group" aria-label="Runs"><table><thead><tr>{head}</tr></thead>'
+            f'<tbody>{body}</tbody></table></div>')

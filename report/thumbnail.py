@@ -1,0 +1,129 @@
+"""Thumbnails of test images, and the album of one test set that holds them: cards-<set>.json."""
+import base64
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+import runtime
+import utility
+from data.image import to_array
+
+FORMAT = "unweather cards 1"
+LIMIT = 400                               # cards of one set, and of one page
+LARGE, SMALL = (320, 10_400), (224, 4_800)             # longer side in pixels and bytes of a JPEG; from 101 images on the second
+ERROR_SHARE = 0.4                         # of those bytes for the error map, at 0.6 of the side
+FULL_ERROR = 40 / 255                     # the mean absolute error that the error map shows in its brightest colour
+LADDER = ((1, 84), (1, 76), (1, 66), (1, 54), (1, 40), (0.75, 40), (0.5, 40), (0.35, 30))     # scale and JPEG quality, best first
+COLOURS = ((0, 0, 0), (61, 17, 94), (176, 42, 79), (240, 124, 44), (255, 246, 205))           # of the error map, from 0 upwards
+
+
+class Album:
+    """Collects the cards of one test set: thumbnails and the numbers of the first protocol, bounded in count and in bytes.
+
+    `count` is the number of the set's images over all processes. Without --report, or unless the test is a final one, an
+    album stays empty.
+    """
+
+    def __init__(self, name: str, count: int, args, final: bool = True):
+        self.name, self.count, self.wanted = name, count, final and args.report
+        self.saved = [kind for kind, wanted in (("results", args.save_results), ("compare", args.save_gt)) if wanted]
+        self.side, self.budget = LARGE if count <= 100 else SMALL
+        self.step = math.ceil(count / runtime.world() / (LIMIT // 2))      # which images an evenly spaced sample holds
+        self.seen, self.cards = 0, []
+
+    def add(self, name: str, x: Tensor, output: Tensor, target: Tensor | None, numbers: dict[str, float]) -> None:
+        """Make the card of one image, given as (1, 3, H, W) in [0, 1]; without a truth it has no error map and no numbers."""
+        if not self.wanted:
+            return
+        views = {"input": x, "result": output} | ({} if target is None else {"truth": target})
+        views = {key: jpeg(to_array(reduced(value, self.side)[0]), self.budget) for key, value in views.items()}
+        if target is not None:
+            views["error"] = jpeg(error_map(output, target, round(0.6 * self.side)), round(ERROR_SHARE * self.budget), subsampling=0)
+        height, width = x.shape[-2:]
+        self.cards.append({"name": name, "height": height, "width": width, "even": self.seen % self.step == 0,
+                           "numbers": {key: value for key, value in numbers.items() if math.isfinite(value)},
+                           "views": {key: base64.b64encode(value).decode() for key, value in views.items()}})
+        self.seen += 1
+        if len(self.cards) > 2 * LIMIT:
+            self.cards = extremes(self.cards, LIMIT // 4) + [card for card in self.cards if card["even"]]
+            self.cards = list({card["name"]: card for card in self.cards}.values())
+
+    def write(self, folder: Path, protocol: dict) -> None:
+        """Gather the cards of all processes and write cards-<set>.json; an album that is not wanted takes an old one away."""
+        cards = runtime.gather(self.cards)
+        if runtime.rank() > 0:
+            return
+        path = folder / f"cards-{self.name}.json"
+        if not self.wanted:
+            path.unlink(missing_ok=True)
+            return
+        cards = [{key: value for key, value in card.items() if key != "even"} for card in sample(cards, LIMIT)]
+        content = {"format": FORMAT, "data_set": self.name, "count": self.count, "protocol": protocol, "saved": self.saved,
+                   "cards": cards}
+        utility.write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def extremes(cards: list[dict], count: int) -> list[dict]:
+    """Return the `count` cards of lowest and of highest PSNR; none without truth."""
+    ranked = sorted((card for card in cards if "psnr" in card["numbers"]), key=lambda card: (card["numbers"]["psnr"], card["name"]))
+    return ranked if len(ranked) <= 2 * count else ranked[:count] + ranked[len(ranked) - count:]
+
+
+def sample(cards: list[dict], limit: int) -> list[dict]:
+    """Return at most `limit` cards, sorted by name: all, or a quarter of lowest PSNR, a quarter of highest, the rest evenly spaced."""
+    cards = sorted(cards, key=lambda card: card["name"])
+    if len(cards) <= limit:
+        return cards
+    kept = extremes(cards, limit // 4)
+    names = {card["name"] for card in kept}
+    rest = [card for card in cards if card["name"] not in names]
+    room = limit - len(kept)
+    kept += [rest[number * len(rest) // room] for number in range(room)]
+    return sorted(kept, key=lambda card: card["name"])
+
+
+def reduced(x: Tensor, side: int) -> Tensor:
+    """Return (1, 3, H, W), made smaller until its longer side is at most `side`; never larger."""
+    height, width = x.shape[-2:]
+    factor = min(1, side / max(height, width))
+    size = max(round(factor * height), 1), max(round(factor * width), 1)
+    return x.float() if size == (height, width) else F.interpolate(x.float(), size, mode="bilinear", antialias=True)
+
+
+def error_map(output: Tensor, target: Tensor, side: int) -> np.ndarray:
+    """Return the mean absolute error over the channels of (1, 3, H, W) in colours, as (h, w, 3) uint8: black 0, bright FULL_ERROR."""
+    error = (output.clamp(0, 1) - target).abs()
+    levels = reduced(error, side)[0].mean(0).div(FULL_ERROR).clamp(0, 1).cpu().numpy()
+    stops = np.linspace(0, 1, len(COLOURS))
+    table = np.stack([np.interp(np.linspace(0, 1, 256), stops, channel) for channel in zip(*COLOURS)], axis=-1).round().astype(np.uint8)
+    return table[(255 * levels).round().astype(np.uint8)]
+
+
+def jpeg(picture: np.ndarray, budget: int, subsampling: int = 2) -> bytes:
+    """Return (h, w, 3) uint8 as JPEG, of the best quality of LADDER that takes at most `budget` bytes (else of the last).
+
+    subsampling: 2 keeps a quarter of the colours, 0 all of them.
+    """
+    low, high, best = 0, len(LADDER) - 1, b""
+    while low < high:
+        middle = (low + high) // 2
+        data = _encoded(picture, *LADDER[middle], subsampling)
+        if len(data) <= budget:
+            high, best = middle, data
+        else:
+            low = middle + 1
+    return best or _encoded(picture, *LADDER[-1], subsampling)
+
+
+def _encoded(picture: np.ndarray, scale: float, quality: int, subsampling: int) -> bytes:
+    image, buffer = Image.fromarray(picture), io.BytesIO()
+    if scale < 1:
+        image = image.resize([max(round(scale * length), 1) for length in image.size], Image.BOX)
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()
