@@ -58,8 +58,8 @@ def test_test_sets_follow_the_training_sets():
     ("--epochs 0", "'0' is not a whole number from 1 to 1000000000"),
     ("--gamma nan", "'nan' is not a number from 0 to 1"),
     ("--scale 2", "--scale is 1"),
-    ("--model nafnet", "unknown model 'nafnet' in --model; known: dncnn, drsformer, dsrir, resnet, restormer, sapnet, smgarn, "
-                       "two_stage_kd, unet"),
+    ("--model nafnet", "unknown model 'nafnet' in --model; known: dncnn, drsformer, dsrir, rain2avoid, resnet, restormer, "
+                       "sapnet, smgarn, two_stage_kd, unet"),
     ("--template fast", "unknown template 'fast'; known: demo"),
     ("--loss 1*L2", "unknown loss 'L2' in --loss '1*L2'; known: L1, MSE, Charbonnier"),
     ("--loss L1", "'L1' is not weight*Type"),
