@@ -63,6 +63,9 @@ def _evaluate_set(method: Method, name: str, loader: DataLoader, args, folder: P
             if not output.isfinite().all():
                 raise Failure(f"the network's output for {batch.name[0]} of {name} is not finite in the precision "
                               f"{args.test_precision}; the weights are bad, or --test_precision single would do")
+            if not rows and size == args.protocols[0].size:
+                truth = {"truth": sized.targets["image"]} if "image" in sized.targets else {}
+                runtime.log().tell("example", epoch=epoch, data_set=name, parts={"input": x, "result": output, **truth})
             if "image" in sized.targets:
                 target = sized.targets["image"].to(x.device)
                 for protocol in group:

@@ -5,6 +5,7 @@ import torch
 
 import checkpoint
 import data
+import logger
 import loss
 import metric
 import model
@@ -47,6 +48,7 @@ def run(args) -> None:
     if args.test_only and not args.pre_train:
         raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for those of experiment/NAME")
     checkpoint.check_free(args.save)
+    logger.prepare(args.logger)
     metric.prepare(args.extra_metrics, runtime.device())
     state = checkpoint.find_state(args)
     package = model.package(args.model)
@@ -59,10 +61,11 @@ def run(args) -> None:
         begun = state["log"] if state else dict.fromkeys(utility.Log.FILES, 0)
         with checkpoint.alone(args.save):
             runtime.log().open(checkpoint.open_experiment(args), None if args.test_only else begun)
-            if args.test_only:
-                trainer.test(args.pre_train)
-            else:
-                trainer.fit()
+            with logger.following(args, trainer):
+                if args.test_only:
+                    trainer.test(args.pre_train)
+                else:
+                    trainer.fit()
             runtime.log().say(f"all of it is in {trainer.folder}")
 
 
