@@ -21,13 +21,18 @@ SETTINGS = ("tile", "tile_overlap", "count")              # numbers of a test th
 
 
 def prepare(kind: str) -> None:
-    """Raise UserError that says what to install when the package of --logger is missing."""
-    if kind in PACKAGES:
-        module, package = PACKAGES[kind]
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"--logger {kind} needs the package {package}: pip install {package}") from error
+    """Raise UserError that says what to do when --logger's package is missing or nobody is logged in where that is needed."""
+    if kind not in PACKAGES:
+        return
+    module, package = PACKAGES[kind]
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"--logger {kind} needs the package {package}: pip install {package}") from error
+    if hasattr(found, "login") and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
+        with contextlib.suppress(TypeError):              # of an old version, which would ask at the start
+            if not found.login(prompt=False, verify=False):
+                raise UserError(f"--logger {kind}: nobody is logged in; give `wandb login`, or set WANDB_MODE=offline")
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def wandb(monkeypatch) -> list[Run]:
     def init(**settings) -> Run:
         runs.append(Run(**settings))
         return runs[-1]
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, Image=lambda picture, caption: (picture, caption)))
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, login=lambda **_: True, Image=lambda picture, caption: (picture, caption)))
     return runs
 
 
@@ -122,6 +122,13 @@ def test_a_missing_package_is_said_first(fails, pairs, monkeypatch, kind, module
     monkeypatch.setitem(sys.modules, module, None)
     sentence = fails("--data_train", "set", "--save", "x", *TINY, "--logger", kind)
     assert sentence.endswith(f"--logger {kind} needs the package {kind}: pip install {kind}") and not Path("experiment/x").exists()
+
+
+def test_nobody_logged_in_is_said_first(fails, pairs, wandb, monkeypatch):
+    monkeypatch.setattr(sys.modules["wandb"], "login", lambda **_: False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    sentence = fails("--data_train", "set", "--save", "x", *TINY, "--logger", "wandb")
+    assert sentence.endswith("give `wandb login`, or set WANDB_MODE=offline") and not Path("experiment/x").exists()
 
 
 def test_wandb_that_cannot_start_is_a_sentence(fails, pairs, wandb, monkeypatch):
