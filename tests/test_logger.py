@@ -59,7 +59,8 @@ def wandb(monkeypatch) -> list[Run]:
     def init(**settings) -> Run:
         runs.append(Run(**settings))
         return runs[-1]
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, login=lambda **_: True, Image=lambda picture, caption: (picture, caption)))
+    package = types.SimpleNamespace(init=init, login=lambda **_: True, Image=lambda picture, caption: (picture, caption))
+    monkeypatch.setitem(sys.modules, "wandb", package)
     return runs
 
 

@@ -169,8 +169,9 @@ class Browser:
         return self.call("POST", "/execute/sync", {"script": f"return {code}", "args": []})
 
     def status(self, words: str) -> str:
+        """Return the line below the buttons as soon as those words are in it, or it is empty for no words."""
         text = "document.querySelector('#status')?.innerText ?? ''"
-        until(lambda: words in self.script(text))
+        until(lambda: words in self.script(text) if words else not self.script(text))
         return self.script(text)
 
     def requested(self) -> list[str]:
@@ -250,6 +251,7 @@ def test_the_page_in_a_browser(address, place):
         browser.type("#photo input[type=file]", str(place / "broken.jpg"))
         assert "This file cannot be read as a photo: the image is damaged" in browser.status("cannot")
         browser.click("#photo button[aria-label=Clear]")
+        browser.status("")
         browser.type("#photo input[type=file]", str(place / "snowy.png"))
         browser.status("200 × 140 pixels.")
         browser.click("#restore")
