@@ -2,6 +2,7 @@
 import argparse
 import contextlib
 import importlib
+import inspect
 import io
 import json
 import logging
@@ -127,7 +128,9 @@ def hushed():
 
 
 def traced(method: Method, name: str) -> torch.export.ExportedProgram:
-    """Return the method as a program for any batch, height and width; Failure says why it cannot be one."""
+    """Return the method as a program for any batch, height and width; Failure says why it cannot be one, UserError for too old a torch."""
+    if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
+        raise UserError(f"the exporter of torch {torch.__version__} is too old; 2.9 or newer will do")
     least, dim = smallest(method), torch.export.Dim
     sizes = {0: dim("batch", min=1, max=LONGEST), 2: dim("height", min=least, max=LONGEST), 3: dim("width", min=least, max=LONGEST)}
     unit = max(method.multiple_of, 8)
