@@ -24,7 +24,7 @@ SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of all models that
 ROOT = Path("experiment")
 PASSING = ("reset", "load", "resume", "config", "template", "list")    # flags of one call, not of the experiment
 # flags in which a re-run of a finished experiment may differ without being another experiment
-INCIDENTAL = (*PASSING, "n_threads", "cpu", "n_GPUs", "print_every", "ext", "save_every", "report")
+INCIDENTAL = (*PASSING, "n_threads", "cpu", "n_GPUs", "print_every", "ext", "save_every", "report", "logger")
 
 
 def model_content(method: Method, args, note: dict) -> dict:

@@ -86,6 +86,9 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
                 raise Failure(f"the network's output for {batch.name[0]} of {name} is not finite in the precision "
                               f"{args.test_precision}; the weights are bad, or --test_precision single would do")
             target = sized.targets["image"].to(x.device) if "image" in sized.targets else None
+            if not rows and size == args.protocols[0].size:
+                truth = {} if target is None else {"truth": target}
+                runtime.log().tell("example", epoch=epoch, data_set=name, parts={"input": x, "result": output, **truth})
             if target is not None:
                 for protocol in group:
                     row = metric.compare(output, target, protocol, images.task, args.extra_metrics)

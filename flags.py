@@ -152,6 +152,8 @@ def parser(package, defaults: dict) -> Parser:
     add("--save_maps", action=BooleanOptionalAction, default=False,
         help="save what else the network shows: masks, images of its stages, maps of its uncertainty")
     add("--save_gt", action=BooleanOptionalAction, default=False, help="save input, result and truth side by side")
+    add("--logger", default="off", choices=("off", "tensorboard", "wandb"),
+        help="curves and an example of every test, beside the log: to experiment/<save>/tensorboard or to Weights & Biases")
     add("--print_every", type=SIZE, default=100, help="steps between two lines of the log")
 
     add = result.add_argument_group("hardware").add_argument

@@ -6,6 +6,7 @@ import torch
 
 import checkpoint
 import data
+import logger
 import loss
 import metric
 import model
@@ -49,6 +50,7 @@ def run(args) -> None:
     if args.test_only and not args.pre_train:
         raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for those of experiment/NAME")
     checkpoint.check_free(args.save)
+    logger.prepare(args.logger)
     metric.prepare(args.extra_metrics, runtime.device())
     state = checkpoint.find_state(args)
     jobs = getattr(model.package(args.model), "runs", data.runs)
@@ -58,10 +60,9 @@ def run(args) -> None:
             if not number:
                 held.enter_context(checkpoint.alone(args.save))
                 runtime.log().open(checkpoint.open_experiment(args), log_lengths(args, job, state))
-            if args.test_only:
-                trainer.test(args.pre_train)
-            elif trainer:
-                trainer.fit()
+            if trainer:
+                with logger.following(args, trainer) if job.kept else contextlib.nullcontext():
+                    trainer.test(args.pre_train) if args.test_only else trainer.fit()
                 job.done(trainer.method)
         runtime.log().say(f"all of it is in {checkpoint.folder_of(args.save)}")
 

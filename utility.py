@@ -165,6 +165,7 @@ class Log:
     def __init__(self, quiet: bool = False):
         self.quiet, self.place = quiet, None
         self.waiting: list[str] = []
+        self.followers: list[Callable[[str, dict], None]] = []    # told of every event (see logger.py)
 
     def open(self, place: Path, lengths: dict[str, int] | None = None) -> None:
         """Write to a folder from now on; a training that goes on cuts the files to the `lengths` of its state."""
@@ -199,6 +200,12 @@ class Log:
         """Add one JSON object to log.jsonl."""
         if self.place and not self.quiet:
             self._write("log.jsonl", json.dumps({"event": event, **values}, ensure_ascii=False))
+            self.tell(event, **values)
+
+    def tell(self, event: str, **values: object) -> None:
+        """Tell the followers of an event."""
+        for follower in self.followers:
+            follower(event, values)
 
     def _write(self, name: str, line: str) -> None:
         path = self.place / name

@@ -15,10 +15,10 @@ from data.sets import DATASETS
 from data.source import Item
 from utility import UserError
 
-__all__ = ["DATASETS", "Run", "runs", "tests"]
+__all__ = ["DATASETS", "Run", "nothing", "runs", "tests"]
 
 
-def _nothing(method) -> None:
+def nothing(method) -> None:
     """Do nothing."""
 
 
@@ -32,8 +32,8 @@ class Run(NamedTuple):
     name: str
     train: Callable[..., DataLoader] | None
     test: dict[str, DataLoader]
-    begin: Callable[..., None] = _nothing
-    done: Callable[..., None] = _nothing
+    begin: Callable[..., None] = nothing
+    done: Callable[..., None] = nothing
     kept: bool = True
     blind: bool = False
 

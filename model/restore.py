@@ -43,6 +43,11 @@ def tiled(x: Tensor, fn: Restore, tile: int, overlap: int) -> Tensor:
     return result / weights
 
 
+def tiles(height: int, width: int, tile: int, overlap: int) -> int:
+    """Return on how many tiles `tiled` computes an image of that size."""
+    return len(_starts(height, tile, overlap)) * len(_starts(width, tile, overlap))
+
+
 def _starts(side: int, tile: int, overlap: int) -> list[int]:
     if side <= tile:
         return [0]

@@ -159,7 +159,9 @@ def test_one_network_for_all(run, rainy):
     state = json.loads(Path("experiment/x/log.jsonl").read_text().splitlines()[-1])
     assert state["event"] == "test" and state["weights"] == "multiple, a network for the set"
     status, text = run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--data_test", "rainy", "--save", "y", "--cpu")
-    assert status == 0 and "rainy: 3 images" in text
+    assert status == 0 and "rainy: 3 images" in text and "pixels where the map finds no rain stay as they are" in text
+    results_, alone = (json.loads(Path(f"experiment/{each}/metrics.json").read_text())["rainy"] for each in "yx")
+    assert results_["psnr"] == pytest.approx(alone["psnr"], abs=0.01) and results_["psnr"] != alone["network_psnr"]
     assert "contradicts" in run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--model", "unet")[1]
 
 

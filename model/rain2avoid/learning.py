@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -17,9 +18,10 @@ import metric
 import report
 import runtime
 import utility
-from data import Run, image, loader, source, tests
+from data import Run, image, loader, nothing, source, tests
 from data.choose import Chosen, choose, names
 from model.method import Method, Stage
+from model.rain2avoid import ldgp
 from model.rain2avoid.picture import RESULT, Picture, keep
 from model.rain2avoid.references import References
 from utility import UserError
@@ -34,7 +36,8 @@ def runs(args, backbone: Method) -> Iterator[Run]:
     """
     multiple, parameters = backbone.multiple_of, sum(parameter.numel() for parameter in backbone.network.parameters())
     if args.test_only:                    # no truth was ever seen: no picture is held out
-        yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}))
+        yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}),
+                  functools.partial(_keep_clean, args) if args.keep_clean else nothing)
         return
     if runtime.world() > 1 and args.strategy != "multiple":
         raise UserError(f"--strategy {args.strategy} trains a network per picture, by one process each; start several without torchrun, "
@@ -89,6 +92,19 @@ def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: 
         known[item.name] = finish(picture, results[-1], chosen.task, args)
         utility.write_json(path, finished)
     _conclude(name, place, chosen, known, parameters, args)
+
+
+def _keep_clean(args, method: Method) -> None:
+    """Let a network that is only applied restore the pixels of rain alone; the maps are made on the way."""
+    network = method.restore
+
+    def restore(x: Tensor) -> Tensor:
+        priors = [ldgp.prior(image.to_array(each), args.ldgp_patch, args.kernel_size) for each in x]
+        rain = torch.from_numpy(np.stack(priors) > args.threshold)[:, None].to(x.device)
+        return torch.where(rain, network(x), x)
+
+    method.restore = restore
+    runtime.log().say("pixels where the map finds no rain stay as they are; --no-keep_clean takes the network's answer everywhere")
 
 
 def _begin(last: dict, method: Method) -> None:

@@ -1,0 +1,139 @@
+"""--logger: the numbers of log.jsonl and an example of every test, to TensorBoard or Weights & Biases as well."""
+import contextlib
+import importlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+import runtime
+import utility
+from data import image
+from utility import Failure, UserError
+
+PACKAGES = {"tensorboard": ("torch.utils.tensorboard", "tensorboard"), "wandb": ("wandb", "wandb")}     # kind: (module, what to install)
+SIDE = 512                                # longest side of a picture of the example
+SETTINGS = ("tile", "tile_overlap", "count")              # numbers of a test that are no results
+
+
+def prepare(kind: str) -> None:
+    """Raise UserError that says what to do when --logger's package is missing or nobody is logged in where that is needed."""
+    if kind not in PACKAGES:
+        return
+    module, package = PACKAGES[kind]
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"--logger {kind} needs the package {package}: pip install {package}") from error
+    if hasattr(found, "login") and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
+        with contextlib.suppress(TypeError):              # of an old version, which would ask at the start
+            if not found.login(prompt=False, verify=False):
+                raise UserError(f"--logger {kind}: nobody is logged in; give `wandb login`, or set WANDB_MODE=offline")
+
+
+@contextlib.contextmanager
+def following(args, trainer) -> Iterator[None]:
+    """Within the block what the log records goes where --logger says, too, from the first process alone."""
+    if args.logger not in PACKAGES or runtime.rank() > 0:
+        yield
+        return
+    plan = [(stage.epochs, len(loader)) for stage, loader in zip(trainer.stages, trainer.loaders)]
+    done = step_of(plan, trainer.epoch + 1, trainer.step)
+    sink = {"tensorboard": TensorBoard, "wandb": Wandb}[args.logger](trainer.folder, args, done)
+    told = follower(sink, plan)
+    runtime.log().followers.append(told)
+    try:
+        yield
+    finally:
+        runtime.log().followers.remove(told)
+        sink.close()
+
+
+def step_of(plan: list[tuple[int, int]], epoch: int, step: int) -> int:
+    """Return the steps made at a step of an epoch, both as the log counts them; the plan has (epochs, steps of each)."""
+    lengths = [length for epochs, length in plan for _ in range(epochs)]
+    return sum(lengths[:epoch - 1]) + step
+
+
+def scalars(event: str, values: dict) -> dict[str, float]:
+    """Return the numbers of a record of log.jsonl by name: train/loss, epoch/lr, test/SET/psnr, final/SET/psnr, …"""
+    if event in ("train", "epoch"):
+        return {f"{event}/{key}": value for key, value in {**values["losses"], "lr": values["lr"]}.items()}
+    if event != "test":
+        return {}
+    place = f"{'final' if values['epoch'] is None else 'test'}/{values['data_set']}"
+    return {f"{place}/{key}": value for key, value in values.items() if isinstance(value, float) and key not in SETTINGS}
+
+
+def side_by_side(parts: list[Tensor]) -> np.ndarray:
+    """Return pictures (1, 3, H, W) in [0, 1] beside each other, made smaller where they are large, as (h, w, 3) uint8."""
+    pictures = [Image.fromarray(image.to_array(part[0])) for part in parts]
+    for each in pictures:
+        each.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+    return np.hstack([np.asarray(each) for each in pictures])
+
+
+def follower(sink, plan: list[tuple[int, int]]) -> Callable[[str, dict], None]:
+    """Return what hears of every event of the log and hands numbers and pictures to a sink, at their step."""
+    whole = sum(epochs for epochs, _ in plan)
+
+    def told(event: str, values: dict) -> None:
+        epoch = values.get("epoch") or whole
+        step = step_of(plan, epoch, values["step"]) if event == "train" else step_of(plan, epoch + 1, 0)
+        if event == "example":
+            place = "final" if values["epoch"] is None else "test"
+            parts = values["parts"]
+            sink.picture(f"{place}/{values['data_set']}/example", side_by_side([*parts.values()]), " | ".join(parts), step)
+        else:
+            sink.numbers(scalars(event, values), step)
+    return told
+
+
+class TensorBoard:
+    """Event files in <folder>/tensorboard; a run that goes on hides what an earlier one wrote beyond the step `done`."""
+
+    def __init__(self, folder: Path, args, done: int):
+        from torch.utils.tensorboard import SummaryWriter
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
+
+    def numbers(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def picture(self, name: str, picture: np.ndarray, caption: str, step: int) -> None:
+        self.writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Wandb:
+    """A run of the project `unweather`; its name is --save, its id is kept in <folder>/wandb.txt, so that it can go on."""
+
+    def __init__(self, folder: Path, args, done: int):
+        import wandb
+        self.wandb, kept = wandb, folder / "wandb.txt"
+        if not (done and kept.is_file()):
+            utility.write_text(kept, f"{uuid.uuid4().hex}\n")
+        try:
+            self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "unweather"), name=args.save, dir=str(folder.resolve()),
+                                  id=kept.read_text(encoding="utf-8").strip(), resume="allow", config=dict(args.flags))
+        except Exception as error:        # wandb has many of its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise Failure(f"--logger wandb: {reason}; `wandb login` or WANDB_MODE=offline may help") from error
+        self.run.define_metric("step")    # a step of ours may come twice, a step of wandb's may not
+        self.run.define_metric("*", step_metric="step")
+
+    def numbers(self, values: dict[str, float], step: int) -> None:
+        self.run.log({**values, "step": step})
+
+    def picture(self, name: str, picture: np.ndarray, caption: str, step: int) -> None:
+        self.run.log({name: self.wandb.Image(picture, caption=caption), "step": step})
+
+    def close(self) -> None:
+        self.run.finish()

@@ -1,0 +1,210 @@
+"""python -m tool.export x.pt --onnx: a model file of ours as an ONNX or torch.export file, checked against the original."""
+import argparse
+import contextlib
+import importlib
+import inspect
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import checkpoint
+import runtime
+from flags import Parser
+from model.method import Method
+from tool import guarded
+from utility import Failure, UserError, temporary
+
+LIMIT = 1e-4                              # a greater difference from the original is a failure
+OPSET = 18
+LONGEST = 32768                           # of the sides that a file is made for
+Run = Callable[[Tensor], Tensor]
+
+
+class Restored(nn.Module):
+    """What is exported: (B, 3, H, W) in [0, 1] to the restored image of that size, padding and cropping included.
+
+    The same as `method.restore` for sides of `smallest(method)` and more: then the reflection always fits.
+    """
+
+    def __init__(self, method: Method):
+        super().__init__()
+        self.method = method
+
+    def forward(self, image: Tensor) -> Tensor:
+        multiple, sides = self.method.multiple_of, image.shape[-2:]
+        if multiple == 1:
+            return self.method.predict(image)["image"]
+        x = image                         # by positions: F.pad leaves conditions on the sizes that the exporter cannot prove
+        for axis, side in zip((-2, -1), sides):
+            position = torch.arange((side + multiple - 1) // multiple * multiple, device=image.device)
+            x = x.index_select(axis, side - 1 - (side - 1 - position).abs())
+        x = self.method.predict(x)["image"]
+        for axis, side in zip((-2, -1), sides):
+            x = x.index_select(axis, torch.arange(side, device=image.device))
+        return x
+
+
+def smallest(method: Method) -> int:
+    """Return the smallest height and width in pixels that the exported network takes."""
+    multiple = method.multiple_of
+    return max(multiple, (method.least_side - 1) // multiple * multiple) + 1
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the flags; UserError for unknown ones or a name of the wrong kind."""
+    parser = Parser(prog="tool.export", description=__doc__, allow_abbrev=False)
+    parser.add_argument("file", metavar="FILE", help="a model file, such as experiment/mine/model/model_best.pt")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--onnx", dest="kind", action="store_const", const="onnx", help="write an ONNX file")
+    kind.add_argument("--torch", dest="kind", action="store_const", const="pt2", help="write a file for torch.export.load")
+    parser.add_argument("--output", default="", metavar="FILE", help="where it goes; default: beside FILE, as .onnx or .pt2")
+    args = parser.parse_args(argv)
+    args.output = Path(args.output or Path(args.file).with_suffix(f".{args.kind}"))
+    if args.output.suffix != f".{args.kind}":
+        raise UserError(f"--output {args.output}: the name must end in .{args.kind}")
+    if args.output.is_dir():
+        raise UserError(f"--output {args.output} is a folder; name a file")
+    if not args.output.parent.is_dir():
+        raise UserError(f"--output {args.output}: there is no folder {args.output.parent}")
+    return args
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Export a file, check it and print the greatest difference; Failure, with no file left, when that exceeds LIMIT."""
+    args = arguments(argv)
+    if args.kind == "onnx":
+        need("onnx", "onnxscript", "onnxruntime")
+    with runtime.session(True, 0):
+        method = checkpoint.load(args.file)
+    facts = about(args.file, method)
+    program = traced(method, facts["model"])
+    content, run_again = {"onnx": as_onnx, "pt2": as_torch}[args.kind](program, facts)
+    with temporary(args.output) as part:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        worst = check(method, run_again(part))
+    print(f"{args.output}: {facts['model']}, {len(content) / 1e6:.1f} MB, any batch, height and width from {facts['smallest_side']} "
+          f"pixels; greatest difference from the original {worst:.2g}")
+
+
+def need(*packages: str) -> None:
+    """Raise UserError that says what to install when one of these packages is missing."""
+    for name in packages:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"--onnx needs the package {name}: pip install {' '.join(packages)}") from error
+
+
+def about(path: str, method: Method) -> dict[str, str]:
+    """Return what an exported file says of itself."""
+    stated = checkpoint.describe(path)
+    return {"model": stated["model"], "input": "(batch, 3, height, width), float32, RGB", "range": "[0, 1], output not clipped",
+            "multiple": f"{method.multiple_of}, padded and cropped inside", "smallest_side": str(smallest(method)),
+            "arguments": json.dumps({key: value for key, value in stated.items() if key not in ("model", "data_train", "data_range")})}
+
+
+@contextlib.contextmanager
+def hushed():
+    """Keep what the exporters print, warn and log to themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def traced(method: Method, name: str) -> torch.export.ExportedProgram:
+    """Return the method as a program for any batch, height and width; Failure says why it cannot be one, UserError for too old a torch."""
+    if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
+        raise UserError(f"the exporter of torch {torch.__version__} is too old; 2.9 or newer will do")
+    least, dim = smallest(method), torch.export.Dim
+    sizes = {0: dim("batch", min=1, max=LONGEST), 2: dim("height", min=least, max=LONGEST), 3: dim("width", min=least, max=LONGEST)}
+    unit = max(method.multiple_of, 8)
+    example = torch.rand(2, 3, 4 * unit + 3, 5 * unit + 5)
+    try:
+        with torch.no_grad(), hushed():
+            return torch.export.export(Restored(method).eval(), (example,), dynamic_shapes={"image": sizes}, strict=False,
+                                       prefer_deferred_runtime_asserts_over_guards=True)
+    except Exception as error:            # the exporter raises almost anything
+        raise cannot(name, error) from error
+
+
+def cannot(name: str, error: BaseException) -> Failure:
+    """Return the failure that says, by the deepest error's first line, why a model cannot be exported."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return Failure(f"the model {name} cannot be exported: {(lines or [type(error).__name__])[0]}")
+
+
+def as_onnx(program: torch.export.ExportedProgram, facts: dict[str, str]) -> tuple[bytes, Callable[[Path], Run]]:
+    """Return the bytes of an ONNX file, and what opens such a file in onnxruntime; Failure when it has no ONNX form."""
+    import onnxruntime
+    try:
+        with hushed():
+            proto = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["input"], output_names=["image"],
+                                      opset_version=OPSET).model_proto
+    except Exception as error:            # as above
+        raise cannot(facts["model"], error) from error
+    for key, value in facts.items():
+        proto.metadata_props.add(key=f"unweather.{key}", value=value)
+
+    def opened(path: Path) -> Run:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+
+    return proto.SerializeToString(), opened
+
+
+def as_torch(program: torch.export.ExportedProgram, facts: dict[str, str]) -> tuple[bytes, Callable[[Path], Run]]:
+    """Return the bytes of a torch.export file, and what opens such a file."""
+    buffer = io.BytesIO()
+    with hushed():
+        torch.export.save(program, buffer, extra_files={"unweather.json": json.dumps(facts)})
+
+    def opened(path: Path) -> Run:
+        with hushed(), open(path, "rb") as file:
+            return torch.export.load(io.BytesIO(file.read())).module()
+
+    return buffer.getvalue(), opened
+
+
+@torch.no_grad()
+def check(method: Method, exported: Run) -> float:
+    """Return the greatest difference from method.restore on three sizes and two counts; Failure beyond LIMIT."""
+    unit, random, worst = max(method.multiple_of, 8), torch.Generator().manual_seed(0), 0.0
+    for count, height, width in ((1, 4 * unit, 5 * unit), (2, 3 * unit + 1, 4 * unit - 1), (1, 6 * unit + 3, 3 * unit + 5)):
+        x = torch.rand(count, 3, height, width, generator=random)
+        expected = method.restore(x)
+        try:
+            found = exported(x)
+        except Exception as error:        # the runtimes raise almost anything
+            raise Failure(f"the exported file does not run on {count}x3x{height}x{width}: {str(error).partition(chr(10))[0]}") from error
+        if found.shape != expected.shape:
+            raise Failure(f"the exported file turns {count}x3x{height}x{width} into {'x'.join(map(str, found.shape))}")
+        difference = (found - expected).abs().max().item()
+        if not difference <= LIMIT:       # NaN, too
+            raise Failure(f"the exported file differs from the original by {difference:.2g} on {count}x3x{height}x{width}, "
+                          f"more than {LIMIT:g}; it was not kept")
+        worst = max(worst, difference)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("tool.export", run))

@@ -1,0 +1,252 @@
+"""python -m tool.serve: a page on this machine that restores photos, at http://127.0.0.1:7860."""
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+import checkpoint
+import runtime
+from data import image
+from flags import Parser, number
+from model import restore
+from model.method import Method
+from tool import guarded
+from utility import UserError, folder
+
+HOST = "127.0.0.1"
+KEPT = 3                                  # networks that stay in memory
+TILE, OVERLAP = 512, 96
+MOST = 200_000_000                        # pixels of a photo
+SHOWN = 2048                              # longest side of the pictures in the page; the download has all pixels
+HOUR = 3600.0                             # seconds for which uploads and results are kept
+ZOO = Path("zoo")
+TEXT = """# Unweather
+Takes snow, rain, haze and noise off photos. Photos stay on this machine: they are neither sent anywhere nor kept for more than an hour.
+"""
+CSS = """.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
+footer { display: none !important; }"""
+
+
+class Result(NamedTuple):
+    """A photo before and after, (H, W, 3) uint8, in how many tiles and seconds."""
+    before: np.ndarray
+    after: np.ndarray
+    tiles: int
+    seconds: float
+
+
+class Desk:
+    """Restores photos with the weights that it was given, by name; one photo at a time, whoever asks."""
+
+    def __init__(self, weights: dict[str, Path], whole: int):
+        self.weights, self.whole = weights, whole
+        self.loaded: OrderedDict[tuple[str, int], Method] = OrderedDict()
+        self.busy = threading.Lock()
+
+    def restore(self, photo: Path, name: str, told: Callable[[int, int], None] = lambda done, all_: None) -> Result:
+        """Return the photo restored with the weights `name`, in tiles above `whole` pixels; `told` hears of tiles done of all.
+
+        UserError for unknown weights and for what is no photo, without a path of this machine in its text.
+        """
+        if name not in self.weights:
+            raise UserError("Please choose one of the weights in the list.")
+        before = decoded(photo)
+        height, width = before.shape[:2]
+        count = restore.tiles(height, width, TILE, OVERLAP) if height * width > self.whole else 1
+        done, start = 0, time.perf_counter()
+
+        def restored(x: torch.Tensor) -> torch.Tensor:
+            nonlocal done
+            result = method.restore(x).float()
+            done += 1
+            told(done, count)
+            return result
+
+        try:
+            with self.busy, torch.inference_mode(), runtime.exact_convolutions():
+                method = self._method(name)
+                x = image.to_tensor(before)[None].to(runtime.device())
+                y = restored(x) if count == 1 else restore.tiled(x, restored, TILE, OVERLAP)
+                after = image.to_array(y[0])
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise UserError(f"The memory is too small for a photo of {width} × {height} pixels.") from error
+        return Result(before, after, count, time.perf_counter() - start)
+
+    def _method(self, name: str) -> Method:
+        """Return the network of these weights, read anew when the file has changed."""
+        path = self.weights[name]
+        try:
+            key = (name, path.stat().st_mtime_ns)
+            if key not in self.loaded:
+                self.loaded[key] = checkpoint.load(path).to(runtime.device())
+        except (OSError, UserError) as error:
+            raise UserError("These weights cannot be read any more; please choose others.") from error
+        self.loaded.move_to_end(key)
+        while len(self.loaded) > KEPT:
+            self.loaded.popitem(last=False)
+        return self.loaded[key]
+
+
+def decoded(photo: Path) -> np.ndarray:
+    """Return a photo, (H, W, 3) uint8; UserError, in words for whoever sent it, when it is none or too large."""
+    try:
+        height, width = image.size(photo)
+        if height * width > MOST:
+            raise UserError(f"This photo has {height * width / 1e6:.0f} million pixels; {MOST / 1e6:.0f} million are the most.")
+        return image.read(photo)
+    except UserError as error:
+        start, text = f"cannot read the image {photo}: ", str(error)
+        if not text.startswith(start):
+            raise
+        raise UserError(f"This file cannot be read as a photo: {text.removeprefix(start).partition('; replace')[0]}.") from error
+
+
+def shown(picture: np.ndarray) -> np.ndarray:
+    """Return a picture, (H, W, 3) uint8, made smaller for the page if it is large."""
+    height, width = picture.shape[:2]
+    factor = SHOWN / max(height, width)
+    if factor >= 1:
+        return picture
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+
+
+def find(given: list[str]) -> dict[str, Path]:
+    """Return the model files to choose from, by the name that the page shows; UserError when there is none or a bad one."""
+    usual = [*sorted(checkpoint.ROOT.glob("*/model/model_best.pt")), *sorted(ZOO.glob("*.pt"))]
+    found: dict[str, Path] = {}
+    for path in map(Path, given or usual):
+        try:
+            stated = checkpoint.describe(path)
+            if not stated:
+                raise UserError(f"{path} does not say which model it is")
+        except UserError as error:
+            if given:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        short = path.parents[1].name if path.parent.name == "model" else path.stem
+        label = f"{short} ({stated['model']})"
+        found[label if label not in found else f"{path} ({stated['model']})"] = path
+    if not found:
+        raise UserError(f"there are no weights in {checkpoint.ROOT}/*/model/model_best.pt nor in {ZOO}/; name some with --weights FILE")
+    return found
+
+
+def tidy(place: Path, age: float = HOUR) -> None:
+    """Delete the files below a folder that are older than `age` seconds."""
+    for path in place.rglob("*"):
+        with contextlib.suppress(OSError):                # another thread may be at it
+            if path.is_file() and time.time() - path.stat().st_mtime > age:
+                path.unlink()
+
+
+def page(desk: Desk, place: Path):
+    """Return the page, Gradio's Blocks, that keeps its files below `place`."""
+    import gradio as gr
+    progress = gr.Progress()
+
+    def look(photo: str | None):
+        nothing = {slider: gr.update(value=None, visible=False), download: gr.update(value=None, interactive=False)}
+        if not photo:
+            return {**nothing, preview: gr.update(value=None, visible=True), status: ""}
+        try:
+            picture = decoded(Path(photo))
+        except UserError as error:
+            return {**nothing, preview: gr.update(value=None, visible=True), status: f"⚠️ {error}"}
+        return {**nothing, preview: gr.update(value=shown(picture), visible=True),
+                status: f"{picture.shape[1]} × {picture.shape[0]} pixels."}
+
+    def work(photo: str | None, name: str, progress=progress):
+        if not photo:
+            return {status: "⚠️ Please choose a photo first."}
+        progress(0, "restoring")
+        try:
+            result = desk.restore(Path(photo), name, lambda done, count: progress((done, count), "restoring", unit="tiles"))
+        except UserError as error:
+            return {status: f"⚠️ {error}"}
+        path = folder(place / uuid.uuid4().hex) / f"{Path(photo).stem}-restored.png"
+        image.write(path, result.after)
+        height, width = result.after.shape[:2]
+        how = f", in {result.tiles} tiles" if result.tiles > 1 else ""
+        return {slider: gr.update(value=(shown(result.before), shown(result.after)), visible=True), preview: gr.update(visible=False),
+                download: gr.update(value=str(path), interactive=True),
+                status: f"{width} × {height} pixels restored with {name}{how} in {result.seconds:.1f} s. Drag the line to compare."}
+
+    with gr.Blocks(title="Unweather", analytics_enabled=False) as blocks:
+        gr.Markdown(TEXT)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                photo = gr.File(label="Photo", file_types=sorted(image.EXTENSIONS), type="filepath", height=150, elem_id="photo")
+                weights = gr.Dropdown(list(desk.weights), value=next(iter(desk.weights)), label="Weights", elem_id="weights")
+                start = gr.Button("Restore", variant="primary", elem_id="restore")
+                download = gr.DownloadButton("Download as PNG, full size", interactive=False, elem_id="download")
+                status = gr.Markdown(elem_id="status")
+            with gr.Column(scale=2, min_width=320):
+                preview = gr.Image(show_label=False, format="png", interactive=False, height=560, buttons=[], elem_id="preview")
+                slider = gr.ImageSlider(label="Before | after", format="png", interactive=False, height=560, max_height=560, visible=False,
+                                        buttons=["fullscreen"], elem_id="slider")
+        gr.on([photo.upload, photo.clear], look, photo, [preview, slider, download, status], show_progress="hidden",
+              api_visibility="private")
+        start.click(work, [photo, weights], [slider, preview, download, status], concurrency_limit=1, concurrency_id="network",
+                    show_progress_on=[preview, slider], api_visibility="private")
+    return blocks
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the flags; UserError for unknown ones."""
+    parser = Parser(prog="tool.serve", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--weights", nargs="+", default=[], metavar="FILE",
+                        help="model files to choose from; default: every experiment/*/model/model_best.pt and zoo/*.pt")
+    parser.add_argument("--port", type=number(int, 1, 65535), default=7860, help="default: 7860")
+    parser.add_argument("--whole", type=number(float, 0), default=1.0, metavar="MEGAPIXELS",
+                        help=f"photos of more are restored in tiles of {TILE} pixels; default: 1")
+    parser.add_argument("--cpu", action="store_true", help="compute on the CPU even where there is a GPU")
+    return parser.parse_args(argv)
+
+
+def run(argv: list[str] | None = None, ended: threading.Event | None = None) -> None:
+    """Serve until a signal or `ended`; UserError before that for missing weights, Gradio or a port in use."""
+    args = arguments(argv)
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise UserError("the page needs the package gradio: pip install 'gradio>=6'") from error
+    ended = ended or threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda *_: ended.set())
+    with tempfile.TemporaryDirectory(prefix="unweather-") as place, runtime.session(args.cpu, 1):
+        os.environ["GRADIO_TEMP_DIR"] = place
+        blocks = page(Desk(find(args.weights), round(args.whole * 1e6)), Path(place))
+        try:
+            blocks.queue(max_size=64).launch(
+                server_name=HOST, server_port=args.port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False, footer_links=[],
+                max_file_size="500mb", enable_monitoring=False, css=CSS,
+                theme=gr.themes.Default(primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")))
+        except OSError as error:
+            raise UserError(f"the port {args.port} is in use; choose another with --port") from error
+        print(f"http://{HOST}:{args.port} — Ctrl-C ends it", flush=True)
+        try:
+            while not ended.wait(60):
+                tidy(Path(place))
+        finally:
+            blocks.close(verbose=False)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("tool.serve", run))
