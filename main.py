@@ -52,8 +52,10 @@ def run(args) -> None:
     checkpoint.check_free(args.save)
     logger.prepare(args.logger)
     metric.prepare(args.extra_metrics, runtime.device())
-    state = checkpoint.find_state(args)
-    jobs = getattr(model.package(args.model), "runs", data.runs)
+    package = model.package(args.model)
+    trains = getattr(package, "trains", lambda args: True)(args)
+    state = checkpoint.find_state(args) if trains else None
+    jobs = getattr(package, "runs", data.runs)
     with contextlib.ExitStack() as held:
         for number, job in enumerate(jobs(args)):
             trainer = make_trainer(args, job, state) if job.train or args.test_only else None
@@ -64,7 +66,8 @@ def run(args) -> None:
                 with logger.following(args, trainer) if job.kept else contextlib.nullcontext():
                     trainer.test(args.pre_train) if args.test_only else trainer.fit()
                 job.done(trainer.method)
-        runtime.log().say(f"all of it is in {checkpoint.folder_of(args.save)}")
+        if trains:
+            runtime.log().say(f"all of it is in {checkpoint.folder_of(args.save)}")
 
 
 def make_trainer(args, job: data.Run, state: dict | None) -> Trainer:

@@ -16,9 +16,11 @@ from tests.test_systems import PLAIN
 ROWS = re.findall(r"^\| (.+?) \| `python main\.py (.+?)` \|$", (REPO / "README.md").read_text(), re.MULTILINE)
 SHORT = ["--test_every", "1", "--batch_size", "2", "--n_threads", "0", "--cpu"]
 SMALLER = {"smgarn": ["--channels", "4"], "sapnet": PLAIN["sapnet"], "dsrir": PLAIN["dsrir"],
+           "rain2avoid": ["--channels", "4", "--sdr_num", "3"],
            "two_stage_kd": ["--channels", "4", "--blocks", "1", "--loss",
                             "1*L1:image:teacher_image+1*L1:projected:teacher_projected / 1*L1"]}
-PATCH = {"smgarn": [], "sapnet": ["--patch_size", "24"], "dsrir": ["--patch_size", "32"], "two_stage_kd": ["--patch_size", "32"]}
+PATCH = {"smgarn": [], "sapnet": ["--patch_size", "24"], "dsrir": ["--patch_size", "32"], "two_stage_kd": ["--patch_size", "32"],
+         "rain2avoid": ["--patch_size", "32"]}
 
 
 def one_folder(root: Path) -> None:
@@ -57,7 +59,7 @@ def data(place) -> Path:
 
 def test_the_table_is_whole():
     papers = [row.partition(",")[0] for row, _ in ROWS]
-    assert {paper: papers.count(paper) for paper in papers} == {"SMGARN": 2, "SAPNet": 2, "DSRIR": 8, "two-stage": 2}
+    assert {paper: papers.count(paper) for paper in papers} == {"SMGARN": 2, "SAPNet": 2, "DSRIR": 8, "Rain2Avoid": 6, "two-stage": 2}
 
 
 def test_every_command(run, data):

@@ -84,6 +84,11 @@ def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def trains(args) -> bool:
+    """Return whether --steps asks for more than maps and references, which belong to no experiment."""
+    return args.steps in ("all", "learn")
+
+
 def runs(args) -> Iterator[Run]:
     """Yield a run per picture, or one for a set; see learning.py. UserError for windows that cannot be."""
     for name in ("K", "k"):
