@@ -129,7 +129,7 @@ def test_pictures_that_teach_nothing(run, place):
 
 
 def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypatch):
-    flags = [*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--save", "x"]
+    flags = [*TINY, "--sdr_together", "1", "--data_train", "Folder", "--dir_demo", "photos", "--save", "x"]
     real, calls, killed = brief.Brief.train_step, [], []
 
     def train_step(self, batch):
@@ -158,7 +158,8 @@ def test_one_network_for_all(run, rainy):
     assert len(results(place=rainy)) == 3 and "; fused " in text
     state = json.loads(Path("experiment/x/log.jsonl").read_text().splitlines()[-1])
     assert state["event"] == "test" and state["weights"] == "multiple, a network for the set"
-    status, text = run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--data_test", "rainy", "--save", "y", "--cpu")
+    status, text = run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--data_test", "rainy", "--save", "y", "--cpu",
+                       "--sdr_num", "4")
     assert status == 0 and "rainy: 3 images" in text and "pixels where the map finds no rain stay as they are" in text
     results_, alone = (json.loads(Path(f"experiment/{each}/metrics.json").read_text())["rainy"] for each in "yx")
     assert results_["psnr"] == pytest.approx(alone["psnr"], abs=0.01) and results_["psnr"] != alone["network_psnr"]

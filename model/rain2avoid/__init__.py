@@ -7,7 +7,7 @@ from torch import Tensor
 
 import model
 from data import Run
-from flags import COUNT, SIZE, Parser, number
+from flags import COUNT, RATIO, REAL, SIZE, Parser, number
 from model.method import Method
 from model.rain2avoid import learning
 from model.rain2avoid.hog import BLOCK, CELL
@@ -42,15 +42,17 @@ def add_training_arguments(group) -> None:
     add("--ldgp_patch", type=number(int, BLOCK * CELL), default=80, help="side of the patches that vote on the rain's direction")
     add("--kernel_size", type=SIZE, default=10, help="least length of a streak, in pixels")
     add("--threshold", type=number(int, 0, 254), default=10, help="pixels whose map is above it are rain")
-    add("--pow", type=number(float, 0), default=0.5, help="a candidate's weight is 1 / distance**pow")
+    add("--pow", type=REAL, default=0.5, help="a candidate's weight is 1 / distance**pow")
     add("--K", type=ODD, default=7, help="side of the window in which candidates are looked for, odd")
     add("--k", type=ODD, default=3, help="side of the windows that are compared, odd")
     add("--sdr_num", type=SIZE, default=50, help="references per picture")
     add("--nss_sampling", default="seeded", choices=SAMPLINGS, help="released: as the released program, the same numbers for every pixel")
-    add("--sdr_together", type=SIZE, default=1, help="references whose mean is the target of a step; 1 is the paper's")
+    add("--sdr_together", type=SIZE, default=25, help="references whose mean is the target of a step; the paper's is 1, 25 times as slow")
     add("--export_sdr", action=argparse.BooleanOptionalAction, default=False, help="write all references, not only their mean")
     add("--keep_clean", action=argparse.BooleanOptionalAction, default=True,
         help="pixels that are no rain by the map stay as they are; --no-keep_clean takes the network's answer everywhere, as the paper")
+    add("--blend", type=RATIO, default=0.5,
+        help="in pixels of rain, the share of the network's answer; the rest is the mean of the references")
     add("--plateau", type=COUNT, default=0, help="single, online: end when the loss stays where it is for N epochs; 0: never")
     add("--warm_start", action=argparse.BooleanOptionalAction, default=False,
         help="single, online: begin with the network of the picture before")

@@ -22,7 +22,7 @@ from data import Run, image, loader, nothing, source, tests
 from data.choose import Chosen, choose, names
 from model.method import Method, Stage
 from model.rain2avoid import ldgp
-from model.rain2avoid.picture import RESULT, Picture, keep
+from model.rain2avoid.picture import RESULT, Picture, keep, sample
 from model.rain2avoid.references import References
 from utility import UserError
 
@@ -37,7 +37,7 @@ def runs(args, backbone: Method) -> Iterator[Run]:
     multiple, parameters = backbone.multiple_of, sum(parameter.numel() for parameter in backbone.network.parameters())
     if args.test_only:                    # no truth was ever seen: no picture is held out
         yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}),
-                  functools.partial(_keep_clean, args) if args.keep_clean else nothing)
+                  functools.partial(_compose, args) if args.keep_clean else nothing)
         return
     if runtime.world() > 1 and args.strategy != "multiple":
         raise UserError(f"--strategy {args.strategy} trains a network per picture, by one process each; start several without torchrun, "
@@ -94,17 +94,32 @@ def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: 
     _conclude(name, place, chosen, known, parameters, args)
 
 
-def _keep_clean(args, method: Method) -> None:
-    """Let a network that is only applied restore the pixels of rain alone; the maps are made on the way."""
+def _compose(args, method: Method) -> None:
+    """Let a network that is only applied restore as `composed` says; maps and references are made on the way."""
     network = method.restore
 
     def restore(x: Tensor) -> Tensor:
-        priors = [ldgp.prior(image.to_array(each), args.ldgp_patch, args.kernel_size) for each in x]
-        rain = torch.from_numpy(np.stack(priors) > args.threshold)[:, None].to(x.device)
-        return torch.where(rain, network(x), x)
+        answers, results = network(x), []
+        for rainy, answered in zip(x, answers):
+            rgb = image.to_array(rainy)
+            prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size)
+            fused = sample(rgb, prior, args).fused().cpu().numpy()
+            results.append(image.to_tensor(composed(rgb, prior, fused, image.to_array(answered), args)))
+        return torch.stack(results).to(x.device)
 
     method.restore = restore
     runtime.log().say("pixels where the map finds no rain stay as they are; --no-keep_clean takes the network's answer everywhere")
+
+
+def composed(rgb: np.ndarray, prior: np.ndarray, fused: np.ndarray, network: np.ndarray, args) -> np.ndarray:
+    """Return the result, (H, W, 3) uint8: where there is rain the network's answer and the fused reference, --blend of the first.
+
+    Elsewhere the picture as it is. With --no-keep_clean the network's answer everywhere, as in the paper.
+    """
+    if not args.keep_clean:
+        return network
+    mixed = np.rint(args.blend * network + (1 - args.blend) * fused).astype(np.uint8)
+    return np.where(prior[..., None] > args.threshold, mixed, rgb)
 
 
 def _begin(last: dict, method: Method) -> None:
@@ -129,12 +144,12 @@ def answer(method: Method, rgb: np.ndarray, args) -> np.ndarray:
 
 
 def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, dict[str, float]]:
-    """Write the result, the network's answer (H, W, 3) uint8 where there is rain; return its numbers by protocol.
+    """Write the result, composed from the network's answer (H, W, 3) uint8; return its numbers by protocol.
 
     Beside PSNR and SSIM of the result stand those of the rainy picture (`input_…`), the fused reference (`fused_…`) and
     the network's answer alone (`network_…`); {} without truth.
     """
-    result = np.where(picture.prior[..., None] > args.threshold, network, picture.rgb) if args.keep_clean else network
+    result = composed(picture.rgb, picture.prior, picture.fused, network, args)
     keep(picture.path(RESULT), result)
     if picture.truth is None:
         return {}

@@ -40,12 +40,10 @@ class Picture:
 
     def draw(self) -> nss.Drawn:
         """Return the references by NSS; their mean, `fused` (H, W, 3) uint8, is set and written, and all with --export_sdr."""
-        args, device = self.args, runtime.device()
-        drawn = nss.draw(torch.from_numpy(self.rgb).to(device), torch.from_numpy(self.prior).to(device), args.sdr_num, args.threshold,
-                         args.K, args.pow, args.nss_sampling, args.seed, args.k)
+        drawn = sample(self.rgb, self.prior, self.args)
         self.fused = drawn.fused().cpu().numpy()
         keep(self.path(FUSED), self.fused)
-        if args.export_sdr:
+        if self.args.export_sdr:
             for number in range(len(drawn)):
                 keep(self.place / REFERENCES / self.name / f"{number}.png", drawn.reference(number).cpu().numpy())
         return drawn
@@ -64,6 +62,13 @@ class Picture:
         if not rainy:
             return "no rain was found in it"
         return f"its map says rain almost everywhere ({rainy / self.prior.size:.0%}), so there is no clean pixel to learn from"
+
+
+def sample(rgb: np.ndarray, prior: np.ndarray, args) -> nss.Drawn:
+    """Return the references of a picture (H, W, 3) uint8 with the map (H, W) uint8, as the flags say."""
+    device = runtime.device()
+    return nss.draw(torch.from_numpy(rgb).to(device), torch.from_numpy(prior).to(device), args.sdr_num, args.threshold, args.K, args.pow,
+                    args.nss_sampling, args.seed, args.k)
 
 
 def keep(path: Path, pixels: np.ndarray) -> None:
