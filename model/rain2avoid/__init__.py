@@ -16,8 +16,8 @@ from utility import UserError
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, gamma=1.0, test_every=0, data_train="Folder", augment="mirror", audit=False)
 STRATEGIES = {                            # what else holds by strategy
-    "single": dict(epochs=100, batch_size="1", patch_size="512"),
-    "online": dict(epochs=100, batch_size="1", patch_size="512"),
+    "single": dict(epochs=100, batch_size="1", patch_size="256"),          # crops; 4096 takes pictures whole, as the paper does
+    "online": dict(epochs=100, batch_size="1", patch_size="256"),
     "multiple": dict(epochs=2000, batch_size="64", patch_size="64", val_epochs=100),
 }
 ODD = number(int, 3, 15)
