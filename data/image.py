@@ -114,7 +114,7 @@ def extras(path: Path) -> dict[str, bytes]:
             for tag in STRUCTURE & exif.keys():
                 del exif[tag]
             if ORIENTATION in exif:
-                inner = exif.get_ifd(EXIF_IFD)
+                inner = exif.get_ifd(EXIF_IFD) if EXIF_IFD in exif else {}
                 if exif[ORIENTATION] in TURNED and set(SIDES) <= inner.keys():
                     inner.update({SIDES[0]: inner[SIDES[1]], SIDES[1]: inner[SIDES[0]]})
                 exif[ORIENTATION] = 1
