@@ -135,7 +135,7 @@ def test_scored_tests_never_tile_by_themselves(fails, place, weights, monkeypatc
     for part in ("input", "target"):
         save(Path(f"dataset/set/{part}/1.png"), photo(40, 50, 1))
     no_memory(monkeypatch, 100, MemoryError())
-    assert "restore with --chop" in fails(*FLAGS[:3], "--data_test", "set", "--cpu", "--n_threads", "0", status=1)
+    assert "restore with --chop" in fails(*FLAGS[:3], "--data_train", "other", "--data_test", "set", "--cpu", "--n_threads", "0", status=1)
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
