@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import folders
 import metric
 import report
 import runtime
@@ -19,38 +20,44 @@ from data.batch import Batch
 from metric import summary
 from model import restore
 from model.method import Method
-from utility import Failure
-
-
-class Interrupted(Exception):
-    """A signal asked for the end in the middle of a test."""
+from utility import Failure, Interrupted, UserError
 
 
 @torch.inference_mode()
 def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, weights: str, epoch: int | None = None) -> dict[str, dict]:
     """Restore the test sets and return their numbers by name; `weights` says what was tested.
 
-    Without an epoch the test is a final one: metrics.json and, as the flags say, the images are written to `folder`.
+    Without an epoch the test is a final one: metrics.json and, as the flags say, the images are written to `folder`; sets
+    without truth are then restored by folders.py. UserError, after all is done, for pictures that could not be restored.
     """
     method.eval()
-    results = {}
+    results, trouble = {}, []
     for name, loader in sets.items():
-        start = time.perf_counter()
-        rows = _rows(method, name, loader, args, folder, epoch)
+        start, tiles = time.perf_counter(), None
+        if epoch is None and not any("image" in item.images for item in loader.dataset.items):
+            rows, tiles, bad = folders.restore(method, name, loader.dataset.items, args, folder, weights)
+            trouble += bad
+        else:
+            rows = _rows(method, name, loader, args, folder, epoch)
         count = sum(parameter.numel() for parameter in method.network.parameters())
         results |= conclude({name: (rows, loader.dataset.task, loader.dataset.subset)}, args, folder, weights, count, epoch,
-                            time.perf_counter() - start)
+                            time.perf_counter() - start, tiles)
+    if trouble:
+        more = f"; {len(trouble) - 1} more are named in {folder / 'log.txt'}" if len(trouble) > 1 else ""
+        raise UserError(f"{len(trouble)} of {sum(map(len, (each.dataset for each in sets.values())))} pictures could not be restored, "
+                        f"all others were: {trouble[0]}{more}")
     return results
 
 
 def conclude(sets: dict[str, tuple[list, str, str]], args, folder: Path, weights: str, parameters: int,
-             epoch: int | None = None, seconds: float | None = None) -> dict[str, dict]:
+             epoch: int | None = None, seconds: float | None = None, tiles: dict | None = None) -> dict[str, dict]:
     """Say what sets came to, write it down, and return their numbers by name.
 
     sets: for each its rows (image, numbers by protocol: {} without truth), its task and which part of it was tested.
-    `parameters` is how many the network has.
+    `parameters` is how many the network has; tiles: how sets without truth were tiled, where not as --chop says.
     """
-    results = {name: _concluded(name, *known, args, folder, weights, parameters, epoch, seconds) for name, known in sets.items()}
+    results = {name: _concluded(name, *known, args, folder, weights, parameters, epoch, seconds, tiles or {})
+               for name, known in sets.items()}
     if epoch is None and runtime.rank() == 0:
         path = folder / "metrics.json"
         utility.write_json(path, _known(path) | results)
@@ -73,7 +80,8 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
     rows, images = [], loader.dataset
     album = report.Album(name, len(images), args, final=epoch is None)
     if epoch is None:
-        _clear(folder, name, args)
+        folders.clear(folder, name, args)
+        runtime.barrier()
     for batch in tqdm(loader, f"test {name}", unit="image", disable=runtime.quiet(), leave=False):
         if runtime.asked_to_end():
             raise Interrupted
@@ -98,7 +106,7 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
                 _save_images(name, sized, output, args, folder)
                 album.add(sized.name[0], x, output, target, numbers.get(args.protocols[0].name, {}))
                 if args.save_maps:
-                    _save_maps(name, sized.name[0], method, x, args, folder)
+                    folders.save_maps(name, sized.name[0], method, x, args, folder)
         rows.append((batch.name[0], numbers))
     rows = sorted(runtime.gather(rows), key=lambda row: row[0])
     if epoch is None:
@@ -107,7 +115,7 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
 
 
 def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
-               epoch: int | None, seconds: float | None) -> dict:
+               epoch: int | None, seconds: float | None, tiles: dict) -> dict:
     """Say what a set came to, write its table, and return its numbers."""
     scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocols}
     measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
@@ -117,7 +125,7 @@ def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, 
     result = {"data_set": name, "count": len(rows), "subset": subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
-              "model": args.model, "parameters": parameters, "weights": weights}
+              "model": args.model, "parameters": parameters, "weights": weights, **tiles}
     if epoch is None and runtime.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     runtime.log().record("test", epoch=epoch, **result)
@@ -125,15 +133,6 @@ def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, 
         runtime.log().time("test", epoch=epoch, data_set=name, seconds=round(seconds, 3))
     _say(result, measured, "" if seconds is None else f", {seconds:.1f} s")
     return result
-
-
-def _clear(folder: Path, name: str, args) -> None:
-    """Take the pictures of an earlier test out of the folders that this one fills."""
-    if runtime.rank() == 0:
-        for wanted, kind in ((args.save_results, "results"), (args.save_gt, "compare"), (args.save_maps, "maps")):
-            for old in (folder / f"{kind}-{name}").glob("*.png") if wanted else ():
-                old.unlink()
-    runtime.barrier()
 
 
 def _by_size(protocols: list[metric.Protocol]) -> dict[str, list[metric.Protocol]]:
@@ -162,24 +161,13 @@ def _save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) ->
         image.write(utility.folder(folder / f"compare-{name}") / f"{batch.name[0]}.png", np.hstack(sides))
 
 
-def _save_maps(name: str, picture: str, method: Method, x: Tensor, args, folder: Path) -> None:
-    """Save what else the network shows for an image: pictures as they are, maps of numbers in colours with a scale."""
-    with runtime.autocast(args.test_precision), runtime.exact_convolutions():
-        shown = method.shown(x)
-    place = utility.folder(folder / f"maps-{name}")
-    for key, value in shown.items():
-        if key.startswith(method.maps):
-            utility.heat_map(place / f"{picture}-{key}.png", value[0].float().mean(0).cpu().numpy(), f"{key}, mean of the channels")
-        else:
-            image.write(place / f"{picture}-{key}.png", image.to_array(value[0].float()))
-
-
 def _say(result: dict, measured: list[dict], aside: str) -> None:
     """Put the numbers of a set into the log, a line per protocol, each with how it was measured; print what is said aside, too."""
     say, name = runtime.log().say, f"{result['data_set']}: {result['count']} images"
     if result["subset"] != "all":
         name += f" ({result['subset']})"
-    how = (f"{result['precision']}, {'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
+    some = f"{result['in_tiles']} of them in " if "in_tiles" in result else ""
+    how = (f"{result['precision']}, {some + 'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
            f"{', x8' if result['self_ensemble'] else ''}")
     for numbers in measured:
         if "psnr" in numbers:

@@ -51,6 +51,11 @@ def _interval(text: str) -> str:
     return text
 
 
+def _tile(text: str) -> str:
+    """Check an argparse value: `auto`, or a side in pixels."""
+    return text if text == "auto" else str(number(int, 16)(text))
+
+
 COUNT, SIZE, EPOCHS = number(int, 0, 10**6), number(int, 1, 10**6), number(int, 1, 10**9)
 REAL, RATIO = number(float, 0), number(float, 0, 1)
 
@@ -127,9 +132,12 @@ def parser(package, defaults: dict) -> Parser:
 
     add = result.add_argument_group("test and restore").add_argument
     add("--test_only", action=BooleanOptionalAction, default=False, help="test or restore, train nothing")
-    add("--chop", action=BooleanOptionalAction, default=False, help="restore in tiles, for large images")
-    add("--tile", type=number(int, 16), default=512, help="side of a tile with --chop")
+    add("--chop", action=BooleanOptionalAction, default=False, help="restore in tiles, whatever the memory; their side is --tile, or 512")
+    add("--tile", type=_tile, default="auto", metavar="N",
+        help="side of the tiles; pictures without truth get them by themselves where memory lacks, auto: as large as fits")
     add("--tile_overlap", type=COUNT, default=96, help="by how much tiles overlap; at most half a tile is used")
+    add("--memory", type=number(float, 0), default=0.0, metavar="GIB",
+        help="how much a process that restores pictures without truth may take; 0: what is available")
     add("--self_ensemble", action=BooleanOptionalAction, default=False, help="mean over the 8 flips and turns")
     add("--protocol", default="default", metavar="A+B",
         help="how results are measured; --list shows all; the first chooses the best model")
@@ -146,7 +154,11 @@ def parser(package, defaults: dict) -> Parser:
     add("--reset", action="store_true", help="empty experiment/<save> first; image caches stay")
     add("--save_every", type=_interval, default="10m", metavar="N", help="save the state every N steps, or Nm: minutes; 0: after epochs")
     add("--save_models", action=BooleanOptionalAction, default=False, help="keep the weights and the state of every tested epoch")
-    add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG")
+    add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG (see --format)")
+    add("--format", default="png", choices=("png", "jpg", "webp"),
+        help="of restored pictures without truth; jpg and webp with quality 95. Scored results are always PNG")
+    add("--skip_done", action=BooleanOptionalAction, default=True,
+        help="keep results without truth that are newer than picture and weights and were made with the same flags")
     add("--report", action=BooleanOptionalAction, default=True,
         help="write report.html after a final test: numbers, curves, and every image to look at before and after")
     add("--save_maps", action=BooleanOptionalAction, default=False,

@@ -179,6 +179,8 @@ def _understand(args: Namespace) -> Namespace:
     if len(borders) != count or borders[-1] != args.epochs or sorted(borders) != borders:
         raise UserError(f"--epoch_chg {args.epoch_chg}: {count} stages need {count} rising epochs, the last being --epochs {args.epochs}")
     args.stage_epochs = [end - start for start, end in zip([0, *borders], borders)]
+    args.tile_given = args.tile != "auto"
+    args.tile = int(args.tile) if args.tile_given else 512
     args.tile_overlap = min(args.tile_overlap, args.tile // 2)
     return args
 

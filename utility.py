@@ -31,6 +31,10 @@ class Failure(RuntimeError):
     """A run that cannot go on; main prints the text as one sentence and exits with status 1."""
 
 
+class Interrupted(Exception):
+    """A signal asked for the end in the middle of a test."""
+
+
 class Stopped(BaseException):
     """A signal asked the run to end, and it has saved its state; `status` is the exit status that says which signal."""
 

@@ -62,7 +62,8 @@ def tests(args, chosen: dict[str, Chosen]) -> dict[str, DataLoader]:
 
 
 def _test(args, chosen: Chosen) -> DataLoader:
-    images = loader.Images(chosen.items, ("image",), _reader(args, chosen.items))
+    alone = args.test_only and not any("image" in item.images for item in chosen.items)    # folders.py checks each for itself
+    images = loader.Images(chosen.items, ("image",), image.read if alone else _reader(args, chosen.items))
     images.task, images.subset = chosen.task, chosen.subset
     return loader.test_loader(images, args.n_threads, runtime.rank(), runtime.world())
 

@@ -1,9 +1,10 @@
 """Image files: the only code that knows levels 0-255 and (H, W, C)."""
 import os
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
-import imageio.v3 as imageio
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -14,7 +15,15 @@ from utility import UserError, temporary
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TURNED = {5, 6, 7, 8}                     # EXIF orientations that swap height and width
 HINTS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}      # where a PNG may say that it is turned
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+ORIENTATION, EXIF_IFD, SIDES = 0x0112, 0x8769, (0xA002, 0xA003)         # EXIF's tags; SIDES: width and height
+# tags of a TIFF's pixels, which mean nothing in another file
+STRUCTURE = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 292, 293, 297, 317, 318, 319, 320, 322, 323, 324, 325,
+             330, 338, 339, 347, 512, 513, 514, 529, 530, 531, 532, 700, 34675}
+# by ending: Pillow's name, pixels a side at most, options
+FORMATS = {"png": ("PNG", 2**31 - 1, {}), "jpg": ("JPEG", 65_500, {"quality": 95}), "webp": ("WEBP", 16_383, {"quality": 95})}
+MOST_EXIF = 65_527                        # bytes that fit into a JPEG
+BAND = 2**22                              # pixels that `to_array` turns at a time
 warnings.filterwarnings("ignore", module="PIL")            # of odd metadata, which is not used
 Image.MAX_IMAGE_PIXELS = 1_000_000_000    # photos of any size, but no decompression bombs
 
@@ -37,7 +46,7 @@ def size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             # a PNG is decoded to be sure only where it hints at a turn; Pillow's versions differ in a turned TIFF's size
-            hints = HINTS & image.info.keys() if image.format == "PNG" else image.getexif().get(0x0112) in TURNED
+            hints = HINTS & image.info.keys() if image.format == "PNG" else image.getexif().get(ORIENTATION) in TURNED
             if hints and image.format in ("PNG", "TIFF"):
                 return ImageOps.exif_transpose(image).size[::-1]
             return image.size if hints else image.size[::-1]
@@ -71,12 +80,49 @@ def _reason(error: Exception) -> str:
     return "the image is damaged or of an unknown format" if "cannot identify" in text else str(error)
 
 
-def write(path: Path, image: np.ndarray) -> None:
-    """Write an (H, W, 3) uint8 array as a lossless PNG; the file appears whole or not at all."""
+def write(path: Path, image: np.ndarray, extras: dict[str, bytes] | None = None) -> None:
+    """Write an (H, W, 3) uint8 array in the format of the path's ending: .png (lossless), .jpg or .webp (quality 95).
+
+    `extras` are put into the file (see `extras`). It appears whole or not at all; UserError for what the format cannot hold.
+    """
+    check_side(path, max(image.shape[:2]))
+    kind, _, options = FORMATS[path.suffix.removeprefix(".")]
+    options = options | (extras or {})
+    if kind == "JPEG" and len(options.get("exif", b"")) > MOST_EXIF:
+        del options["exif"]
     with temporary(path) as part, open(part, "wb") as file:
-        imageio.imwrite(file, image, extension=".png")
+        Image.fromarray(image).save(file, kind, **options)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_side(path: Path, side: int) -> None:
+    """Raise UserError where the format of a path's ending cannot hold a picture of so long a side."""
+    kind, most, _ = FORMATS[path.suffix.removeprefix(".")]
+    if side > most:
+        raise UserError(f"{path.name} cannot be written: a {kind} has at most {most} pixels a side; --format png takes any")
+
+
+def extras(path: Path) -> dict[str, bytes]:
+    """Return what a picture restored from this file keeps: `exif`, its orientation 1, and `icc_profile`, if it is one for RGB."""
+    found = {}
+    try:
+        with Image.open(path) as image:
+            profile, exif = image.info.get("icc_profile") or b"", image.getexif()
+            if profile[16:20] == b"RGB ":
+                found["icc_profile"] = profile
+            for tag in STRUCTURE & exif.keys():
+                del exif[tag]
+            if ORIENTATION in exif:
+                inner = exif.get_ifd(EXIF_IFD) if EXIF_IFD in exif else {}
+                if exif[ORIENTATION] in TURNED and set(SIDES) <= inner.keys():
+                    inner.update({SIDES[0]: inner[SIDES[1]], SIDES[1]: inner[SIDES[0]]})
+                exif[ORIENTATION] = 1
+            if exif:
+                found["exif"] = exif.tobytes()
+    except Exception:                     # Pillow raises almost anything for odd metadata, and no picture is lost for that
+        return found
+    return found
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -86,5 +132,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def to_array(image: Tensor) -> np.ndarray:
     """Turn (C, H, W) in [0, 1] into (H, W, C) uint8, clipped and rounded to the nearest level."""
-    levels = image.detach().float().clamp(0, 1).mul(255).round().byte()
-    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    rows = max(BAND // image.shape[-1], 1)                # a band at a time: the copies of a large picture stay small
+    bands = [band.detach().float().clamp(0, 1).mul_(255).round_().byte().permute(1, 2, 0).contiguous().cpu()
+             for band in image.split(rows, dim=-2)]
+    return (bands[0] if len(bands) == 1 else torch.cat(bands)).numpy()

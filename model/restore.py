@@ -28,19 +28,22 @@ def tiled(x: Tensor, fn: Restore, tile: int, overlap: int) -> Tensor:
     Where tiles overlap, the outer 3/8 of the overlap, which lack context, are left out and the middle quarter is
     blended linearly. The result equals the whole image's if the receptive field's radius fits in that 3/8 and
     nothing in fn pools over the whole image. Starts are multiples of overlap // 8 * 8 where sizes allow it.
+    The result is put together where x is: tiles of a picture on the CPU wait there, wherever fn computes.
     """
     height, width = x.shape[-2:]
-    result, weights = None, x.new_zeros(1, 1, height, width)
+    result, sums = None, (x.new_zeros(height), x.new_zeros(width))        # of the weights, by row and by column
     for top in _starts(height, tile, overlap):
         for left in _starts(width, tile, overlap):
-            part = fn(x[..., top:top + tile, left:left + tile])
+            part = fn(x[..., top:top + tile, left:left + tile]).to(x.device)
             rows, columns = part.shape[-2:]
-            weight = (_ramp(top, rows, height, overlap, x)[:, None] * _ramp(left, columns, width, overlap, x)[None])
+            down, across = _ramp(top, rows, height, overlap, x), _ramp(left, columns, width, overlap, x)
             if result is None:
                 result = part.new_zeros(*part.shape[:2], height, width)
-            result[..., top:top + rows, left:left + columns] += part * weight
-            weights[..., top:top + rows, left:left + columns] += weight
-    return result / weights
+            result[..., top:top + rows, left:left + columns] += part * (down[:, None] * across)
+            if top == 0:
+                sums[1][left:left + columns] += across
+        sums[0][top:top + rows] += down
+    return result.div_(sums[0][:, None]).div_(sums[1])
 
 
 def tiles(height: int, width: int, tile: int, overlap: int) -> int:

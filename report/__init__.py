@@ -185,8 +185,8 @@ def _full(content: dict, card: dict, folder: Path, place: Path, key: str) -> dic
 
     href: the link from a page in `place`; of, at: the file holds so many pictures side by side, this one is number `at`.
     """
-    ending = Path(content["data_set"], f"{card['name']}.png")
-    single, sheet = (folder / f"{kind}-{ending}" for kind in ("results", "compare"))
+    single, sheet = (folder / f"{kind}-{content['data_set']}" / f"{card['name']}.{ending}"
+                     for kind, ending in (("results", content.get("ending", "png")), ("compare", "png")))
     if key == "result" and "results" in content["saved"] and single.is_file():
         path, of, at = single, 1, 0
     elif key in SHEET and "compare" in content["saved"] and sheet.is_file():

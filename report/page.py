@@ -156,10 +156,10 @@ def numbers(metrics: dict[str, dict]) -> str:
 
 def conditions(entry: dict, weights: bool) -> str:
     """Return how a set was tested, in words, with the `weights` if asked for."""
-    count, subset, tile = entry.get("count"), entry.get("subset"), entry.get("tile")
+    count, subset, tile, some = (entry.get(key) for key in ("count", "subset", "tile", "in_tiles"))
     parts = [f"{count} image{'' if count == 1 else 's'}" + ("" if subset in (None, "all") else f" ({subset})"),
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
-             f"tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
+             f"{f'{some} of them in ' if some else ''}tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
     parts += ["mean of 8 flips and turns"] * bool(entry.get("self_ensemble"))
     return ", ".join(parts + [f"weights {entry.get('weights')}"] * weights)
 

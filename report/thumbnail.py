@@ -35,7 +35,13 @@ class Album:
         self.saved = [kind for kind, wanted in (("results", args.save_results), ("compare", args.save_gt)) if wanted]
         self.side, self.budget = LARGE if count <= 100 else SMALL
         self.step = math.ceil(count / runtime.world() / (LIMIT // 2))      # which images an evenly spaced sample holds
-        self.seen, self.cards = 0, []
+        self.seen, self.cards, self.ending = 0, [], "png"
+
+    def passes(self) -> bool:
+        """Return whether the next image, one without truth, is not in the sample; it then counts as seen."""
+        left_out = not self.wanted or self.count > LIMIT and self.seen % self.step > 0
+        self.seen += left_out
+        return left_out
 
     def add(self, name: str, x: Tensor, output: Tensor, target: Tensor | None, numbers: dict[str, float]) -> None:
         """Make the card of one image, given as (1, 3, H, W) in [0, 1]; without a truth it has no error map and no numbers."""
@@ -65,7 +71,7 @@ class Album:
             return
         cards = [{key: value for key, value in card.items() if key != "even"} for card in sample(cards, LIMIT)]
         content = {"format": FORMAT, "data_set": self.name, "count": self.count, "protocol": protocol, "saved": self.saved,
-                   "cards": cards}
+                   "ending": self.ending, "cards": cards}
         utility.write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
 
 

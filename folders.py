@@ -1,0 +1,239 @@
+"""Folders of pictures without truth: reading, restoring and writing side by side, and going on where a run was stopped."""
+import contextlib
+import json
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+import checkpoint
+import memory
+import report
+import runtime
+import utility
+from data import image, source
+from data.loader import picture_loader
+from data.source import Item
+from model.method import Method
+from restoring import Restorer
+from utility import Failure, Interrupted, UserError
+
+BATCH = {"cpu": 2**18, "cuda": 2**20}     # pixels of a batch, unless one picture has more
+TOGETHER = 64                             # pictures of a batch, at most
+LARGE = 2**23                             # pixels from which on only one batch is read ahead, by each process that loads
+WRITERS, WAITING = 4, 2**26               # threads, and pixels that may wait for them
+KINDS = (("save_results", "results"), ("save_gt", "compare"), ("save_maps", "maps"))
+PASSING = (*checkpoint.INCIDENTAL, "memory", "skip_done", "save")      # flags that change no picture
+
+
+class Together(NamedTuple):
+    """A batch: pictures of one size, so many pixels each, by their indices."""
+    pixels: int
+    indices: list[int]
+
+
+class Plan(NamedTuple):
+    """What is to be done: batches, large ones first; the indices of those whose results are kept; why others cannot be restored."""
+    batches: list[Together]
+    kept: list[int]
+    trouble: list[str]
+
+
+def restore(method: Method, name: str, items: list[Item], args, folder: Path, weights: str) -> tuple[list, dict | None, list[str]]:
+    """Restore a set, save what the flags ask for, write its cards.
+
+    Return the rows (name, {}) of all processes, sorted, how pictures were tiled (None: as --chop says), and a sentence for
+    each picture that could not be restored.
+    """
+    album = report.Album(name, len(items), args)
+    album.ending = args.format
+    plan = runtime.gather([_plan(name, items, args, folder, weights)] if runtime.rank() == 0 else [])[0]
+    if plan.kept:
+        runtime.log().say(f"{name}: {len(plan.kept)} of {len(items)} pictures are restored already and kept (--no-skip_done: all anew)")
+    for index in plan.kept[runtime.rank()::runtime.world()]:
+        _show(album, items[index], _path(folder, name, items[index], args))
+    rows, trouble, restorer = [], [], Restorer(method, args)
+    batches = plan.batches[runtime.rank()::runtime.world()]
+    ahead = 1 if any(batch.pixels > LARGE for batch in batches) else 2
+    loader = picture_loader(items, [batch.indices for batch in batches], args.n_threads, ahead)
+    count = sum(len(batch.indices) for batch in batches)
+    progress = tqdm(total=count, desc=f"restore {name}", unit="image", disable=runtime.quiet(), leave=False)
+    with progress, Writer() as writer:
+        for read in loader:
+            if runtime.asked_to_end():
+                raise Interrupted
+            trouble += read.trouble
+            if read.indices:
+                rows += _batch(restorer, name, [items[index] for index in read.indices], read.pixels, album, writer, args, folder)
+            progress.update(len(read.indices) + len(read.trouble))
+            del read                      # a large picture is gone before the next one is there
+    album.write(folder, {})
+    rows = runtime.gather(rows) + [items[index].name for index in plan.kept]
+    trouble = plan.trouble + runtime.gather(trouble)
+    notes, sides = runtime.gather(restorer.notes), runtime.gather(restorer.tiled)
+    for text in [*dict.fromkeys(note for note in notes if note not in restorer.notes), *(f"not restored: {text}" for text in trouble)]:
+        runtime.log().say(text)
+    tiles = {"tile": max(sides), "tile_overlap": args.tile_overlap, "in_tiles": len(sides)} if sides and not args.chop else None
+    return [(row, {}) for row in sorted(rows)], tiles, trouble
+
+
+def _batch(restorer: Restorer, name: str, items: list[Item], pixels: Tensor, album: report.Album, writer: "Writer", args,
+           folder: Path) -> list[str]:
+    """Restore pictures of one size, (B, H, W, 3) uint8, and hand them on; return their names."""
+    x = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
+    try:
+        output = restorer(x)
+    except Failure as error:
+        raise Failure(f"the network's output for {items[0].name} of {name} {error}") from error
+    for number, item in enumerate(items):
+        before, after = x[number:number + 1], output[number:number + 1]
+        if album.seen == 0 and runtime.rank() == 0:
+            runtime.log().tell("example", epoch=None, data_set=name, parts={"input": before, "result": after})
+        if args.save_results or args.save_gt:
+            _write(writer, name, item, pixels[number].numpy(), image.to_array(after[0]), args, folder)
+        if not album.passes():
+            album.add(item.name, before, after, None, {})
+        if args.save_maps:
+            _maps(restorer.method, name, item, before, args, folder)
+    return [item.name for item in items]
+
+
+def _write(writer: "Writer", name: str, item: Item, before: np.ndarray, after: np.ndarray, args, folder: Path) -> None:
+    """Hand a restored picture, and --save_gt's sheet of both, to the writing threads."""
+    count = after.shape[0] * after.shape[1]
+    if args.save_results:
+        path = _path(folder, name, item, args)
+        utility.folder(path.parent)
+        writer.add(lambda: image.write(path, after, image.extras(_file(item))), count)
+    if args.save_gt:
+        sheet = utility.folder(folder / f"compare-{name}") / f"{item.name}.png"
+        writer.add(lambda: image.write(sheet, np.hstack([before, after])), 2 * count)
+
+
+class Writer:
+    """Writes in a few threads while the next pictures are restored; whoever adds waits where too much waits, and hears of errors."""
+
+    def __init__(self):
+        self.pool = ThreadPoolExecutor(WRITERS)
+        self.waiting: deque[tuple[Future, int]] = deque()
+        self.pixels = 0
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def add(self, work: Callable[[], None], pixels: int) -> None:
+        """Have a thread do the work, on so many pixels."""
+        while self.waiting and self.pixels + pixels > WAITING:
+            self._wait()
+        self.waiting.append((self.pool.submit(work), pixels))
+        self.pixels += pixels
+
+    def _wait(self) -> None:
+        future, pixels = self.waiting.popleft()
+        self.pixels -= pixels
+        future.result()
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            while self.waiting and not kind:
+                self._wait()
+        finally:
+            self.pool.shutdown(cancel_futures=True)
+
+
+def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Plan:
+    """Decide what is kept, take the other results of an earlier test away, and put the rest into batches of equal size.
+
+    Kept are results that are newer than their picture and than the file of weights, of a run with the same flags.
+    """
+    stamp, kept = folder / f"restored-{name}.json", []
+    flags = {key: value for key, value in args.flags.items() if key not in PASSING} | {"weights": str(Path(weights).resolve())}
+    if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and _stamp(stamp) == flags:
+        kept = [index for index, item in enumerate(items) if _is_newer(_path(folder, name, item, args), _file(item), Path(weights))]
+    clear(folder, name, args, {_path(folder, name, items[index], args) for index in kept})
+    if args.save_results:
+        utility.write_json(stamp, flags)
+    groups: dict[tuple[int, int], list[int]] = {}
+    trouble = []
+    for index in sorted(set(range(len(items))) - set(kept)):
+        try:
+            size = source.size(items[index].images["input"])
+            image.check_side(_path(folder, name, items[index], args), max(size))
+        except UserError as error:
+            trouble.append(str(error))
+        else:
+            groups.setdefault(size, []).append(index)
+    batches = []
+    for (height, width), group in groups.items():
+        most = max(min(BATCH[runtime.device().type] // (height * width), TOGETHER, -(-len(group) // runtime.world())), 1)
+        batches += [Together(height * width, group[start:start + most]) for start in range(0, len(group), most)]
+    return Plan(sorted(batches, key=lambda batch: batch.pixels * len(batch.indices), reverse=True), kept, trouble)
+
+
+def _stamp(path: Path) -> object:
+    """Return the flags that the results at hand were made with, None where there are none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_newer(result: Path, picture: Path, weights: Path) -> bool:
+    """Return whether a result is there and newer than what it was made of."""
+    try:
+        return result.stat().st_mtime_ns > max(picture.stat().st_mtime_ns, weights.stat().st_mtime_ns)
+    except OSError:
+        return False
+
+
+def _file(item: Item) -> Path:
+    return source.path_of(item.images["input"])
+
+
+def _path(folder: Path, name: str, item: Item, args) -> Path:
+    return folder / f"results-{name}" / f"{item.name}.{args.format}"
+
+
+def clear(folder: Path, name: str, args, kept: Collection[Path] = ()) -> None:
+    """Take the pictures of an earlier test out of the folders that this one fills, but for those that are kept."""
+    if runtime.rank() == 0:
+        for wanted, kind in KINDS:
+            place = folder / f"{kind}-{name}"
+            for old in place.iterdir() if getattr(args, wanted) and place.is_dir() else ():
+                if old.suffix.removeprefix(".") in image.FORMATS and old not in kept:
+                    old.unlink()
+
+
+def _show(album: report.Album, item: Item, result: Path) -> None:
+    """Make the card of a picture that was restored before."""
+    if not album.passes():
+        with contextlib.suppress(UserError):
+            before, after = (image.to_tensor(image.read(path))[None] for path in (_file(item), result))
+            album.add(item.name, before, after, None, {})
+
+
+def _maps(method: Method, name: str, item: Item, x: Tensor, args, folder: Path) -> None:
+    """Save the maps of a picture (1, 3, H, W); one for which memory lacks has none, which is said."""
+    try:
+        save_maps(name, item.name, method, x.to(runtime.device()), args, folder)
+    except (MemoryError, RuntimeError) as error:
+        if not memory.lacks(error):
+            raise
+        runtime.log().say(f"no maps of {item.name}: the memory is too small for it at once")
+
+
+def save_maps(name: str, picture: str, method: Method, x: Tensor, args, folder: Path) -> None:
+    """Save what else the network shows for an image: pictures as they are, maps of numbers in colours with a scale."""
+    with runtime.autocast(args.test_precision), runtime.exact_convolutions():
+        shown = method.shown(x)
+    place = utility.folder(folder / f"maps-{name}")
+    for key, value in shown.items():
+        if key.startswith(method.maps):
+            utility.heat_map(place / f"{picture}-{key}.png", value[0].float().mean(0).cpu().numpy(), f"{key}, mean of the channels")
+        else:
+            image.write(place / f"{picture}-{key}.png", image.to_array(value[0].float()))

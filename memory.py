@@ -1,0 +1,136 @@
+"""How much memory there is, and how much a network needs: on a CPU a process that takes too much is killed, not told."""
+import contextlib
+import ctypes
+import os
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import runtime
+
+SHARE = 0.8                               # of what is available that is used
+MARGIN = 1.25                             # on what was measured
+SIDES = (256, 512)                        # of the squares that are measured
+WORDS = ("allocate", "not enough memory", "out of memory", "alloc_failed", "32-bit index", "canuse32bitindexmath", "int_max")
+PROCESS, GROUPS, MEMORY = Path("/proc/self"), Path("/sys/fs/cgroup"), Path("/proc/meminfo")
+
+
+def lacks(error: BaseException) -> bool:
+    """Return whether an error says that memory (or the index range of a GPU's kernels) was too small."""
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or isinstance(error, RuntimeError) and any(w in text for w in WORDS)
+
+
+def available(most: float = 0) -> int | None:
+    """Return the bytes that this process may still take on its device; None where that cannot be known.
+
+    On a CPU: what the machine has, or the control group's limit or that of `ulimit -v` if it is lower, shared among the
+    processes of torchrun; `most`: a limit for the whole process in GiB, 0 for none.
+    """
+    device = runtime.device()
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return min(free, int(most * 2**30) - torch.cuda.memory_allocated(device)) if most else free
+    found = [bytes_ for bytes_ in (_machine(), _group()) if bytes_ is not None]
+    found = [bytes_ // max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1) for bytes_ in found]
+    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], _status("VmSize")
+    if limit != resource.RLIM_INFINITY and used is not None:
+        found.append(limit - used)
+    if most and (used := _status("VmRSS")) is not None:
+        found.append(int(most * 2**30) - used)
+    return max(min(found), 0) if found else None
+
+
+def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
+    """Return how many bytes restoring takes for each pixel, measured on two small squares; None where it cannot be measured.
+
+    restore: (1, 3, S, S) on the CPU -> the same, computed on the device.
+    """
+    peaks = [_peak(lambda side=side: restore(torch.rand(1, 3, side, side))) for side in SIDES]
+    if None in peaks:
+        return None
+    (few, many), (low, high) = (side * side for side in SIDES), peaks
+    return max((high - low) / (many - few), high / many) * MARGIN
+
+
+def _peak(work: Callable[[], object]) -> int | None:
+    """Return by how many bytes the memory of the device grows, at most, while `work` runs."""
+    device = runtime.device()
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)                  # what was freed before is not to hide what is taken now
+    before = _status("VmRSS")
+    if before is None:
+        return None
+    try:
+        (PROCESS / "clear_refs").write_text("5")          # the peak begins anew
+    except OSError:
+        return _watched(work, before)
+    work()
+    return max(_status("VmHWM") - before, 0)
+
+
+def _watched(work: Callable[[], object], before: int) -> int:
+    """Return the same by looking every millisecond, where the system's own peak cannot begin anew."""
+    highest, done = [before], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            highest.append(max(highest.pop(), _status("VmRSS")))
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return highest[0] - before
+
+
+def _status(name: str) -> int | None:
+    """Return a line of /proc/self/status in bytes, None where there is none."""
+    return _line(PROCESS / "status", name)
+
+
+def _machine() -> int | None:
+    return _line(MEMORY, "MemAvailable")
+
+
+def _line(path: Path, name: str) -> int | None:
+    """Return the `name: N kB` of a file of /proc in bytes."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _group() -> int | None:
+    """Return what the control groups of this process leave, the strictest of them; files that can be dropped count as free."""
+    rooms = []
+    with contextlib.suppress(OSError):
+        for line in (PROCESS / "cgroup").read_text().splitlines():
+            _, kinds, place = line.split(":", 2)
+            if kinds not in ("", "memory") and "memory" not in kinds.split(","):
+                continue
+            root = GROUPS / "memory" if kinds else GROUPS
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+            here = root / place.lstrip("/")
+            rooms += [_room(folder, *names) for folder in (here, *here.parents) if folder.is_relative_to(root)]
+    return min((room for room in rooms if room is not None), default=None)
+
+
+def _room(folder: Path, limit: str, usage: str) -> int | None:
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        most = int((folder / limit).read_text())          # `max` is no number: no limit
+        lines = (folder / "memory.stat").read_text().splitlines()
+        files = next(int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "total_inactive_file"))
+        return most - int((folder / usage).read_text()) + files
+    return None

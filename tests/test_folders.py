@@ -1,0 +1,202 @@
+"""Folders of pictures without truth: big ones in tiles, many of them in batches, broken ones left out, done ones kept."""
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+import checkpoint
+import memory
+import option
+import restoring
+import utility
+from data import image
+from model import build
+from model.dncnn import Deraining
+from tests.conftest import photo, save
+
+RESULTS = Path("experiment/test/results-Demo")
+FLAGS = ("--test_only", "--pre_train", "w.pt", "--data_test", "Demo", "--dir_demo", "photos", "--save_results", "--cpu", "--n_threads", "0")
+
+
+@pytest.fixture
+def weights(place) -> Path:
+    """A small network's file, as initialised, and a folder with three photos of two sizes."""
+    args = option.parse(["--model", "dncnn", "--channels", "4"])
+    torch.manual_seed(0)
+    utility.write_tensors(Path("w.pt"), checkpoint.model_content(build(args), args, {}))
+    for name, size in (("a", (40, 56)), ("b", (40, 56)), ("c", (30, 20))):
+        save(Path(f"photos/{name}.png"), photo(*size, ord(name)))
+    long_ago("w.pt", "photos/a.png", "photos/b.png", "photos/c.png")
+    return Path("w.pt")
+
+
+def long_ago(*paths: str) -> None:
+    for path in paths:
+        os.utime(path, (time.time() - 1000,) * 2)
+
+
+def expected(path: str) -> np.ndarray:
+    with torch.inference_mode():
+        return image.to_array(checkpoint.load("w.pt").restore(image.to_tensor(image.read(Path(path)))[None])[0])
+
+
+def no_memory(monkeypatch, limit: int, error: Exception) -> list[int]:
+    """Let the network fail above so many pixels; return the list of what it was given."""
+    seen, real = [], Deraining.restore
+
+    def restore(self, x):
+        seen.append(x.shape[0] * x.shape[-2] * x.shape[-1])
+        if seen[-1] > limit:
+            raise error
+        return real(self, x)
+    monkeypatch.setattr(Deraining, "restore", restore)
+    return seen
+
+
+def restorer(*flags: str) -> restoring.Restorer:
+    args = option.parse(["--test_only", "--pre_train", "w.pt", "--cpu", *flags])
+    return restoring.Restorer(checkpoint.load("w.pt"), args)
+
+
+def test_results_are_those_of_single_pictures(run, weights):
+    status, text = run(*FLAGS)
+    assert status == 0 and "Demo: 3 images, restored without truth [single, whole images]" in text, text
+    for name in "abc":
+        assert np.abs(image.read(RESULTS / f"{name}.png").astype(int) - expected(f"photos/{name}.png")).max() <= 1
+    cards = json.loads(Path("experiment/test/cards-Demo.json").read_text())["cards"]
+    assert [card["name"] for card in cards] == ["a", "b", "c"] and "results-Demo/a.png" in Path("experiment/test/report.html").read_text()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
+def test_tiles_where_memory_lacks(run, weights, monkeypatch, error):
+    """Whole first, then tiles, said once."""
+    save(Path("photos/large.png"), photo(150, 200, 1))
+    seen = no_memory(monkeypatch, 140 * 140, error)
+    status, text = run(*FLAGS, "--tile", "128", "--tile_overlap", "48", "--no-report")
+    assert status == 0, text
+    assert text.count("the memory is too small") == text.count("levels of 255") == seen.count(150 * 200) == 1
+    assert "Demo: 4 images, restored without truth [single, 1 of them in tiles of 128]" in text
+
+
+def test_what_failed_is_remembered(weights, monkeypatch):
+    with torch.inference_mode():
+        each, x = restorer("--tile", "160"), torch.rand(1, 3, 180, 200)
+        whole = each.method.restore(x)
+        seen = no_memory(monkeypatch, 170 * 170, MemoryError())
+        first, second = each(x), each(torch.rand(1, 3, 190, 210))
+    assert seen.count(180 * 200) == 1 and 190 * 210 not in seen and second.shape == (1, 3, 190, 210)
+    assert torch.allclose(first, whole, atol=1e-4) and each.tiled == [160, 160] and "give the same as whole images" in each.notes[1]
+
+
+def test_an_error_that_is_another_goes_on(weights, monkeypatch):
+    no_memory(monkeypatch, 0, RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="do not fit"):
+        restorer()(torch.rand(1, 3, 20, 20))
+
+
+@torch.inference_mode()
+def test_an_estimate_goes_to_tiles_beforehand(weights, monkeypatch):
+    """A CPU kills: with little memory at hand a large picture is not even tried at once, and the tiles fit."""
+    seen = no_memory(monkeypatch, 10**9, MemoryError())
+    monkeypatch.setattr(memory, "SIDES", (64, 128))
+    monkeypatch.setattr(memory, "available", lambda most=0: 60 * 2**20)
+    monkeypatch.setattr(memory, "_peak", lambda work: 200 * work().numel() // 3)
+    each = restorer()
+    y = each(torch.rand(1, 3, 510, 620))
+    assert y.shape == (1, 3, 510, 620) and max(seen) < 510 * 620 and "restored in tiles: whole they would take about" in each.notes[0]
+    assert each.tiled == [384]                   # sqrt((0.8 * 60 MiB - 20 B * pixels) / 250 B), in steps of 64
+
+
+def test_tiles_that_differ_are_told(weights, monkeypatch):
+    def pooled(self, x):
+        return x - x.mean((-2, -1), keepdim=True)
+    monkeypatch.setattr(Deraining, "restore", pooled)
+    with torch.inference_mode():
+        each = restorer("--chop", "--tile", "64")
+        each(torch.linspace(0, 1, 200).expand(1, 3, 200, 200))
+    assert "differ from whole images: the mean difference is" in each.notes[0]
+
+
+def test_memory_is_measured():
+    found = memory.per_pixel(lambda x: torch.nn.functional.pad(x, (0, 0, 0, 0, 0, 61)))          # 64 planes of floats
+    assert memory.available() is None or memory.available() > 0
+    assert memory.available(1e-6) in (0, None)
+    assert found is None or 200 < found < 1500
+    assert memory.lacks(MemoryError()) and not memory.lacks(RuntimeError("x"))
+
+
+def test_scored_tests_never_tile_by_themselves(fails, place, weights, monkeypatch):
+    for part in ("input", "target"):
+        save(Path(f"dataset/set/{part}/1.png"), photo(40, 50, 1))
+    no_memory(monkeypatch, 100, MemoryError())
+    assert "restore with --chop" in fails(*FLAGS[:3], "--data_train", "other", "--data_test", "set", "--cpu", "--n_threads", "0", status=1)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_broken_pictures_are_left_out_and_named(run, weights, workers):
+    Path("photos/bad.png").write_bytes(b"no picture")
+    whole = Path("photos/a.png").read_bytes()
+    Path("photos/cut.png").write_bytes(whole[:len(whole) // 2])
+    status, text = run(*FLAGS, "--n_threads", workers)
+    last = text.strip().splitlines()[-1]
+    assert status == 2 and last.startswith("main.py: error: 2 of 5 pictures could not be restored, all others were: cannot read the image "
+                                           "photos/bad.png") and last.endswith("1 more are named in experiment/test/log.txt"), text
+    assert "photos/cut.png: the file is truncated" in Path("experiment/test/log.txt").read_text()
+    assert sorted(path.name for path in RESULTS.iterdir()) == ["a.png", "b.png", "c.png"]
+    assert json.loads(Path("experiment/test/metrics.json").read_text())["Demo"]["count"] == 3
+
+
+def test_what_is_done_is_kept(run, weights):
+    assert run(*FLAGS)[0] == 0
+    (RESULTS / "b.png").unlink()
+    before = (RESULTS / "a.png").stat().st_mtime_ns
+    status, text = run(*FLAGS)
+    assert status == 0 and "Demo: 2 of 3 pictures are restored already and kept" in text and "Demo: 3 images" in text
+    assert (RESULTS / "a.png").stat().st_mtime_ns == before and (RESULTS / "b.png").is_file()
+    assert len(json.loads(Path("experiment/test/cards-Demo.json").read_text())["cards"]) == 3
+    os.utime("photos/c.png")
+    assert "2 of 3" in run(*FLAGS)[1]                                      # a newer picture is restored anew
+    assert "kept" not in run(*FLAGS, "--self_ensemble")[1]                # other flags: all anew
+    assert "kept" not in run(*FLAGS, "--self_ensemble", "--no-skip_done")[1]
+    os.utime("w.pt")
+    assert "kept" not in run(*FLAGS, "--self_ensemble")[1]                # newer weights
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_formats_keep_exif_and_profile(run, weights, ending):
+    exif = Image.Exif()
+    exif.update({0x0112: 6, 0x010F: "Maker"})
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    save(Path("photos/turned.jpg"), photo(24, 36, 1), exif=exif, icc_profile=profile)
+    status, text = run(*FLAGS, "--format", ending)
+    assert status == 0, text
+    with Image.open(RESULTS / f"turned.{ending}") as result:
+        assert result.size == (24, 36) and result.info["icc_profile"] == profile
+        assert dict(result.getexif()) == {0x0112: 1, 0x010F: "Maker"}
+    assert sorted(path.name for path in RESULTS.iterdir()) == [f"{name}.{ending}" for name in ("a", "b", "c", "turned")]
+    assert f"results-Demo/turned.{ending}" in Path("experiment/test/report.html").read_text()
+
+
+def test_a_side_that_a_format_cannot_hold(fails, weights):
+    save(Path("photos/long.png"), photo(2, 16400, 1))
+    assert "1 of 4 pictures could not be restored, all others were: long.webp cannot be written" in fails(*FLAGS, "--format", "webp")
+    assert len(list(RESULTS.iterdir())) == 3
+
+
+def test_a_disk_that_is_full(fails, weights, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(RESULTS / "a.png"))
+    monkeypatch.setattr(image, "write", full)
+    assert "No space left on device" in fails(*FLAGS, status=1)
+
+
+def test_sheets_and_precision_and_ensemble(run, weights):
+    status, text = run(*FLAGS, "--save_gt", "--save_maps", "--self_ensemble", "--test_precision", "bf16")
+    assert status == 0, text
+    assert image.size(Path("experiment/test/compare-Demo/a.png")) == (40, 112)
