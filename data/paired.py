@@ -129,10 +129,14 @@ def _by_stem(base: Path, relative: str, what: str) -> dict[str, Path]:
 
 
 def pictures(folder: Path) -> list[Item]:
-    """List a folder of pictures without truth, one Item per picture, named by its stem."""
+    """List a folder of pictures, or its input/, one Item per picture, named by its stem; with their truth if target/ has all of it."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; --dir_demo names the folder of pictures to restore")
-    paths = image.listing(folder)
+    paths = image.listing(folder) or (image.listing(folder / "input") if (folder / "input").is_dir() else [])
+    clean = {path.stem: path for path in image.listing(folder / "target")} if (folder / "target").is_dir() else {}
+    if clean and any(path.stem not in clean for path in paths):
+        runtime.log().say(f"{folder / 'target'} lacks the truth of some pictures in {folder}; nothing is measured")
+        clean = {}
     if not paths:
         raise UserError(f"{folder} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")
     names: dict[str, Path] = {}
@@ -142,7 +146,8 @@ def pictures(folder: Path) -> list[Item]:
             number += 1
             name = f"{path.stem}_{number}"
         names[name.lower()] = path
-    return [Item(path.stem if name == path.stem.lower() else name, {"input": path}) for name, path in names.items()]
+    return [Item(path.stem if name == path.stem.lower() else name, {"input": path} | ({"image": clean[path.stem]} if clean else {}))
+            for name, path in names.items()]
 
 
 def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:

@@ -67,6 +67,18 @@ def test_numbers_where_there_is_truth(run, rainy):
     assert len(Path("experiment/x/metrics-rainy.csv").read_text().splitlines()) == 1 + 2 * 3
 
 
+def test_truth_beside_the_photos(run, photos):
+    """target/ in the folder is used where it has all pictures."""
+    flags = [*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--steps", "all"]
+    for number, size in enumerate(((96, 90), (50, 81), (101, 64))):
+        save(photos / "target" / f"{number}.png", photo(*size, number))
+    status, text = run(*flags, "--save", "x")
+    assert status == 0 and "; fused " in text, text
+    (photos / "target/1.png").unlink()
+    status, text = run(*flags, "--save", "y")
+    assert status == 0 and "lacks the truth of some pictures" in text and "restored without truth" in text
+
+
 def test_it_learns_to_derain(run, rainy):
     """In a few seconds the network's result is nearer to the truth, which it never saw, than the rainy picture."""
     status, text = run(*TINY, "--channels", "16", "--sdr_together", "4", "--epochs", "150", "--lr", "3e-3", "--data_train", "rainy",
