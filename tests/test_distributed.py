@@ -49,7 +49,7 @@ def test_two_processes_equal_one(place, thin):
     assert logs[0][0]["losses"]["loss"] == pytest.approx(logs[1][0]["losses"]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("model", ["sapnet", "dsrir", "two_stage_kd", "unet", "restormer"])
+@pytest.mark.parametrize("model", ["sapnet", "dsrir", "two_stage_kd", "unet", "restormer", "rain2avoid"])
 def test_each_system(place, thin, model):
     """All stages of every system, collation with teachers among them: two processes end with the weights of one."""
     sets = ["A", "B"] if model == "two_stage_kd" else ["A"]
@@ -62,9 +62,11 @@ def test_each_system(place, thin, model):
             args = Namespace(model=model, channels=4, blocks=1, rgb_range=255.0, n_colors=3)
             utility.write_tensors(Path(f"{name}.pt"), checkpoint.model_content(build(args), args, {}))
         flags += [*KD, "--teachers", "A.pt", "B.pt"]
+    elif model == "rain2avoid":
+        flags += ["--strategy", "multiple", "--channels", "4", "--sdr_num", "4"]
     else:
         flags += PLAIN[model]
-    if model == "unet":                   # Adam's first steps make much of a gradient that is nothing but rounding
+    if model in ("unet", "rain2avoid"):                   # Adam's first steps make much of a gradient that is nothing but rounding
         flags += ["--optimizer", "SGD"]
     for save, launch in (("one", single), ("two", torchrun)):
         result = launch(*flags, "--save", save)
@@ -73,6 +75,8 @@ def test_each_system(place, thin, model):
     assert all(torch.allclose(one[key], two[key], rtol=1e-3, atol=2e-5) for key in one)
     logs = [[json.loads(line)["losses"] for line in Path(f"experiment/{name}/log.jsonl").read_text().splitlines() if '"epoch"' in line
              and "losses" in line] for name in ("one", "two")]
+    cards = [len(json.loads(Path(f"experiment/{name}/cards-A.json").read_text())["cards"]) for name in ("one", "two")]
+    assert cards[0] == cards[1]
     assert len(logs[0]) == 2 and logs[0] == [pytest.approx(losses, rel=1e-4) for losses in logs[1]]
 
 

@@ -137,7 +137,7 @@ def traced(method: Method, name: str) -> torch.export.ExportedProgram:
     example = torch.rand(2, 3, 4 * unit + 3, 5 * unit + 5)
     try:
         with torch.no_grad(), hushed():
-            return torch.export.export(Restored(method).eval(), (example,), dynamic_shapes={"image": sizes}, strict=False,
+            return torch.export.export(Restored(method).eval(), (example,), dynamic_shapes={"image": sizes},
                                        prefer_deferred_runtime_asserts_over_guards=True)
     except Exception as error:            # the exporter raises almost anything
         raise cannot(name, error) from error

@@ -183,10 +183,10 @@ def _together(items: list, chosen: Chosen, name: str, place: Path, args, multipl
 
 
 def _restore_all(pictures: list[Picture], name: str, chosen: Chosen, args, method: Method) -> None:
-    rows = {}
-    for picture in tqdm(pictures, "results", unit="picture", disable=runtime.quiet(), leave=False):
-        rows[picture.name] = finish(picture, answer(method, picture.rgb, args), chosen.task, args)
-    _conclude(name, pictures[0].place, chosen, rows, sum(p.numel() for p in method.network.parameters()), args)
+    rows, own = [], pictures[runtime.rank()::runtime.world()]
+    for picture in tqdm(own, "results", unit="picture", disable=runtime.quiet(), leave=False):
+        rows.append((picture.name, finish(picture, answer(method, picture.rgb, args), chosen.task, args)))
+    _conclude(name, pictures[0].place, chosen, dict(runtime.gather(rows)), sum(p.numel() for p in method.network.parameters()), args)
 
 
 def _conclude(name: str, place: Path, chosen: Chosen, rows: dict[str, dict], parameters: int, args) -> None:
@@ -194,7 +194,7 @@ def _conclude(name: str, place: Path, chosen: Chosen, rows: dict[str, dict], par
     folder, first = checkpoint.folder_of(args.save), args.protocols[0]
     named = [(item.name, rows[item.name]) for item in chosen.items]
     album = report.Album(name, len(named), args)
-    for item, (_, numbers) in zip(chosen.items, named):
+    for item, (_, numbers) in list(zip(chosen.items, named))[runtime.rank()::runtime.world()]:
         rainy, result = source.read(item.images["input"]), image.read(place / RESULT / f"{item.name}.png")
         truth = source.read(item.images["image"]) if "image" in item.images else None
         album.add(item.name, *(None if each is None else image.to_tensor(each)[None] for each in (rainy, result, truth)),
