@@ -3,10 +3,10 @@ import signal
 
 from tqdm import tqdm
 
-import runtime
 import utility
+from runtime import process
+from runtime.errors import Stopped
 from trainer import Trainer
-from utility import Stopped
 
 
 class Brief(Trainer):
@@ -16,7 +16,7 @@ class Brief(Trainer):
         """Train all stages with one progress bar; Stopped when a signal asks for the end."""
         steps = [loader.batch_sampler.steps for loader in self.loaders]
         total = sum(stage.epochs * count for stage, count in zip(self.stages, steps))
-        with runtime.signals(), tqdm(desc=self.run.name, total=total, unit="step", disable=runtime.quiet(), leave=False) as bar:
+        with process.signals(), tqdm(desc=self.run.name, total=total, unit="step", disable=process.quiet(), leave=False) as bar:
             for stage, loader, count in zip(self.stages, self.loaders, steps):
                 self.enter(stage)
                 self.method.train()
@@ -38,7 +38,7 @@ class Brief(Trainer):
             losses.append(values["loss"])
             bar.update()
             if values["end"]:
-                name = signal.Signals(runtime.asked_to_end() or signal.SIGTERM)
+                name = signal.Signals(process.asked_to_end() or signal.SIGTERM)
                 raise Stopped(f"stopped by {name.name} at {self.run.name}; what was finished before is kept, the same command goes on "
                               "from there", 128 + name)
         bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)

@@ -4,18 +4,19 @@ import sys
 
 import torch
 
-import checkpoint
 import data
-import logger
 import loss
 import metric
 import model
 import option
-import runtime
 import utility
 from brief import Brief
+from model import weights
+from report import trackers
+from runtime import experiment, process
+from runtime.errors import Failure, Stopped, UserError
+from runtime.log import Log
 from trainer import Trainer
-from utility import Failure, Stopped, UserError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         args = option.parse(argv)
         if args.list:
             return show_lists()
-        with runtime.session(args.cpu, args.n_GPUs):
+        with process.session(args.cpu, args.n_GPUs):
             run(args)
         return 0
     except UserError as error:
@@ -49,25 +50,25 @@ def run(args) -> None:
     """Train and test, or only test, as the flags say; nothing is written before everything has been checked."""
     if args.test_only and not args.pre_train:
         raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for those of experiment/NAME")
-    checkpoint.check_free(args.save)
-    logger.prepare(args.logger)
-    metric.prepare(args.extra_metrics, runtime.device())
+    experiment.check_free(args.save)
+    trackers.prepare(args.logger)
+    metric.prepare(args.extra_metrics, process.device())
     package = model.package(args.model)
     trains = getattr(package, "trains", lambda args: True)(args)
-    state = checkpoint.find_state(args) if trains else None
+    state = experiment.find_state(args) if trains else None
     jobs = getattr(package, "runs", data.runs)
     with contextlib.ExitStack() as held:
         for number, job in enumerate(jobs(args)):
             trainer = make_trainer(args, job, state) if job.train or args.test_only else None
             if not number:
-                held.enter_context(checkpoint.alone(args.save))
-                runtime.log().open(checkpoint.open_experiment(args), log_lengths(args, job, state))
+                held.enter_context(experiment.alone(args.save))
+                process.log().open(experiment.open_experiment(args), log_lengths(args, job, state))
             if trainer:
-                with logger.following(args, trainer) if job.kept else contextlib.nullcontext():
+                with trackers.following(args, trainer) if job.kept else contextlib.nullcontext():
                     trainer.test(args.pre_train) if args.test_only else trainer.fit()
                 job.done(trainer.method)
         if trains:
-            runtime.log().say(f"all of it is in {checkpoint.folder_of(args.save)}")
+            process.log().say(f"all of it is in {experiment.folder_of(args.save)}")
 
 
 def make_trainer(args, job: data.Run, state: dict | None) -> Trainer:
@@ -75,16 +76,16 @@ def make_trainer(args, job: data.Run, state: dict | None) -> Trainer:
     utility.seed_everything(args.seed)
     method = model.build(args)
     if args.pre_train and not state:
-        runtime.log().say(checkpoint.load_weights(method, args.pre_train, args.model), keep=job.kept)
+        process.log().say(weights.load_weights(method, args.pre_train, args.model), keep=job.kept)
     job.begin(method)
-    return (Trainer if job.kept else Brief)(args, method, job, checkpoint.folder_of(args.save), state)
+    return (Trainer if job.kept else Brief)(args, method, job, experiment.folder_of(args.save), state)
 
 
 def log_lengths(args, job: data.Run, state: dict | None) -> dict | None:
     """Return to what lengths the logs are cut: those of the state, 0 for a fresh start, None where they just go on."""
     if args.test_only or not job.kept:
         return None
-    return state["log"] if state else dict.fromkeys(utility.Log.FILES, 0)
+    return state["log"] if state else dict.fromkeys(Log.FILES, 0)
 
 
 def known_trouble(error: RuntimeError | ValueError) -> str:
@@ -118,7 +119,7 @@ def first_line(thing) -> str:
 
 def complain(error: object, status: int) -> int:
     """Print one sentence to stderr, from the process that it concerns; return the status."""
-    where = f" [process {runtime.rank()} of {runtime.world()}]" if runtime.world() > 1 else ""
+    where = f" [process {process.rank()} of {process.world()}]" if process.world() > 1 else ""
     print(f"main.py: error{where}: {error}", file=sys.stderr, flush=True)
     return status
 

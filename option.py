@@ -3,13 +3,19 @@ import argparse
 import re
 from argparse import BooleanOptionalAction, Namespace
 
-import checkpoint
 import loss
 import metric
 import model
-import runtime
-from flags import EPOCHS, Parser, parser
-from utility import UserError
+from data import flags as data_flags
+from loss import flags as loss_flags
+from metric import flags as metric_flags
+from model import weights
+from report import flags as report_flags
+from restore import flags as restore_flags
+from runtime import experiment, process
+from runtime import flags as runtime_flags
+from runtime.arguments import COUNT, EPOCHS, RATIO, REAL, SIZE, Formatter, Parser, number
+from runtime.errors import UserError
 
 
 def parse(argv: list[str] | None = None) -> Namespace:
@@ -67,17 +73,17 @@ def _sources(typed: dict) -> tuple[str, list[tuple[str, dict]]]:
             raise UserError(f"unknown template '{typed['template']}'; known: {', '.join(known)}")
         owner, flags = known[typed["template"]]
         sources.append((f"--template {typed['template']}", {**flags, "model": owner}))
-    config = checkpoint.read_args(typed["config"]) if typed.get("config") else {}
+    config = experiment.read_args(typed["config"]) if typed.get("config") else {}
     save = typed.get("load") or {**(sources[0][1] if sources else {}), **config, **typed}.get("save", "test")
     continued = bool(typed.get("load")) or typed.get("resume", "0") != "0"
-    stored = checkpoint.stored_args(checkpoint.folder_of(save)) if continued else {}
+    stored = experiment.stored_args(experiment.folder_of(save)) if continued else {}
     if typed.get("load") and not stored:
-        raise UserError(f"--load {save}: there is no experiment of that name in {checkpoint.ROOT}/")
+        raise UserError(f"--load {save}: there is no experiment of that name in {experiment.ROOT}/")
     pre_train = typed.get("pre_train", "")
     if typed.get("test_only") and continued and not pre_train:
-        pre_train = str(checkpoint.folder_of(save) / "model" / "model_best.pt")
+        pre_train = str(experiment.folder_of(save) / "model" / "model_best.pt")
     if pre_train:
-        stated = checkpoint.describe(pre_train)
+        stated = weights.describe(pre_train)
         if not typed.get("test_only"):
             stated = {key: value for key, value in stated.items() if not key.startswith("data_")}
         sources.append((f"the file {pre_train}", stated))
@@ -150,7 +156,7 @@ def _understand(args: Namespace) -> Namespace:
     """Add what the flags mean: stages, milestones, ranges; UserError for what cannot be."""
     if str(args.scale) not in ("1", "1.0"):
         raise UserError(f"--scale {args.scale}: images keep their size here, so --scale is 1 (or left out)")
-    checkpoint.folder_of(args.save)
+    experiment.folder_of(args.save)
     args.milestones = _whole_numbers(args.decay, "--decay")
     args.adam_betas = _betas(args.betas)
     args.ranges = _ranges(args.data_range)
@@ -165,8 +171,8 @@ def _understand(args: Namespace) -> Namespace:
     if max(args.patch_sizes) > 4096 or max(args.batch_sizes) > 65536:
         raise UserError(f"--patch_size {args.patch_size} --batch_size {args.batch_size}: no more than 4096 and 65536, please")
     for size in args.batch_sizes:
-        if size % runtime.world():
-            raise UserError(f"--batch_size {size} is the total over all processes and must divide by their number, {runtime.world()}")
+        if size % process.world():
+            raise UserError(f"--batch_size {size} is the total over all processes and must divide by their number, {process.world()}")
     borders = _whole_numbers(args.epoch_chg, "--epoch_chg") if args.epoch_chg else []
     several = {"--loss": args.losses, "--patch_size": args.patch_sizes, "--batch_size": args.batch_sizes}
     count = max(len(borders), *map(len, several.values()))
@@ -223,3 +229,56 @@ def _sigmas(text: str) -> tuple[int, int] | None:
     if text and not (mark and low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 255):
         raise UserError(f"--sigma '{text}' is not two noise levels from 0 to 255, as in --sigma 0-55")
     return (int(low), int(high)) if text else None
+
+
+def parser(package, defaults: dict) -> Parser:
+    """Return the full parser for a model's package; `defaults` override the built-in ones in --help and the result."""
+    result = Parser(prog="main.py", allow_abbrev=False, formatter_class=Formatter,
+                    description="Train, test and apply networks that restore photos taken in bad conditions.")
+    add = result.add_argument_group("model").add_argument
+    add("--model", default=model.DEFAULT, help="the system; --list shows all")
+    add("--template", default="", help="a named set of flags; --list shows all")
+    add("--pre_train", default="", metavar="FILE", help="weights to start from or to test: our files or the papers' released ones")
+    add("--config", default="", metavar="JSON", help="run again with the flags of an experiment/<save>/args.json; the command line wins")
+    add("--list", action="store_true", help="list models, templates, losses and data sets, and stop")
+
+    data_flags.add_arguments(result)
+    add = result.add_argument_group("training").add_argument
+    add("--epochs", type=EPOCHS, default=300, help="epochs in all; scales the stages' borders and the warm-up")
+    add("--epoch_chg", nargs="+", default="", metavar="N", help="the epochs at which the stages end, as 135-238-314")
+    add("--test_every", type=COUNT, default=1000, help="steps of an epoch; 0: one pass over the data")
+    add("--val_epochs", type=SIZE, default=1, help="test every N epochs")
+    add("--batch_size", default="16", metavar="N", help="images a step, over all processes")
+    add("--split_batch", type=SIZE, default=1, help="compute each batch in N parts, to save memory")
+    add("--loss", default="1*L1", help="weight*Type[:prediction[:target]], joined by +; stages by ' / '")
+    add("--ema", type=number(float, 0, 0.999999), default=0.0,
+        help="decay of a moving average of the weights, which is then tested and saved; 0: none")
+    add("--skip_threshold", type=number(float, 1e-6), default=1e8, help="skip a step whose loss exceeds this times the last epoch's")
+    add("--seed", type=number(int, 0, 2**63 - 1), default=1, help="seed of weights, crops and order")
+
+    loss_flags.add_arguments(result)
+    add = result.add_argument_group("optimisation").add_argument
+    add("--optimizer", type=str.upper, default="ADAM", choices=("SGD", "ADAM", "ADAMW", "RMSPROP"), help="optimiser")
+    add("--lr", type=REAL, default=1e-4, help="learning rate")
+    add("--schedule", default="step", choices=("step", "cosine"), help="how it falls")
+    add("--decay", default="200", metavar="a-b-c", help="epochs after which the step schedule multiplies by gamma")
+    add("--gamma", type=RATIO, default=0.5, help="factor of the step schedule")
+    add("--lr_min", type=REAL, default=1e-6, help="last learning rate of the cosine schedule")
+    add("--warmup", type=REAL, default=0.0, help="epochs in which the learning rate rises from 0")
+    add("--momentum", type=RATIO, default=0.9, help="of SGD and RMSprop")
+    add("--betas", nargs="+", default="0.9 0.999", help="of Adam")
+    add("--epsilon", type=REAL, default=1e-8, help="of Adam and RMSprop")
+    add("--weight_decay", type=REAL, default=0.0, help="weight decay")
+    add("--gclip", type=REAL, default=0.0, help="clip each gradient to this absolute value; 0: no")
+
+    for room in (restore_flags, metric_flags, report_flags, runtime_flags):
+        room.add_arguments(result)
+
+    own = result.add_argument_group(package.__name__.rpartition(".")[2])
+    package.add_arguments(own)
+    getattr(package, "add_training_arguments", lambda group: None)(own)
+    unknown = set(defaults) - {action.dest for action in result._actions}
+    if unknown:
+        raise UserError(f"unknown flag '{sorted(unknown)[0]}' in a recipe, template or config")
+    result.set_defaults(**defaults)
+    return result

@@ -12,16 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import checkpoint
-import runtime
 import utility
-from data import Run
-from data.batch import Batch, collate
-from evaluation import Interrupted, evaluate
+from contract import Batch, Run, Stage, collate
 from loss import Loss, listed
-from model import norm
-from model.method import Method, Stage
-from utility import Failure, Stopped, UserError
+from model import norm, weights
+from model.method import Method
+from report import plots
+from runtime import experiment, files, process
+from runtime.errors import Failure, Interrupted, Stopped, UserError
+from tester import evaluate
 
 PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")     # of the state, beside all tensors
 OFTEN = 60                                # seconds: what shorter epochs without a test come to is not written each time
@@ -47,9 +46,9 @@ class Trainer:
         self.args, self.run, self.folder = args, run, folder
         if not args.test_only:
             method.prepare(args)
-        self.device = runtime.device()
+        self.device = process.device()
         self.method = method.to(self.device, memory_format=torch.channels_last)     # a third faster in convolutions
-        if runtime.world() > 1:
+        if process.world() > 1:
             self.method = norm.share(self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = utility.make_optimizer(args, list(method.parameters()))
@@ -71,8 +70,8 @@ class Trainer:
         """Train all stages, then test the best weights; return the test numbers by data set."""
         self._announce()
         if self.random:
-            runtime.set_random_state(self.random)
-        with runtime.signals():
+            process.set_random_state(self.random)
+        with process.signals():
             end = 0
             for stage in self.stages:
                 loader = self.loaders.pop(0)                       # its processes end with the stage
@@ -83,8 +82,8 @@ class Trainer:
                     self.train_epoch(loader)
                     self._end_epoch(last=self.epoch + 1 == self.args.epochs)
             best = self.folder / "model" / "model_best.pt"
-            runtime.barrier()
-            checkpoint.load_weights(self.method, best, self.args.model)
+            process.barrier()
+            weights.load_weights(self.method, best, self.args.model)
             try:
                 return self.test(str(best))
             except Interrupted:
@@ -107,7 +106,7 @@ class Trainer:
         """Set up a stage: what is frozen, the loss, and DDP around both where there are several processes."""
         self.method.enter(stage)
         self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device))
-        if runtime.world() > 1:
+        if process.world() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self.compute = DistributedDataParallel(self.compute, device_ids=devices, find_unused_parameters=True)
 
@@ -116,7 +115,7 @@ class Trainer:
         draws, start = loader.batch_sampler, time.perf_counter()
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
-        bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", disable=runtime.quiet(), leave=False)
+        bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", disable=process.quiet(), leave=False)
         for batch in bar if self.step < steps else ():
             begun = time.perf_counter()
             rate = utility.learning_rate(self.args, self.epoch + self.step / steps)
@@ -129,20 +128,20 @@ class Trainer:
             bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
             if self.step % self.args.print_every == 0 and self.seen:
                 recent = utility.means(self.seen[-self.args.print_every:])
-                runtime.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
-                runtime.log().say(f"[epoch {self.epoch + 1}, step {self.step}/{steps}] {listed(recent)}")
+                process.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
+                process.log().say(f"[epoch {self.epoch + 1}, step {self.step}/{steps}] {listed(recent)}")
             if end:
                 self._save_state()
                 self._stop()
             if self._due():
                 self._save_state()
-            runtime.step_took(time.perf_counter() - begun)
-        self.mark = runtime.log().lengths()                       # an epoch whose test is stopped is logged when it is resumed
+            process.step_took(time.perf_counter() - begun)
+        self.mark = process.log().lengths()                       # an epoch whose test is stopped is logged when it is resumed
         draws.start, rate = 0, utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
         losses, seconds = utility.means(self.seen), time.perf_counter() - start
-        runtime.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
-        runtime.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
-        runtime.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}",
+        process.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
+        process.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
+        process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}",
                           f", {seconds:.1f} s, {steps / seconds:.2f} steps/s")
 
     def train_step(self, batch: Batch) -> dict[str, float]:
@@ -154,16 +153,16 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         chunks = list(batch.chunks(self.args.split_batch))
         for chunk in chunks:
-            last = chunk is chunks[-1] or runtime.world() == 1
+            last = chunk is chunks[-1] or process.world() == 1
             with contextlib.nullcontext() if last else self.compute.no_sync():
-                with runtime.autocast(self.args.precision):
+                with process.autocast(self.args.precision):
                     total, parts = self.compute(chunk)
                 share = len(chunk) / len(batch)
                 self.scaler.scale(total * share).backward()
             for name, value in {"loss": total.detach(), **parts}.items():
                 sums[name] = sums.get(name, 0) + value.float() * share
-        shared = torch.stack([*sums.values(), torch.tensor(float(runtime.asked_to_end()), device=self.device)])
-        values = dict(zip([*sums, "end"], runtime.mean(shared).tolist()))
+        shared = torch.stack([*sums.values(), torch.tensor(float(process.asked_to_end()), device=self.device)])
+        values = dict(zip([*sums, "end"], process.mean(shared).tolist()))
         if math.isfinite(values["loss"]) and values["loss"] <= self.args.skip_threshold * (abs(self.last_loss) or math.inf):
             self.scaler.unscale_(self.optimizer)
             if self.args.gclip:
@@ -180,7 +179,7 @@ class Trainer:
     def _skip(self, loss: float) -> None:
         self.skipped += 1
         if self.skipped == 1:
-            runtime.log().say(f"a step of epoch {self.epoch + 1} is skipped: its loss is {loss:.4g}")
+            process.log().say(f"a step of epoch {self.epoch + 1} is skipped: its loss is {loss:.4g}")
         if self.skipped == PATIENCE:
             raise Failure(f"{PATIENCE} steps in a row had a loss that is not finite or beyond --skip_threshold; "
                           "the newest good weights are kept; try a lower --lr, --gclip, or another --precision")
@@ -199,22 +198,22 @@ class Trainer:
                 found = next((r["psnr"] for r in results.values() if "psnr" in r), -losses.get("loss", math.inf))
                 score = number if self.run.blind else found
             keep = tested or time.monotonic() - self.saved > OFTEN
-            if keep and runtime.rank() == 0:
+            if keep and process.rank() == 0:
                 note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.data_range}
-                content = checkpoint.model_content(self.method, self.args, note)
+                content = weights.model_content(self.method, self.args, note)
         if tested and results is None:
             self._save_state(self.mark)
             self._stop()
         self.best, improved = max(self.best, score), tested and score > self.best
         self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
-        if keep and runtime.rank() == 0:
+        if keep and process.rank() == 0:
             folder, kept = self.folder / "model", [str(number)] * (tested and self.args.save_models)
             for name in ["latest"] + ["best"] * improved + kept:
-                utility.write_tensors(folder / f"model_{name}.pt", content)
+                files.write_tensors(folder / f"model_{name}.pt", content)
             for name in kept:
-                utility.write_tensors(folder / f"state_{name}.pt", self._state())
+                files.write_tensors(folder / f"state_{name}.pt", self._state())
             self._save_state()
-            utility.curves(self.folder)
+            plots.curves(self.folder)
 
     def _due(self) -> bool:
         """Return whether --save_every asks for the state now; the first process decides for itself, it alone writes."""
@@ -224,14 +223,14 @@ class Trainer:
         return int(every) > 0 and self.steps % int(every) == 0
 
     def _save_state(self, log: dict[str, int] | None = None) -> None:
-        if runtime.rank() == 0:
-            checkpoint.save_state(self.folder / "model", self._state() | ({"log": log} if log else {}))
+        if process.rank() == 0:
+            experiment.save_state(self.folder / "model", self._state() | ({"log": log} if log else {}))
         self.saved = time.monotonic()
 
     def _stop(self) -> None:
         """End the run, whose state is saved, as a signal asked."""
-        name = signal.Signals(runtime.asked_to_end() or signal.SIGTERM)
-        runtime.log().time("stop", signal=name.name, epoch=self.epoch + 1, step=self.step)
+        name = signal.Signals(process.asked_to_end() or signal.SIGTERM)
+        process.log().time("stop", signal=name.name, epoch=self.epoch + 1, step=self.step)
         raise Stopped(f"stopped by {name.name} in epoch {self.epoch + 1} after step {self.step}; the state is saved, "
                       f"--resume auto --save {self.args.save} goes on from there", 128 + name)
 
@@ -246,8 +245,8 @@ class Trainer:
             self.method.network = trained
 
     def _state(self) -> dict:
-        return {"format": checkpoint.STATE_FORMAT, "log": runtime.log().lengths(),
-                "progress": {name: getattr(self, name) for name in PROGRESS}, "random": runtime.random_state(),
+        return {"format": experiment.STATE_FORMAT, "log": process.log().lengths(),
+                "progress": {name: getattr(self, name) for name in PROGRESS}, "random": process.random_state(),
                 "network": self.method.network.state_dict(), "side": self.method.side_state(),
                 "average": self.average.state_dict() if self.average else {},
                 "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
@@ -275,16 +274,16 @@ class Trainer:
 
     def _announce(self) -> None:
         fresh, start = not (self.epoch or self.step), 0           # a log that goes on has had these lines
-        runtime.log().say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
-                          f" x {runtime.world()}, {self.args.precision}; {len(self.loaders[0].dataset)} training images of "
+        process.log().say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
+                          f" x {process.world()}, {self.args.precision}; {len(self.loaders[0].dataset)} training images of "
                           f"{self.args.data_train}", keep=fresh)
         for number, (stage, loader) in enumerate(zip(self.stages, self.loaders), 1):
             text = (f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
                     f"{len(loader)} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
                     + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "") if stage.epochs else
                     f"stage {number}: no epoch of {self.args.epochs}, left out")
-            runtime.log().say(text, keep=fresh)
+            process.log().say(text, keep=fresh)
             start += stage.epochs
         if not fresh:
-            runtime.log().say(f"going on after epoch {self.epoch}" + (f", step {self.step}" if self.step else ""), keep=False)
-            runtime.log().time("resume", epoch=self.epoch, step=self.step)
+            process.log().say(f"going on after epoch {self.epoch}" + (f", step {self.step}" if self.step else ""), keep=False)
+            process.log().time("resume", epoch=self.epoch, step=self.step)

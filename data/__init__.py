@@ -3,39 +3,19 @@ import errno
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from torch.utils.data import DataLoader
 
 import loss
-import runtime
+from contract import Run
 from data import audit, cache, image, loader, source
 from data.choose import Chosen, choose, names
 from data.sets import DATASETS
 from data.source import Item
-from utility import UserError
+from runtime import process
+from runtime.errors import UserError
 
 __all__ = ["DATASETS", "Run", "nothing", "runs", "tests"]
-
-
-def nothing(method) -> None:
-    """Do nothing."""
-
-
-class Run(NamedTuple):
-    """One training job: a loader of training batches for a stage, and the test sets by name.
-
-    `begin` gets the new network's method, `done` the trained one's. A run that is not `kept` trains a network for what
-    `done` makes of it alone; without `train` nothing is trained. One that is `blind` must not choose its best weights by
-    the test sets' truth.
-    """
-    name: str
-    train: Callable[..., DataLoader] | None
-    test: dict[str, DataLoader]
-    begin: Callable[..., None] = nothing
-    done: Callable[..., None] = nothing
-    kept: bool = True
-    blind: bool = False
 
 
 def runs(args) -> list[Run]:
@@ -65,7 +45,7 @@ def _test(args, chosen: Chosen) -> DataLoader:
     alone = args.test_only and not any("image" in item.images for item in chosen.items)    # folders.py checks each for itself
     images = loader.Images(chosen.items, ("image",), image.read if alone else _reader(args, chosen.items))
     images.task, images.subset = chosen.task, chosen.subset
-    return loader.test_loader(images, args.n_threads, runtime.rank(), runtime.world())
+    return loader.test_loader(images, args.n_threads, process.rank(), process.world())
 
 
 def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:
@@ -85,8 +65,8 @@ def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:
     kinds = sorted({item.kind for item in items}) if args.balanced else []
     sets = [[index for index, item in enumerate(items) if item.kind == kind] for kind in kinds] or [list(range(len(items)))]
     steps = args.test_every or -(-min(map(len, sets)) // stage.batch_size)
-    draws = loader.Draws(sets, stage.batch_size, steps, args.seed, runtime.rank(), runtime.world())
-    return loader.train_loader(images, draws, args.n_threads, pin=runtime.device().type == "cuda")
+    draws = loader.Draws(sets, stage.batch_size, steps, args.seed, process.rank(), process.world())
+    return loader.train_loader(images, draws, args.n_threads, pin=process.device().type == "cuda")
 
 
 def _reader(args, items: list[Item]) -> Callable:
@@ -102,13 +82,13 @@ def _reader(args, items: list[Item]) -> Callable:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG):
             raise
-        runtime.log().say(f"no cache can be written in {root / 'bin'}; images are decoded each time (--ext img)")
+        process.log().say(f"no cache can be written in {root / 'bin'}; images are decoded each time (--ext img)")
         return image.read
     return functools.partial(_cached, places)
 
 
 def _waiting(holder: str) -> None:
-    runtime.log().say(f"waiting for {holder}, which fills the image cache", keep=False)
+    process.log().say(f"waiting for {holder}, which fills the image cache", keep=False)
 
 
 def _cached(places: dict[Path, Path], path: Path):

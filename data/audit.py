@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-import runtime
 from data import leaks
 from data.source import Item
-from utility import UserError
+from runtime import process
+from runtime.errors import UserError
 
 NAMED = 10
 MANY = 5000                               # images that are searched without being asked, in about ten minutes on one core
@@ -20,21 +20,21 @@ def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, fol
     Fingerprints are cached in `folder`, if it can be written. Embedded sets and pictures without truth are not looked at.
     """
     known = [(name, item) for name, part in tests.items() for item in part if _is_file(item)]
-    mine = [(place, item) for place, item in enumerate(items) if _is_file(item)][runtime.rank()::runtime.world()]
+    mine = [(place, item) for place, item in enumerate(items) if _is_file(item)][process.rank()::process.world()]
     if not known or not any(_is_file(item) for item in items):
         return items
     if len(items) > MANY and not exclude:
-        runtime.log().say(f"{len(items)} training images are not searched for scenes of the test sets, which would take "
+        process.log().say(f"{len(items)} training images are not searched for scenes of the test sets, which would take "
                           f"{len(items) / 30_000:.1f} hours or so; --exclude_leaks does it")
         return items
     by_item = {id(item): name for name, item in known}
     places = {id(item): place for place, item in mine}
     found = leaks.find([item for _, item in mine], [item for _, item in known], _writable(folder), read)
-    rows = runtime.gather([(places[id(leak.train)], by_item[id(leak.test)], leak.test.name) for leak in found])
+    rows = process.gather([(places[id(leak.train)], by_item[id(leak.test)], leak.test.name) for leak in found])
     leaked = {place: f"{items[place].name} ({name} {test})" for place, name, test in sorted(rows)}
     if leaked:
         text = list(leaked.values())
-        runtime.log().say(f"warning: {len(leaked)} of {len(items)} training images show a scene of a test set: "
+        process.log().say(f"warning: {len(leaked)} of {len(items)} training images show a scene of a test set: "
                           f"{', '.join(text[:NAMED])}{', …' if len(text) > NAMED else ''}; "
                           + ("they are left out" if exclude else "--exclude_leaks leaves them out"))
     kept = [item for place, item in enumerate(items) if place not in leaked] if exclude else items

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data import image
-from utility import locked, temporary
+from runtime.files import locked, temporary
 
 
 def place(folder: Path, root: Path, source: Path) -> Path:

@@ -3,11 +3,11 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import runtime
 from data import paired
 from data.sets import DATASETS
 from data.source import Item, View
-from utility import UserError
+from runtime import process
+from runtime.errors import UserError
 
 PICTURES = ("Demo", "Folder")             # with --dir_demo: a folder of pictures without truth
 LISTS = (".json", ".csv")
@@ -69,7 +69,7 @@ def _by_range(args, name: str, role: str, items: list[Item], shared: bool) -> li
                             f"give both parts, as in --data_range 1-{max(count - 10, 1)}/{max(count - 9, 1)}-{count}")
         return rest
     if last > count:
-        runtime.log().say(f"{name}: --data_range ends at {last}; the set has {count} images, so it ends there")
+        process.log().say(f"{name}: --data_range ends at {last}; the set has {count} images, so it ends there")
     return items[first - 1:last]
 
 
@@ -78,7 +78,7 @@ def _held_out(name: str, role: str, items: list[Item]) -> list[Item]:
     if len(items) <= held:
         raise UserError(f"{name} has {len(items)} image: too few to train on some and test on others")
     if role == "test":
-        runtime.log().say(f"{name}: the last {held} of {len(items)} images are held out for testing (--data_range says otherwise)")
+        process.log().say(f"{name}: the last {held} of {len(items)} images are held out for testing (--data_range says otherwise)")
     return items[-held:] if role == "test" else items[:-held]
 
 
@@ -133,5 +133,5 @@ def _count_note(name: str, role: str, own_part: bool, count: int) -> str:
     if published in (None, count) or (not own_part and count in entry.counts.values()):
         return "all"
     text = f"{count} images where {published} are published"
-    runtime.log().say(f"warning: {name} ({role}) has {text}; numbers do not compare with published ones")
+    process.log().say(f"warning: {name} ({role}) has {text}; numbers do not compare with published ones")
     return text

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from utility import UserError, temporary
+from runtime.errors import UserError
+from runtime.files import temporary
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TURNED = {5, 6, 7, 8}                     # EXIF orientations that swap height and width

@@ -19,9 +19,9 @@ from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, minimum_filter
 from tqdm import tqdm
 
-import utility
 from data import image, source
 from data.source import Item, Source, path_of
+from runtime import files
 
 VERSION = 1                               # of the fingerprints; raise it when they change
 SIGMAS = 1.3 * 2 ** (np.arange(6) / 3)    # sizes of blobs; the middle ones are found
@@ -152,7 +152,7 @@ def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterato
         with contextlib.suppress(OSError, ValueError, EOFError):     # not there yet, or cut short
             return np.load(place, allow_pickle=False)
         blobs = fingerprint(half(origin, read))
-        with utility.temporary(place) as part, open(part, "wb") as file:
+        with files.temporary(place) as part, open(part, "wb") as file:
             np.save(file, blobs, allow_pickle=False)
         if stem in old and old[stem] != place:
             old[stem].unlink(missing_ok=True)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from contract import Sample, collate
 from data import image, source
-from data.batch import Sample, collate
 from data.source import Item, View
 from data.transform import augment
-from utility import UserError
+from runtime.errors import UserError
 
 Key = tuple[int, int, int]                # epoch, position in the epoch, index of the item
 

@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import runtime
 from data import image
 from data.source import Item, View
-from utility import UserError
+from runtime import process
+from runtime.errors import UserError
 
 PARTS = {"train": ("train", "training"), "test": ("test", "testing")}     # folders of a set's own parts
 
@@ -92,7 +92,7 @@ def items(base: Path, layout: Layout) -> list[Item]:
                         f"{locate(base, layout.target)}: {_names(inputs, alone)}")
     spare = sorted(set(clean) - set(partners.values()) - set(inputs))
     if spare:
-        runtime.log().say(f"{len(spare)} images in {locate(base, layout.target)} have no degraded partner and are not used: "
+        process.log().say(f"{len(spare)} images in {locate(base, layout.target)} have no degraded partner and are not used: "
                           f"{_names(clean, spare)}")
     found = []
     for stem, path in inputs.items():
@@ -135,7 +135,7 @@ def pictures(folder: Path) -> list[Item]:
     paths = image.listing(folder) or (image.listing(folder / "input") if (folder / "input").is_dir() else [])
     clean = {path.stem: path for path in image.listing(folder / "target")} if (folder / "target").is_dir() else {}
     if clean and any(path.stem not in clean for path in paths):
-        runtime.log().say(f"{folder / 'target'} lacks the truth of some pictures in {folder}; nothing is measured")
+        process.log().say(f"{folder / 'target'} lacks the truth of some pictures in {folder}; nothing is measured")
         clean = {}
     if not paths:
         raise UserError(f"{folder} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")

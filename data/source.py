@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data import image
-from utility import UserError
+from runtime.errors import UserError
 
 
 class View(NamedTuple):

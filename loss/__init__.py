@@ -7,16 +7,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from contract import Batch, Prediction
 from loss import contrast, lpips, pixel, pretrained, segmentation, ssim, uncertainty
-from utility import UserError
-
-if TYPE_CHECKING:                         # names in signatures only: data and model stand on loss, not the reverse
-    from data.batch import Batch
-    from model.method import Prediction
+from runtime.errors import UserError
 
 Term = Callable[["Prediction", "Batch"], Tensor]
 

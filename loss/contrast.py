@@ -5,18 +5,13 @@ normalised for ImageNet; truth and degraded image pass without gradient.
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-import runtime
+from contract import Batch, Prediction
 from loss import pretrained
 from loss.pixel import pick
-
-if TYPE_CHECKING:
-    from data.batch import Batch
-    from model.method import Prediction
+from runtime import process
 
 MCR = dict(relu1_1=1 / 32, relu2_1=1 / 16, relu3_1=1 / 8, relu4_1=1 / 4, relu5_1=1.0)
 PCL = dict(relu1_2=1 / 32, relu2_2=1 / 16, relu3_3=1 / 8, relu4_3=1 / 4)
@@ -61,14 +56,14 @@ class Contrast(nn.Module):
         total = 0
         for layer, weight in enumerate(self.weights):
             near = sum(share * _distance(output[layer], features[layer]) for features, share in positives)
-            far = (runtime.mean_with_own_gradient(AllPairs.apply(output[layer], runtime.gather_batch(degraded[layer]))) if self.hard
+            far = (process.mean_with_own_gradient(AllPairs.apply(output[layer], process.gather_batch(degraded[layer]))) if self.hard
                    else _distance(output[layer], degraded[layer]))
             total = total + weight * near / (far + 1e-7)
         return total
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return runtime.mean_with_own_gradient((a.float() - b.float()).abs().mean())
+    return process.mean_with_own_gradient((a.float() - b.float()).abs().mean())
 
 
 def scr(prediction: str, target: str, args) -> nn.Module:

@@ -3,17 +3,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utility import UserError
-
-if TYPE_CHECKING:
-    from data.batch import Batch
-    from model.method import Prediction
+from contract import Batch, Prediction
+from runtime.errors import UserError
 
 
 def l1(prediction: str, target: str, args) -> Callable:

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import runtime
-from utility import UserError, read_tensors
+from runtime import process
+from runtime.errors import UserError
+from runtime.files import read_tensors
 
 WIDTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}      # VGG: convolutions before each of the five poolings
 
@@ -96,12 +97,12 @@ def _weights(name: str, file: str, folder: str) -> dict[str, Tensor]:
         return read_tensors(Path(folder) / wanted)
     cached = Path(torch.hub.get_dir(), "checkpoints", wanted)
     try:
-        if runtime.local_rank() > 0:
-            runtime.barrier()                                     # the first process of a machine downloads for all
+        if process.local_rank() > 0:
+            process.barrier()                                     # the first process of a machine downloads for all
         state = (read_tensors(cached) if cached.is_file() else
-                 entry.get_state_dict(progress=not runtime.quiet(), check_hash=True, map_location="cpu", weights_only=True))
-        if runtime.local_rank() == 0:
-            runtime.barrier()
+                 entry.get_state_dict(progress=not process.quiet(), check_hash=True, map_location="cpu", weights_only=True))
+        if process.local_rank() == 0:
+            process.barrier()
         return state
     except (OSError, RuntimeError) as error:
         cause = getattr(error, "reason", None) or error

@@ -2,18 +2,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from contract import Batch, Prediction
 from loss import pretrained
 from loss.pixel import pick
-
-if TYPE_CHECKING:
-    from data.batch import Batch
-    from model.method import Prediction
 
 
 class FPN(nn.Module):

@@ -2,17 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contract import Batch, Prediction
 from loss.pixel import pick
-
-if TYPE_CHECKING:
-    from data.batch import Batch
-    from model.method import Prediction
 
 C1, C2 = 0.01**2, 0.03**2
 

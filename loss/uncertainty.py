@@ -2,16 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from contract import Batch, Prediction
 from loss.pixel import pick
-
-if TYPE_CHECKING:
-    from data.batch import Batch
-    from model.method import Prediction
 
 
 def uncertainty(prediction: str, target: str, args) -> Callable:

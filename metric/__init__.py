@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metric import measure
-from utility import UserError
+from runtime.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utility import UserError
+from runtime.errors import UserError
 
 BT601 = (65.481, 128.553, 24.966)         # luma of R, G, B in [0, 1] on the 16-235 scale
 C1, C2 = 0.01**2, 0.03**2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utility import write_text
+from runtime.files import write_text
 
 RESAMPLES = 2000
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from model.method import Method
-from utility import UserError
+from runtime.errors import UserError
 
 DEFAULT = "smgarn"                        # the one place outside its folder that names a model
 MODELS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))

@@ -1,23 +1,9 @@
 """What the Trainer sees of a model: a network, and how a batch becomes a prediction."""
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from data.batch import Batch
-from model import restore
-
-Prediction = dict[str, "Tensor | list[Tensor]"]       # 'image' (B, 3, H, W) in [0, 1] is required
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the training: epochs of one loss, patch size and total batch size; `frozen` names network parts."""
-    epochs: int
-    loss: str
-    patch_size: int
-    batch_size: int
-    name: str = ""
-    frozen: tuple[str, ...] = ()
+from contract import Batch, Prediction, Stage
+from model import tiling
 
 
 class Method(nn.Module):
@@ -55,12 +41,12 @@ class Method(nn.Module):
 
     def restore(self, x: Tensor) -> Tensor:
         """Return the restored images for (B, 3, H, W) in [0, 1] of any size, the same size out."""
-        return restore.padded(x, lambda part: self.predict(part)["image"], self.multiple_of, self.least_side)
+        return tiling.padded(x, lambda part: self.predict(part)["image"], self.multiple_of, self.least_side)
 
     def shown(self, x: Tensor) -> dict[str, Tensor]:
         """Return what else the network shows for (B, 3, H, W), of the same size: `mask`, `steps_1`, … (see `maps`)."""
         found: dict[str, Tensor] = {}
-        for name, value in self.predict(restore.extended(x, self.multiple_of, self.least_side)).items():
+        for name, value in self.predict(tiling.extended(x, self.multiple_of, self.least_side)).items():
             parts = {name: value} if isinstance(value, Tensor) else {f"{name}_{n}": part for n, part in enumerate(value, 1)}
             found |= {key: part[..., :x.shape[-2], :x.shape[-1]] for key, part in parts.items() if part.shape[1] == 3 and key != "image"}
         return found

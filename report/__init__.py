@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-import utility
 from report import curves, page
 from report.thumbnail import FORMAT, LIMIT, Album, sample
+from runtime import files
 
 __all__ = ["Album", "compare", "write"]
 BYTES = 10_000_000                        # of all cards of a page, about
@@ -36,7 +36,7 @@ def write(folder: Path) -> Path:
     data = {"cards": cards, "protocol": _protocols(albums.values()), "orders": _orders(cards, ORDERS), "left": "input", "right": "result"}
     text = page.build(folder.name, page.facts(metrics, flags, SHORT), page.numbers(metrics), _charts(folder), data, notes, flags)
     path = folder / "report.html"
-    utility.write_text(path, text)
+    files.write_text(path, text)
     return path
 
 
@@ -73,7 +73,7 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
             "left": f"result {base}" if base in albums else "input", "right": f"result {next((r for r in others if r in albums), base)}"}
     title = " and ".join(runs) if len(runs) == 2 else f"{len(runs)} runs"
     facts = {"Data set": name or "of the tables", "Measured": about, "Compared with": base}
-    utility.write_text(path, page.build(title, facts, page.table(rows), "", data, notes, {}))
+    files.write_text(path, page.build(title, facts, page.table(rows), "", data, notes, {}))
     return path
 
 

@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-import runtime
-import utility
 from data.image import to_array
+from runtime import files, process
 
 FORMAT = "unweather cards 1"
 LIMIT = 400                               # cards of one set, and of one page
@@ -34,7 +33,7 @@ class Album:
         self.name, self.count, self.wanted = name, count, final and args.report
         self.saved = [kind for kind, wanted in (("results", args.save_results), ("compare", args.save_gt)) if wanted]
         self.side, self.budget = LARGE if count <= 100 else SMALL
-        self.step = math.ceil(count / runtime.world() / (LIMIT // 2))      # which images an evenly spaced sample holds
+        self.step = math.ceil(count / process.world() / (LIMIT // 2))      # which images an evenly spaced sample holds
         self.seen, self.cards, self.ending = 0, [], "png"
 
     def passes(self) -> bool:
@@ -62,8 +61,8 @@ class Album:
 
     def write(self, folder: Path, protocol: dict) -> None:
         """Gather the cards of all processes and write cards-<set>.json; an album that is not wanted takes an old one away."""
-        cards = runtime.gather(self.cards)
-        if runtime.rank() > 0:
+        cards = process.gather(self.cards)
+        if process.rank() > 0:
             return
         path = folder / f"cards-{self.name}.json"
         if not self.wanted:
@@ -72,7 +71,7 @@ class Album:
         cards = [{key: value for key, value in card.items() if key != "even"} for card in sample(cards, LIMIT)]
         content = {"format": FORMAT, "data_set": self.name, "count": self.count, "protocol": protocol, "saved": self.saved,
                    "ending": self.ending, "cards": cards}
-        utility.write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
+        files.write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def extremes(cards: list[dict], count: int) -> list[dict]:

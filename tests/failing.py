@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import main
-import runtime
 import trainer
-from utility import Failure
+from runtime import process
+from runtime.errors import Failure
 
 steps = []
 real = trainer.Trainer.train_step
@@ -14,7 +14,7 @@ real = trainer.Trainer.train_step
 
 def train_step(self, batch):
     steps.append(1)
-    if len(steps) == 4 and runtime.rank() and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+    if len(steps) == 4 and process.rank() and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
         Path("failed").touch()
         raise Failure("a made-up failure")
     return real(self, batch)

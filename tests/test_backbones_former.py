@@ -11,8 +11,8 @@ from model import drsformer, restormer
 from model.drsformer.network import SparseAttention
 from model.method import Method
 from model.restormer.network import ChannelAttention
+from runtime.errors import UserError
 from tests.parity import facts, picture, released_state
-from utility import UserError
 
 PACKAGES = {"restormer": restormer, "drsformer": drsformer}
 TOLERANCE = {"restormer": 1e-4, "drsformer": 1e-3}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import utility
+from runtime import files
 from tests.conftest import TINY, photo, save, veiled
 
 
@@ -96,7 +96,7 @@ def test_a_state_that_does_not_fit(fails, trained):
 
 
 def other_model(path: str) -> None:
-    content = utility.read_tensors("experiment/x/model/model_best.pt")
+    content = files.read_tensors("experiment/x/model/model_best.pt")
     torch.save(content | {"model": "nafnet"}, path)
 
 
@@ -147,7 +147,7 @@ def test_a_full_disk(fails, trained, monkeypatch, name):
 
 def test_a_network_that_gives_no_numbers(fails, trained):
     """Weights that are not finite are a failure, never a score."""
-    content = utility.read_tensors(trained / "model/model_best.pt")
+    content = files.read_tensors(trained / "model/model_best.pt")
     content["state"]["tail.2.bias"].fill_(float("nan"))
     torch.save(content, "nan.pt")
     assert "is not finite in the precision single" in fails("--test_only", "--pre_train", "nan.pt", "--data_test", "set", "--cpu", status=1)
@@ -166,8 +166,8 @@ def test_load_and_save_exclude_each_other(fails, trained):
 def test_a_training_that_is_further(fails, trained):
     before = (trained / "args.json").read_bytes()
     assert "exists already" in fails("--save", "x", "--data_train", "set", *TINY, "--seed", "3")
-    state = utility.read_tensors(trained / "model/state.pt")
-    utility.write_tensors(trained / "model/state.pt", state | {"progress": state["progress"] | {"epoch": 5}})
+    state = files.read_tensors(trained / "model/state.pt")
+    files.write_tensors(trained / "model/state.pt", state | {"progress": state["progress"] | {"epoch": 5}})
     assert "trained to epoch 5 already, beyond --epochs 2" in fails("--load", "x", "--epochs", "2")
     assert (trained / "args.json").read_bytes() == before
 

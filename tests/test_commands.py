@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import checkpoint
 import model
 import option
-import utility
+from model import weights
+from runtime import files
 from tests.conftest import REPO, make_div2k, make_pairs, photo, save, veiled
 from tests.test_systems import PLAIN
 
@@ -45,14 +45,14 @@ def data(place) -> Path:
     lists = {name: "".join(line.format(n, n + 1) for n in range(3)) for name, line in lines.items()}
     lists |= {"haze": lists["rain"], "all_in_one": lists["noise"] + lists["rain"]}
     for name, text in lists.items():
-        utility.write_text(utility.folder(root / "train") / f"train_{name}.csv", text)
+        files.write_text(files.folder(root / "train") / f"train_{name}.csv", text)
     for part in ("train", "valid"):
         for name in ("a", "b", "c"):
             pairs = [[f"dataset/Rain100L/{kind}/0{n}.png" for kind in ("target", "input")] for n in range(2)]
-            utility.write_json(utility.folder(place / "meta" / part) / f"{name}.json", pairs)
+            files.write_json(files.folder(place / "meta" / part) / f"{name}.json", pairs)
     args = option.parse(["--model", "two_stage_kd", "--data_train", "x", *SMALLER["two_stage_kd"][:4]])
     for name in "ABC":
-        utility.write_tensors(Path(f"{name}.pt"), checkpoint.model_content(model.build(args), args, {}))
+        files.write_tensors(Path(f"{name}.pt"), weights.model_content(model.build(args), args, {}))
     save(place / "pictures" / "photo.jpg", photo(40, 48, 1))
     return place
 

@@ -9,13 +9,12 @@ import pytest
 import torch
 
 import option
-import runtime
-import utility
+from contract import Sample, collate
 from data import cache, degrade, demo, image, loader, paired, source, transform
-from data.batch import Sample, collate
 from data.choose import choose, names
+from runtime import files, process
+from runtime.errors import UserError
 from tests.conftest import REPO, make_div2k, make_pairs, photo, python, save, veiled
-from utility import UserError
 
 
 def items(root: Path, split: str = "train"):
@@ -209,9 +208,9 @@ def test_cache(tmp_path, monkeypatch):
 
 def test_two_that_fill_one_cache(tmp_path):
     """The second waits for the first and says for whom."""
-    root, folder = make_pairs(tmp_path / "set"), utility.folder(tmp_path / "bin")
+    root, folder = make_pairs(tmp_path / "set"), files.folder(tmp_path / "bin")
     code = ("import pathlib, sys, time, utility\n"
-            "with utility.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); time.sleep(1.5)")
+            "with files.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); time.sleep(1.5)")
     first = subprocess.Popen(python("-c", code, str(folder / "lock")), stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(REPO)})
     assert first.stdout.readline() == b"held\n"
     said, begun = [], time.monotonic()
@@ -240,5 +239,5 @@ def test_read_only_data_is_decoded_each_time(place, monkeypatch):
     monkeypatch.setattr(cache, "fill", fail)
     from data import runs
     job = runs(option.parse(["--data_train", "set", "--n_threads", "0"]))[0]
-    assert "--ext img" in runtime.log().waiting[-1]
+    assert "--ext img" in process.log().waiting[-1]
     assert next(iter(job.test["set"])).name == ["03"]

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
-import utility
-from model import build
+from model import build, weights
+from runtime import files
 from tests.conftest import REPO, TINY, make_pairs, python
 from tests.test_systems import KD, PLAIN
 
@@ -36,7 +35,7 @@ def test_two_processes_equal_one(place, thin):
     for save, launch in (("one", single), ("two", torchrun)):
         result = launch(*flags, "--save", save)
         assert result.returncode == 0, result.stderr
-    one, two = (utility.read_tensors(f"experiment/{name}/model/model_best.pt")["state"] for name in ("one", "two"))
+    one, two = (files.read_tensors(f"experiment/{name}/model/model_best.pt")["state"] for name in ("one", "two"))
     assert all(torch.allclose(one[key], two[key], rtol=1e-4, atol=1e-6) for key in one)
     metrics = [json.loads(Path(f"experiment/{name}/metrics.json").read_text())["set"] for name in ("one", "two")]
     assert metrics[0]["count"] == metrics[1]["count"] == 3
@@ -60,7 +59,7 @@ def test_each_system(place, thin, model):
     if model == "two_stage_kd":
         for name in sets:
             args = Namespace(model=model, channels=4, blocks=1, rgb_range=255.0, n_colors=3)
-            utility.write_tensors(Path(f"{name}.pt"), checkpoint.model_content(build(args), args, {}))
+            files.write_tensors(Path(f"{name}.pt"), weights.model_content(build(args), args, {}))
         flags += [*KD, "--teachers", "A.pt", "B.pt"]
     elif model == "rain2avoid":
         flags += ["--strategy", "multiple", "--channels", "4", "--sdr_num", "4"]
@@ -71,7 +70,7 @@ def test_each_system(place, thin, model):
     for save, launch in (("one", single), ("two", torchrun)):
         result = launch(*flags, "--save", save)
         assert result.returncode == 0, result.stderr
-    one, two = (utility.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("one", "two"))
+    one, two = (files.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("one", "two"))
     assert all(torch.allclose(one[key], two[key], rtol=1e-3, atol=2e-5) for key in one)
     logs = [[json.loads(line)["losses"] for line in Path(f"experiment/{name}/log.jsonl").read_text().splitlines() if '"epoch"' in line
              and "losses" in line] for name in ("one", "two")]

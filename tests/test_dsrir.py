@@ -7,8 +7,8 @@ import torch
 
 from model.dsrir import AllInOneRestoration, build, from_official
 from model.dsrir.network import DSRIR
+from runtime.errors import UserError
 from tests.parity import facts, picture, released_state
-from utility import UserError
 
 OUTPUTS = ["restored3", "restored2", "restored1", "log_scale3", "log_scale2", "log_scale1"]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-import checkpoint
 import model
-import utility
+from model import weights
+from runtime import files
 from tests.test_systems import PLAIN
 from tool import export, guarded
 
@@ -31,7 +31,7 @@ def make(name: str, path: str = "x.pt", flags: list[str] | None = None):
             if isinstance(part, nn.BatchNorm2d):
                 part.running_mean.uniform_(-0.1, 0.1)
                 part.running_var.uniform_(0.05, 0.2)
-    utility.write_tensors(Path(path), checkpoint.model_content(method, args, {}))
+    files.write_tensors(Path(path), weights.model_content(method, args, {}))
     return method.eval()
 
 

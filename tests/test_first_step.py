@@ -7,9 +7,8 @@ import torch
 
 import model
 import option
-from data.batch import Batch
+from contract import Batch, Stage
 from loss import Loss, pretrained
-from model.method import Stage
 from tests.parity import picture, weight
 
 KNOWN = json.loads((Path(__file__).parent / "parity" / "first_step.json").read_text())

@@ -9,14 +9,13 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-import checkpoint
-import memory
 import option
-import restoring
-import utility
 from data import image
-from model import build
+from model import build, weights
 from model.dncnn import Deraining
+from restore import memory
+from restore.restorer import Restorer
+from runtime import files
 from tests.conftest import photo, save
 
 RESULTS = Path("experiment/test/results-Demo")
@@ -24,11 +23,11 @@ FLAGS = ("--test_only", "--pre_train", "w.pt", "--data_test", "Demo", "--dir_dem
 
 
 @pytest.fixture
-def weights(place) -> Path:
+def network_file(place) -> Path:
     """A small network's file, as initialised, and a folder with three photos of two sizes."""
     args = option.parse(["--model", "dncnn", "--channels", "4"])
     torch.manual_seed(0)
-    utility.write_tensors(Path("w.pt"), checkpoint.model_content(build(args), args, {}))
+    files.write_tensors(Path("w.pt"), weights.model_content(build(args), args, {}))
     for name, size in (("a", (40, 56)), ("b", (40, 56)), ("c", (30, 20))):
         save(Path(f"photos/{name}.png"), photo(*size, ord(name)))
     long_ago("w.pt", "photos/a.png", "photos/b.png", "photos/c.png")
@@ -42,7 +41,7 @@ def long_ago(*paths: str) -> None:
 
 def expected(path: str) -> np.ndarray:
     with torch.inference_mode():
-        return image.to_array(checkpoint.load("w.pt").restore(image.to_tensor(image.read(Path(path)))[None])[0])
+        return image.to_array(weights.load("w.pt").restore(image.to_tensor(image.read(Path(path)))[None])[0])
 
 
 def no_memory(monkeypatch, limit: int, error: Exception) -> list[int]:
@@ -58,12 +57,12 @@ def no_memory(monkeypatch, limit: int, error: Exception) -> list[int]:
     return seen
 
 
-def restorer(*flags: str) -> restoring.Restorer:
+def made(*flags: str) -> Restorer:
     args = option.parse(["--test_only", "--pre_train", "w.pt", "--cpu", *flags])
-    return restoring.Restorer(checkpoint.load("w.pt"), args)
+    return Restorer(weights.load("w.pt"), args)
 
 
-def test_results_are_those_of_single_pictures(run, weights):
+def test_results_are_those_of_single_pictures(run, network_file):
     status, text = run(*FLAGS)
     assert status == 0 and "Demo: 3 images, restored without truth [single, whole images]" in text, text
     for name in "abc":
@@ -74,7 +73,7 @@ def test_results_are_those_of_single_pictures(run, weights):
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
-def test_tiles_where_memory_lacks(run, weights, monkeypatch, error):
+def test_tiles_where_memory_lacks(run, network_file, monkeypatch, error):
     """Whole first, then tiles, said once."""
     save(Path("photos/large.png"), photo(150, 200, 1))
     seen = no_memory(monkeypatch, 140 * 140, error)
@@ -84,9 +83,9 @@ def test_tiles_where_memory_lacks(run, weights, monkeypatch, error):
     assert "Demo: 4 images, restored without truth [single, 1 of them in tiles of 128]" in text
 
 
-def test_what_failed_is_remembered(weights, monkeypatch):
+def test_what_failed_is_remembered(network_file, monkeypatch):
     with torch.inference_mode():
-        each, x = restorer("--tile", "160"), torch.rand(1, 3, 180, 200)
+        each, x = made("--tile", "160"), torch.rand(1, 3, 180, 200)
         whole = each.method.restore(x)
         seen = no_memory(monkeypatch, 170 * 170, MemoryError())
         first, second = each(x), each(torch.rand(1, 3, 190, 210))
@@ -94,31 +93,31 @@ def test_what_failed_is_remembered(weights, monkeypatch):
     assert torch.allclose(first, whole, atol=1e-4) and each.tiled == [160, 160] and "give the same as whole images" in each.notes[1]
 
 
-def test_an_error_that_is_another_goes_on(weights, monkeypatch):
+def test_an_error_that_is_another_goes_on(network_file, monkeypatch):
     no_memory(monkeypatch, 0, RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="do not fit"):
-        restorer()(torch.rand(1, 3, 20, 20))
+        made()(torch.rand(1, 3, 20, 20))
 
 
 @torch.inference_mode()
-def test_an_estimate_goes_to_tiles_beforehand(weights, monkeypatch):
+def test_an_estimate_goes_to_tiles_beforehand(network_file, monkeypatch):
     """A CPU kills: with little memory at hand a large picture is not even tried at once, and the tiles fit."""
     seen = no_memory(monkeypatch, 10**9, MemoryError())
     monkeypatch.setattr(memory, "SIDES", (64, 128))
     monkeypatch.setattr(memory, "available", lambda most=0: 60 * 2**20)
     monkeypatch.setattr(memory, "_peak", lambda work: 200 * work().numel() // 3)
-    each = restorer()
+    each = made()
     y = each(torch.rand(1, 3, 510, 620))
     assert y.shape == (1, 3, 510, 620) and max(seen) < 510 * 620 and "restored in tiles: whole they would take about" in each.notes[0]
     assert each.tiled == [384]                   # sqrt((0.8 * 60 MiB - 20 B * pixels) / 250 B), in steps of 64
 
 
-def test_tiles_that_differ_are_told(weights, monkeypatch):
+def test_tiles_that_differ_are_told(network_file, monkeypatch):
     def pooled(self, x):
         return x - x.mean((-2, -1), keepdim=True)
     monkeypatch.setattr(Deraining, "restore", pooled)
     with torch.inference_mode():
-        each = restorer("--chop", "--tile", "64")
+        each = made("--chop", "--tile", "64")
         each(torch.linspace(0, 1, 200).expand(1, 3, 200, 200))
     assert "differ from whole images: the mean difference is" in each.notes[0]
 
@@ -131,7 +130,7 @@ def test_memory_is_measured():
     assert memory.lacks(MemoryError()) and not memory.lacks(RuntimeError("x"))
 
 
-def test_scored_tests_never_tile_by_themselves(fails, place, weights, monkeypatch):
+def test_scored_tests_never_tile_by_themselves(fails, place, network_file, monkeypatch):
     for part in ("input", "target"):
         save(Path(f"dataset/set/{part}/1.png"), photo(40, 50, 1))
     no_memory(monkeypatch, 100, MemoryError())
@@ -139,7 +138,7 @@ def test_scored_tests_never_tile_by_themselves(fails, place, weights, monkeypatc
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_broken_pictures_are_left_out_and_named(run, weights, workers):
+def test_broken_pictures_are_left_out_and_named(run, network_file, workers):
     Path("photos/bad.png").write_bytes(b"no picture")
     whole = Path("photos/a.png").read_bytes()
     Path("photos/cut.png").write_bytes(whole[:len(whole) // 2])
@@ -152,7 +151,7 @@ def test_broken_pictures_are_left_out_and_named(run, weights, workers):
     assert json.loads(Path("experiment/test/metrics.json").read_text())["Demo"]["count"] == 3
 
 
-def test_what_is_done_is_kept(run, weights):
+def test_what_is_done_is_kept(run, network_file):
     assert run(*FLAGS)[0] == 0
     (RESULTS / "b.png").unlink()
     before = (RESULTS / "a.png").stat().st_mtime_ns
@@ -169,7 +168,7 @@ def test_what_is_done_is_kept(run, weights):
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-def test_formats_keep_exif_and_profile(run, weights, ending):
+def test_formats_keep_exif_and_profile(run, network_file, ending):
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010F: "Maker"})
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -183,20 +182,20 @@ def test_formats_keep_exif_and_profile(run, weights, ending):
     assert f"results-Demo/turned.{ending}" in Path("experiment/test/report.html").read_text()
 
 
-def test_a_side_that_a_format_cannot_hold(fails, weights):
+def test_a_side_that_a_format_cannot_hold(fails, network_file):
     save(Path("photos/long.png"), photo(2, 16400, 1))
     assert "1 of 4 pictures could not be restored, all others were: long.webp cannot be written" in fails(*FLAGS, "--format", "webp")
     assert len(list(RESULTS.iterdir())) == 3
 
 
-def test_a_disk_that_is_full(fails, weights, monkeypatch):
+def test_a_disk_that_is_full(fails, network_file, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", str(RESULTS / "a.png"))
     monkeypatch.setattr(image, "write", full)
     assert "No space left on device" in fails(*FLAGS, status=1)
 
 
-def test_sheets_and_precision_and_ensemble(run, weights):
+def test_sheets_and_precision_and_ensemble(run, network_file):
     status, text = run(*FLAGS, "--save_gt", "--save_maps", "--self_ensemble", "--test_precision", "bf16")
     assert status == 0, text
     assert image.size(Path("experiment/test/compare-Demo/a.png")) == (40, 112)

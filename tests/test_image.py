@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from data import image
+from runtime.errors import UserError
 from tests.conftest import photo, save
-from utility import UserError
 
 RGB = photo(12, 20, 0)
 GREY = RGB[..., 0]

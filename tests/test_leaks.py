@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from data import degrade, image, leaks
 from data.source import Item
+from runtime.errors import UserError
 from tests.conftest import save
-from utility import UserError
 
 SIZE = (200, 280)
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import logger
-import utility
+from report import plots, trackers
 from tests.conftest import TINY
 
 TWO = [*TINY, "--print_every", "1", "--epochs", "2"]
@@ -25,7 +24,7 @@ def expected(name: str) -> dict[tuple[str, int], float]:
     for record in records(name):
         epoch = record.get("epoch") or 2
         step = 2 * (epoch - 1) + record["step"] if record["event"] == "train" else 2 * epoch
-        found |= {(key, step): value for key, value in logger.scalars(record["event"], record).items()}
+        found |= {(key, step): value for key, value in trackers.scalars(record["event"], record).items()}
     return found
 
 
@@ -48,7 +47,7 @@ class Run:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """No curves are drawn, which would take most of the time."""
-    monkeypatch.setattr(utility, "curves", lambda _: None)
+    monkeypatch.setattr(plots, "curves", lambda _: None)
 
 
 @pytest.fixture
@@ -141,17 +140,17 @@ def test_wandb_that_cannot_start_is_a_sentence(fails, pairs, wandb, monkeypatch)
 
 def test_steps_count_through_the_stages():
     plan = [(2, 10), (0, 7), (1, 3)]
-    assert [logger.step_of(plan, *each) for each in ((1, 0), (1, 4), (2, 10), (3, 2), (4, 0))] == [0, 4, 20, 22, 23]
-    assert logger.step_of([], 1, 0) == 0
+    assert [trackers.step_of(plan, *each) for each in ((1, 0), (1, 4), (2, 10), (3, 2), (4, 0))] == [0, 4, 20, 22, 23]
+    assert trackers.step_of([], 1, 0) == 0
 
 
 def test_large_pictures_are_made_small():
     part = torch.rand(1, 3, 1024, 512)
-    found = logger.side_by_side([part, part])
+    found = trackers.side_by_side([part, part])
     assert found.shape == (512, 512, 3) and found.dtype == np.uint8
 
 
 def test_only_the_first_process_follows(wandb, monkeypatch):
-    monkeypatch.setattr(logger.runtime, "rank", lambda: 1)
-    with logger.following(types.SimpleNamespace(logger="wandb"), None):
+    monkeypatch.setattr(trackers.runtime, "rank", lambda: 1)
+    with trackers.following(types.SimpleNamespace(logger="wandb"), None):
         assert wandb == []

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import loss
-from data.batch import Batch
+from contract import Batch
 from loss import contrast, pixel, pretrained, segmentation, ssim, uncertainty
+from runtime.errors import UserError
 from tests.parity import facts, picture, released_state
-from utility import UserError
 
 X = torch.tensor([0.0, 0.5]).view(1, 1, 1, 2)
 BATCH = Batch(["a"], X, {"image": X + 0.25, "mask": X}, torch.tensor([0]))

@@ -5,7 +5,7 @@ import pytest
 
 import option
 from model.method import Method
-from utility import UserError
+from runtime.errors import UserError
 
 
 def stages(*flags: str) -> list[tuple]:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import loss
-import runtime
-from data.batch import Batch
+from contract import Batch
 from loss import contrast, lpips, pretrained, segmentation
 from model.sapnet.network import SAPNet
+from runtime import process
+from runtime.errors import UserError
 from tests.parity import released_state
-from utility import UserError
 
 FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth", "alexnet": "alexnet-owt-7be5be79.pth",
          "resnet101": "resnet101-63fe2227.pth"}                    # torchvision's names
@@ -270,7 +270,7 @@ def share(rank: int, world: int, port: int, weights: str) -> dict[str, tuple[flo
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     part, results = slice(4 * rank // world, 4 * (rank + 1) // world), {}
-    with runtime.session(cpu=True, n_gpus=1):
+    with process.session(cpu=True, n_gpus=1):
         x, truth = (value.detach()[part] for value in (sample(4)[1].input, sample(4)[1].targets["image"]))
         network = nn.Conv2d(3, 3, 3, padding=1)
         with torch.no_grad():
@@ -279,7 +279,7 @@ def share(rank: int, world: int, port: int, weights: str) -> dict[str, tuple[flo
         for name in ("SCR", "HCR"):
             total, _ = make(f"1*{name}", Path(weights))({"image": network(x)}, Batch([""] * len(x), x, {"image": truth}, x))
             gradient, = torch.autograd.grad(total, network.weight)
-            results[name] = (total.item(), runtime.mean(gradient))
+            results[name] = (total.item(), process.mean(gradient))
         if rank == 0 and world > 1:
             torch.save(results, Path(weights) / "shared.pt")
     return results

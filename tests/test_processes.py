@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import utility
+from runtime import files
 from tests.conftest import REPO, TINY, make_pairs, python
 
 FLAGS = ["--data_train", "set", *TINY, "--batch_size", "4", "--test_every", "4", "--epochs", "3", "--loss", "1*L1", "--data_range",
@@ -38,7 +38,7 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def equal(first: str, second: str) -> bool:
-    one, two = (utility.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in (first, second))
+    one, two = (files.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in (first, second))
     return all(torch.equal(one[key], two[key]) for key in one)
 
 
@@ -75,4 +75,4 @@ def test_two_nodes(place, monkeypatch):
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")      # as the README's job.sh has it
     for process in [start("--save", "nodes", launch=launch) for _ in range(2)]:
         finish(process)
-    assert utility.read_tensors("experiment/nodes/model/state.pt")["progress"]["epoch"] == 3
+    assert files.read_tensors("experiment/nodes/model/state.pt")["progress"]["epoch"] == 3

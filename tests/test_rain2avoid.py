@@ -10,10 +10,11 @@ import torch
 
 import brief
 import option
-import runtime
+import tester
 from data import image
 from model.rain2avoid import nss
 from model.rain2avoid.references import References
+from runtime import process
 from tests.conftest import photo, save
 from tests.parity import facts, released_state
 from tests.test_ldgp import streaked
@@ -180,10 +181,9 @@ def test_one_network_for_all(run, rainy):
 
 def test_truth_does_not_choose_the_weights(run, rainy, monkeypatch):
     """The newest weights are the best ones, whatever the test says."""
-    import evaluation
-    real = evaluation.metric.compare
+    real = tester.metric.compare
     worse = iter(np.linspace(40, 1, 10000))
-    monkeypatch.setattr(evaluation.metric, "compare", lambda *a, **k: {**real(*a, **k), "psnr": next(worse)})
+    monkeypatch.setattr(tester.metric, "compare", lambda *a, **k: {**real(*a, **k), "psnr": next(worse)})
     assert run(*TINY, "--strategy", "multiple", "--data_train", "rainy", "--save", "x", "--val_epochs", "1", "--epochs", "3")[0] == 0
     best, latest = (torch.load(f"experiment/x/model/model_{name}.pt", weights_only=True)["note"] for name in ("best", "latest"))
     assert best["epoch"] == latest["epoch"] == 3
@@ -290,4 +290,4 @@ def test_recipes(place):
     single, multiple = (option.parse(["--model", "rain2avoid", "--strategy", each, "--dir_demo", "x"]) for each in ("single", "multiple"))
     assert (single.epochs, multiple.epochs, multiple.patch_sizes, multiple.batch_sizes) == (100, 2000, [64], [64])
     assert single.lr == 1e-3 and single.loss == "1*MSE" and (single.K, single.k, single.sdr_num, single.pow) == (7, 3, 50, 0.5)
-    assert runtime.log() is not None
+    assert process.log() is not None

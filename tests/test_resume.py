@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import runtime
+import tester
 import trainer
-import utility
+from model import weights
+from runtime import files, process
 from tests.conftest import REPO, make_pairs, python
 from tests.test_systems import KD, PLAIN
 
@@ -40,12 +41,11 @@ def flags(system: str) -> list[str]:
 
 
 def teachers() -> None:
-    import checkpoint
     import model
     import option
     args = option.parse(["--model", "two_stage_kd", "--data_train", "x", *KD[:4]])
     for name in "AB":
-        utility.write_tensors(Path(f"{name}.pt"), checkpoint.model_content(model.build(args), args, {}))
+        files.write_tensors(Path(f"{name}.pt"), weights.model_content(model.build(args), args, {}))
 
 
 def same(first: Path, second: Path) -> None:
@@ -53,7 +53,7 @@ def same(first: Path, second: Path) -> None:
         one, two = ((folder / name).read_text().replace(str(folder), "X") for folder in (first, second))
         assert one == two, name
     for name in ("model_best.pt", "model_latest.pt"):
-        one, two = (utility.read_tensors(folder / "model" / name)["state"] for folder in (first, second))
+        one, two = (files.read_tensors(folder / "model" / name)["state"] for folder in (first, second))
         assert all(torch.equal(one[key], two[key]) for key in one), name
 
 
@@ -94,22 +94,21 @@ def test_signals(run, sets, monkeypatch, number, status):
     code, text = run(*flags("smgarn"), "--save", "x")
     assert code == status
     assert f"stopped by {number.name} in epoch 2 after step 1; the state is saved, --resume auto --save x goes on from there" in text
-    assert utility.read_tensors("experiment/x/model/state.pt")["progress"]["step"] == 1
+    assert files.read_tensors("experiment/x/model/state.pt")["progress"]["step"] == 1
     assert [json.loads(line)["event"] for line in Path("experiment/x/times.jsonl").read_text().splitlines()][-1] == "stop"
 
 
 def test_stopped_in_a_test(run, sets, monkeypatch):
     """A signal in the test after an epoch: the epoch's training is kept, its test comes when it is resumed."""
-    import evaluation
     two = ["--data_range", "1-3/4-5"]
     assert run(*flags("smgarn"), *two, "--save", "whole")[0] == 0
-    real = evaluation.restore_as_told
+    real = tester.restore_as_told
 
     def restore(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "restore_as_told", restore)
+        patch.setattr(tester, "restore_as_told", restore)
         code, text = run(*flags("smgarn"), *two, "--save", "parts")
     assert code == 143 and "in epoch 1 after step 3" in text
     assert run("--load", "parts")[0] == 0
@@ -188,7 +187,7 @@ def test_two_runs_on_one_experiment(fails, sets):
     """The second is refused and told who holds it; a lock whose process is gone is no obstacle."""
     code = ("import fcntl, os, sys, time; f = open('experiment/.locks/x.lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX);"
             "f.write(f'process {os.getpid()} on here'); f.flush(); print('held', flush=True); time.sleep(60)")
-    utility.folder(Path("experiment/.locks"))
+    files.folder(Path("experiment/.locks"))
     holder = subprocess.Popen(python("-c", code), stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     sentence = fails(*flags("smgarn"), "--save", "x")
@@ -198,13 +197,13 @@ def test_two_runs_on_one_experiment(fails, sets):
 
 
 def test_a_stale_lock(run, sets):
-    utility.write_text(utility.folder(Path("experiment/.locks")) / "x.lock", "process 1 on here")
+    files.write_text(files.folder(Path("experiment/.locks")) / "x.lock", "process 1 on here")
     assert run(*flags("smgarn"), "--save", "x")[0] == 0
 
 
 def test_a_second_interrupt_ends_at_once():
-    with pytest.raises(KeyboardInterrupt), runtime.signals():
+    with pytest.raises(KeyboardInterrupt), process.signals():
         os.kill(os.getpid(), signal.SIGINT)
-        assert runtime.asked_to_end() == signal.SIGINT
+        assert process.asked_to_end() == signal.SIGINT
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)

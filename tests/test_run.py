@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoint
-import utility
 from data import image
+from model import weights
 from model.smgarn import SnowRemoval, from_official
+from runtime import files
 from tests.conftest import REPO, TINY, make_div2k, make_pairs, photo, save
 from tests.parity import facts
 
@@ -71,7 +71,7 @@ def test_restored_images_are_the_measured_ones(run, trained):
 
 def test_two_runs_give_the_same_numbers(run, trained):
     assert run("--data_train", "set", "--save", "y", *TINY, "--n_threads", "2", "--ext", "img")[0] == 0
-    weights = [utility.read_tensors(f"experiment/{name}/model/model_best.pt")["state"] for name in "xy"]
+    weights = [files.read_tensors(f"experiment/{name}/model/model_best.pt")["state"] for name in "xy"]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert numbers(trained)["psnr"] == numbers(Path("experiment/y"))["psnr"]
 
@@ -93,7 +93,7 @@ def test_going_on_equals_going_through(run, pairs):
     assert run(*flags, "--save", "whole", "--epochs", "2")[0] == 0
     assert run(*flags, "--save", "parts", "--epochs", "1")[0] == 0
     assert run("--load", "parts", "--epochs", "2")[0] == 0
-    whole, parts = (utility.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("whole", "parts"))
+    whole, parts = (files.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert run("--save", "parts", "--resume", "1", "--epochs", "2")[0] == 0          # from the kept epoch 1
     assert [r["epoch"] for r in records(Path("experiment/parts")) if r["event"] == "epoch"] == [1, 2]
@@ -165,7 +165,7 @@ def test_released_weights(run, pairs):
 
 def test_python_call(run, trained):
     """The README's ten lines."""
-    method = checkpoint.load(trained / "model/model_best.pt")
+    method = weights.load(trained / "model/model_best.pt")
     with torch.inference_mode():
         restored = method.restore(image.to_tensor(photo(30, 20, 0))[None])
     assert image.to_array(restored[0]).shape == (30, 20, 3)
@@ -184,7 +184,7 @@ def test_flags_that_change_the_training(run, pairs, flags):
 def test_split_batch_equals_the_whole(run, pairs):
     for parts in ("1", "2"):
         assert run("--data_train", "set", "--save", parts, *TINY, "--split_batch", parts)[0] == 0
-    one, two = (utility.read_tensors(f"experiment/{n}/model/model_latest.pt")["state"] for n in "12")
+    one, two = (files.read_tensors(f"experiment/{n}/model/model_latest.pt")["state"] for n in "12")
     assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
 
 
@@ -228,7 +228,7 @@ def test_only_this_tests_pictures_stay(run, trained):
 
 def test_resume_takes_the_optimiser_flags_that_are_typed(run, trained):
     assert run("--load", "x", "--epochs", "2", "--betas", "0.5 0.6", "--weight_decay", "0.25")[0] == 0
-    group = utility.read_tensors(trained / "model/state.pt")["optimizer"]["param_groups"][0]
+    group = files.read_tensors(trained / "model/state.pt")["optimizer"]["param_groups"][0]
     assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.25)
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from model.sapnet import Deraining, build, from_official
 from model.sapnet.network import DILATIONS, SAPNet
+from runtime.errors import UserError
 from tests.parity import facts, picture, released_state
-from utility import UserError
 
 STEPS = [f"stage{number}" for number in range(1, 7)]
 PUBLISHED = {                             # of the published weights on Rain100L's test images 1-4, results rounded to 8 bits

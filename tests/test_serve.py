@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-import checkpoint
 from data import image
+from model import weights
+from runtime.errors import UserError
 from tests.conftest import REPO, photo, python, save, veiled
 from tests.test_export import make
 from tool import guarded, serve
-from utility import UserError
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"         # the key of an element's reference, by the W3C's WebDriver
 
@@ -36,7 +36,7 @@ def desk(place) -> serve.Desk:
 
 def restored(path: str, picture: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return image.to_array(checkpoint.load(path).restore(image.to_tensor(picture)[None])[0])
+        return image.to_array(weights.load(path).restore(image.to_tensor(picture)[None])[0])
 
 
 def test_a_photo_is_restored_whole(desk, place):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import option
-import runtime
 from data import source
 from data.choose import choose
 from data.sets import DATASETS
+from runtime import process
+from runtime.errors import UserError
 from tests.conftest import TINY, photo, save, veiled
-from utility import UserError
 
 LAYOUTS = [          # set, role, input files, the clean files they belong to
     ("Rain100L", "test", ["input/1.png"], ["target/1.png"]),
@@ -41,7 +41,7 @@ LAYOUTS = [          # set, role, input files, the clean files they belong to
 
 
 def chosen(name: str, role: str, *flags: str):
-    runtime._log = runtime.Log()
+    process._log = process.Log()
     both = ("--data_train", name) if role == "train" else ("--data_train", "Demo", "--data_test", name)
     return choose(option.parse([*both, "--ext", "img", *flags]), name, role)
 
@@ -56,7 +56,7 @@ def test_layouts(place, name, role, inputs, clean):
     pairs = sorted((str(i.images["input"].relative_to(root)), str(i.images["image"].relative_to(root))) for i in found.items)
     assert pairs == sorted(zip(inputs, clean))
     assert found.task == DATASETS[name].task
-    assert DATASETS[name].counts == {} or "are published" in "".join(runtime.log().waiting)
+    assert DATASETS[name].counts == {} or "are published" in "".join(process.log().waiting)
 
 
 def test_side_by_side(place):
@@ -94,7 +94,7 @@ def test_noise_levels(place):
 def test_a_count_that_differs(place):
     save(Path("dataset/CBSD68/1.png"), photo(20, 20, 1))
     assert chosen("CBSD68@15", "test").subset == "1 images where 68 are published"
-    assert "warning: CBSD68 (test) has 1 images where 68 are published" in runtime.log().waiting[0]
+    assert "warning: CBSD68 (test) has 1 images where 68 are published" in process.log().waiting[0]
 
 
 def write_files() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import option
-import utility
 from data import image
+from runtime import files
 from tests.conftest import make_pairs, photo, save, veiled
 
 SHORT = ["--epochs", "2", "--test_every", "1", "--batch_size", "2", "--n_threads", "0", "--cpu"]
@@ -41,7 +41,7 @@ def weathers(place) -> Path:
         root = make_pairs(place / "dataset" / name, 5 + number)
         pairs = [[str(Path("dataset", name, part, f"{index:02}.png")) for part in ("target", "input")] for index in range(5 + number)]
         for part, chosen in (("train", pairs[:-1]), ("valid", pairs[-1:])):
-            utility.folder(place / "meta" / part)
+            files.folder(place / "meta" / part)
             (place / "meta" / part / f"{name}.json").write_text(json.dumps(chosen))
         assert root.is_dir()
     return place
@@ -120,7 +120,7 @@ def test_teachers_and_student(run, teachers):
     losses = [set(record["losses"]) for record in records("kd")]
     assert losses == [{"loss", "L1:teacher_image", "L1:projected:teacher_projected", "L1:reconstructed:teacher_feature"}, {"loss", "L1"}]
     assert {f"meta_valid_{name}.json" for name in "ABC"} == set(json.loads(Path("experiment/kd/metrics.json").read_text()))
-    state = utility.read_tensors("experiment/kd/model/model_best.pt")
+    state = files.read_tensors("experiment/kd/model/model_best.pt")
     assert not any("project" in key for key in state["state"]) and "teachers" not in state["arguments"]
     status, text = run("--test_only", "--pre_train", "experiment/kd/model/model_best.pt", "--data_test", "A", "--save", "t", "--cpu")
     assert status == 0, text
@@ -131,7 +131,7 @@ def test_resuming_in_the_second_stage(run, teachers):
     flags = ["--model", "two_stage_kd", *KD, "--teacher", *teachers, *SHORT]
     assert run(*flags, "--save", "whole", "--save_models")[0] == 0
     assert run(*flags, "--save", "whole", "--resume", "1")[0] == 0
-    first, second = (utility.read_tensors(f"experiment/whole/model/model_{name}.pt")["state"] for name in ("2", "latest"))
+    first, second = (files.read_tensors(f"experiment/whole/model/model_{name}.pt")["state"] for name in ("2", "latest"))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -157,7 +157,7 @@ def test_mode_takes_its_list(run, fails, place):
     for number in range(4):
         save(place / "dataset/BSD400" / f"{number}.png", photo(40, 48, number))
     lines = [f"/BSD400/{number}.png|/BSD400/{number}.png\n" for number in range(4)]
-    utility.folder(place / "dataset/train")
+    files.folder(place / "dataset/train")
     (place / "dataset/train/train_noise.csv").write_text("".join(lines))
     assert option.parse(["--model", "dsrir", "--mode", "noise"]).epochs == sum(n * b // 4 for n, b in (
         (128_000, 16), (112_000, 14), (96_000, 12), (64_000, 8)))

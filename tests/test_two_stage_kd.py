@@ -8,8 +8,8 @@ from torch import Tensor
 
 from model.two_stage_kd import Restorer, build, ckt, from_official
 from model.two_stage_kd.network import MSBDN
+from runtime.errors import UserError
 from tests.parity import facts, picture, released_state
-from utility import UserError
 
 OUTPUTS = ["image", "feature0", "feature1", "feature2", "feature3"]
 WIDTHS = [64, 128, 256]

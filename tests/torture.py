@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-import utility
+from runtime import files
 from tests.conftest import REPO, make_pairs, python
 from tests.test_resume import flags, same, teachers
 
@@ -69,7 +69,7 @@ def survive_torchrun(kills: int, rng: random.Random) -> int:
             os.kill(rng.choice(workers), signal.SIGKILL)
             done += 1
     assert process.wait() == 0, process.returncode
-    one, two = (utility.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("pair", "pair_killed"))
+    one, two = (files.read_tensors(f"experiment/{name}/model/model_latest.pt")["state"] for name in ("pair", "pair_killed"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     return done
 

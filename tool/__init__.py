@@ -2,7 +2,7 @@
 import sys
 from collections.abc import Callable
 
-from utility import Failure, UserError
+from runtime.errors import Failure, UserError
 
 
 def guarded(name: str, run: Callable[[], object]) -> int:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-import checkpoint
 import metric
 import report
-from flags import Parser
 from metric import summary
+from runtime import experiment
+from runtime.arguments import Parser
+from runtime.errors import UserError
+from runtime.files import folder, temporary
 from tool import guarded
-from utility import UserError, folder, temporary
 
 Table = dict[str, dict[str, float]]       # image -> measure -> value
 
@@ -53,9 +54,9 @@ def _files(run: str) -> dict[str, Path]:
     """Return the CSV files of a run by data set; a CSV file itself stands for any set ('')."""
     if run.endswith(".csv"):
         return {"": Path(run)}
-    place = checkpoint.folder_of(run)
+    place = experiment.folder_of(run)
     if not place.is_dir():
-        raise UserError(f"there is no experiment {place}; name a folder under {checkpoint.ROOT}/ or a CSV file")
+        raise UserError(f"there is no experiment {place}; name a folder under {experiment.ROOT}/ or a CSV file")
     return {path.stem.removeprefix("metrics-"): path for path in sorted(place.glob("metrics-*.csv"))}
 
 
@@ -98,7 +99,7 @@ def run(argv: list[str] | None = None) -> None:
     path = scatter(found, base, others, args)
     print(f"scatter: {path}")
     settings = metric.described(metric.PROTOCOLS[args.protocol]) if args.protocol in metric.PROTOCOLS else "of unknown settings"
-    places = {each: Path(each) if each.endswith(".csv") else checkpoint.folder_of(each) for each in args.runs}
+    places = {each: Path(each) if each.endswith(".csv") else experiment.folder_of(each) for each in args.runs}
     page = report.compare(path.with_name("report.html"), places, found, name, f"protocol {args.protocol}, {settings}", rows)
     print(f"page: {page}")
 
@@ -114,7 +115,7 @@ def scatter(found: dict[str, Table], base: str, others: list[str], args) -> Path
     axes.plot((low, high), (low, high), color="grey", linewidth=1)
     axes.set(xlabel=f"{base}: {args.measure}", ylabel=args.measure, title=f"{args.protocol}: above the line is better than {base}")
     axes.legend(frameon=False)
-    path = folder(Path(args.output or checkpoint.ROOT / "compare")) / f"{args.measure}.png"
+    path = folder(Path(args.output or experiment.ROOT / "compare")) / f"{args.measure}.png"
     with temporary(path) as part:
         figure.savefig(part, format="png", dpi=120)
     return path

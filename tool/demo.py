@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-import checkpoint
 import main
 from data import demo, image
-from utility import UserError
+from runtime import experiment
+from runtime.errors import UserError
 
 TRAIN = ["--template", "demo", "--reset"]
 TEST = ["--test_only", "--pre_train", "experiment/demo/model/model_best.pt", "--data_test", "DemoSnow",
@@ -21,7 +21,7 @@ def run() -> int:
         status = main.main(flags)
         if status:
             return status
-    folder = checkpoint.ROOT / "demo"
+    folder = experiment.ROOT / "demo"
     print(f"\n{'held-out photo':16}{'snowy':>10}{'affine fit':>12}{'restored':>10}{'gain':>8}   PSNR in dB, RGB, 8 bits, no border")
     rows = [row(item, folder / "results-DemoSnow") for item in demo.opener("snow")(Path(), "test")]
     for name, snowy, affine, restored in [*rows, ("mean", *np.mean([row[1:] for row in rows], axis=0))]:

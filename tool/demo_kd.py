@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 
-import checkpoint
 import main
 from data import image
-from utility import UserError
+from runtime import experiment
+from runtime.errors import UserError
 
 WEATHERS = ("Snow", "Rain", "Haze")
 SETS = [f"Demo{weather}" for weather in WEATHERS]
@@ -28,17 +28,17 @@ def run() -> int:
             return status
     print(f"\n{'held-out photos':18}{'input':>8}{'teacher':>10}{'student':>10}   mean PSNR in dB, RGB, 8 bits, no border, 4 pictures each")
     for weather, name in zip(WEATHERS, SETS):
-        teacher, student = (numbers(place)[name] for place in (folder(weather), checkpoint.ROOT / "kd_demo"))
+        teacher, student = (numbers(place)[name] for place in (folder(weather), experiment.ROOT / "kd_demo"))
         print(f"{name:18}{student['input_psnr']:8.2f}{teacher['psnr']:10.2f}{student['psnr']:10.2f}")
     print("the student has one set of weights for all three; it sees each weather in a third of its steps, so small a one lags behind")
     sheet()
-    print(f"\npictures: {checkpoint.ROOT}/kd_demo/demo.png (degraded, teacher, student, truth)")
+    print(f"\npictures: {experiment.ROOT}/kd_demo/demo.png (degraded, teacher, student, truth)")
     return 0
 
 
 def folder(weather: str):
     """Return the folder of a weather's teacher."""
-    return checkpoint.ROOT / f"kd_teacher_{weather.lower()}"
+    return experiment.ROOT / f"kd_teacher_{weather.lower()}"
 
 
 def numbers(place) -> dict:
@@ -51,11 +51,11 @@ def sheet() -> None:
     rows = []
     for weather, name in zip(WEATHERS, SETS):
         picture = f"cat_{weather.lower()}1.png"
-        sides = image.read(checkpoint.ROOT / "kd_demo" / f"compare-{name}" / picture)
+        sides = image.read(experiment.ROOT / "kd_demo" / f"compare-{name}" / picture)
         width = image.size(folder(weather) / f"results-{name}" / picture)[1]
         taught = image.read(folder(weather) / f"results-{name}" / picture)
         rows.append(np.hstack([sides[:, :width], taught, sides[:, width:2 * width], sides[:, 2 * width:3 * width]]))
-    image.write(checkpoint.ROOT / "kd_demo" / "demo.png", np.vstack(rows))
+    image.write(experiment.ROOT / "kd_demo" / "demo.png", np.vstack(rows))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import checkpoint
-import runtime
-from flags import Parser
+from model import weights
 from model.method import Method
+from runtime import process
+from runtime.arguments import Parser
+from runtime.errors import Failure, UserError
+from runtime.files import temporary
 from tool import guarded
-from utility import Failure, UserError, temporary
 
 LIMIT = 1e-4                              # a greater difference from the original is a failure
 OPSET = 18
@@ -82,8 +83,8 @@ def run(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     if args.kind == "onnx":
         need("onnx", "onnxscript", "onnxruntime")
-    with runtime.session(True, 0):
-        method = checkpoint.load(args.file)
+    with process.session(True, 0):
+        method = weights.load(args.file)
     facts = about(args.file, method)
     program = traced(method, facts["model"])
     content, run_again = {"onnx": as_onnx, "pt2": as_torch}[args.kind](program, facts)
@@ -108,7 +109,7 @@ def need(*packages: str) -> None:
 
 def about(path: str, method: Method) -> dict[str, str]:
     """Return what an exported file says of itself."""
-    stated = checkpoint.describe(path)
+    stated = weights.describe(path)
     return {"model": stated["model"], "input": "(batch, 3, height, width), float32, RGB", "range": "[0, 1], output not clipped",
             "multiple": f"{method.multiple_of}, padded and cropped inside", "smallest_side": str(smallest(method)),
             "arguments": json.dumps({key: value for key, value in stated.items() if key not in ("model", "data_train", "data_range")})}

@@ -11,9 +11,10 @@ import numpy as np
 from data import paired, source
 from data.sets import DATASETS
 from data.source import Item
-from flags import SIZE, Parser, number
+from runtime.arguments import SIZE, Parser, number
+from runtime.errors import UserError
+from runtime.files import folder, write_text
 from tool import guarded
-from utility import UserError, folder, write_text
 
 PUBLISHED = {"noise": 5144, "rain": 5000, "haze": 5000, "all_in_one": 15144}      # lines of the paper's lists
 NOISE, RAIN, HAZE = ("BSD400", "WED"), ("RainTrainL", "Rain100L"), "RESIDE_OTS"

@@ -8,14 +8,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import evaluation
 import metric
-import runtime
+import tester
 from data import image
-from flags import Parser
 from metric import summary
+from runtime import process
+from runtime.arguments import Parser
+from runtime.errors import UserError
+from runtime.files import write_json
 from tool import guarded
-from utility import UserError, write_json
 
 AHEAD = 4                                 # pairs that are decoded while one is measured
 
@@ -75,7 +76,7 @@ def measure(files: list[tuple[str, Path, Path]], protocols: list[metric.Protocol
         for number in tqdm(range(len(files)), "measure", unit="image", disable=None, leave=False):
             while len(waiting) < AHEAD and number + len(waiting) < len(files):
                 waiting.append(readers.submit(read_pair, *files[number + len(waiting)]))
-            pair = [x.to(runtime.device()) for x in waiting.popleft().result()]
+            pair = [x.to(process.device()) for x in waiting.popleft().result()]
             for protocol in protocols:
                 rows[protocol.name].append(metric.compare(*map(protocol.fit, pair), protocol, task, extra))
     return rows
@@ -86,8 +87,8 @@ def run(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     protocols, extra = metric.protocols(args.protocol), tuple(filter(None, args.metrics.split("+")))
     files = pairs(Path(args.input), Path(args.target))
-    with runtime.session(args.cpu, 1):
-        metric.prepare(extra, runtime.device())
+    with process.session(args.cpu, 1):
+        metric.prepare(extra, process.device())
         rows = measure(files, protocols, extra, args.task)
     results = []
     for protocol in protocols:
@@ -96,7 +97,7 @@ def run(argv: list[str] | None = None) -> None:
                    "precision": "8-bit pictures", "tile": None}
         results.append(numbers)
         further = "".join(f", {name} {numbers[name]:.4f}" for name in extra)
-        print(f"{len(files)} pictures: {evaluation.in_words(numbers)}; 8-bit pictures]{further}")
+        print(f"{len(files)} pictures: {tester.in_words(numbers)}; 8-bit pictures]{further}")
     if args.json:
         write_json(Path(args.json), {"input": args.input, "target": args.target, "results": results})
     if args.csv:

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-import checkpoint
-import runtime
 from data import image
-from flags import Parser, number
-from model import restore
+from model import tiling, weights
 from model.method import Method
+from runtime import experiment, process
+from runtime.arguments import Parser, number
+from runtime.errors import UserError
+from runtime.files import folder
 from tool import guarded
-from utility import UserError, folder
 
 HOST = "127.0.0.1"
 KEPT = 3                                  # networks that stay in memory
@@ -65,7 +65,7 @@ class Desk:
             raise UserError("Please choose one of the weights in the list.")
         before = decoded(photo)
         height, width = before.shape[:2]
-        count = restore.tiles(height, width, TILE, OVERLAP) if height * width > self.whole else 1
+        count = tiling.tiles(height, width, TILE, OVERLAP) if height * width > self.whole else 1
         done, start = 0, time.perf_counter()
 
         def restored(x: torch.Tensor) -> torch.Tensor:
@@ -76,10 +76,10 @@ class Desk:
             return result
 
         try:
-            with self.busy, torch.inference_mode(), runtime.exact_convolutions():
+            with self.busy, torch.inference_mode(), process.exact_convolutions():
                 method = self._method(name)
-                x = image.to_tensor(before)[None].to(runtime.device())
-                y = restored(x) if count == 1 else restore.tiled(x, restored, TILE, OVERLAP)
+                x = image.to_tensor(before)[None].to(process.device())
+                y = restored(x) if count == 1 else tiling.tiled(x, restored, TILE, OVERLAP)
                 after = image.to_array(y[0])
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise UserError(f"The memory is too small for a photo of {width} × {height} pixels.") from error
@@ -91,7 +91,7 @@ class Desk:
         try:
             key = (name, path.stat().st_mtime_ns)
             if key not in self.loaded:
-                self.loaded[key] = checkpoint.load(path).to(runtime.device())
+                self.loaded[key] = weights.load(path).to(process.device())
         except (OSError, UserError) as error:
             raise UserError("These weights cannot be read any more; please choose others.") from error
         self.loaded.move_to_end(key)
@@ -126,11 +126,11 @@ def shown(picture: np.ndarray) -> np.ndarray:
 
 def find(given: list[str]) -> dict[str, Path]:
     """Return the model files to choose from, by the name that the page shows; UserError when there is none or a bad one."""
-    usual = [*sorted(checkpoint.ROOT.glob("*/model/model_best.pt")), *sorted(ZOO.glob("*.pt"))]
+    usual = [*sorted(experiment.ROOT.glob("*/model/model_best.pt")), *sorted(ZOO.glob("*.pt"))]
     found: dict[str, Path] = {}
     for path in map(Path, given or usual):
         try:
-            stated = checkpoint.describe(path)
+            stated = weights.describe(path)
             if not stated:
                 raise UserError(f"{path} does not say which model it is")
         except UserError as error:
@@ -142,7 +142,7 @@ def find(given: list[str]) -> dict[str, Path]:
         label = f"{short} ({stated['model']})"
         found[label if label not in found else f"{path} ({stated['model']})"] = path
     if not found:
-        raise UserError(f"there are no weights in {checkpoint.ROOT}/*/model/model_best.pt nor in {ZOO}/; name some with --weights FILE")
+        raise UserError(f"there are no weights in {experiment.ROOT}/*/model/model_best.pt nor in {ZOO}/; name some with --weights FILE")
     return found
 
 
@@ -230,7 +230,7 @@ def run(argv: list[str] | None = None, ended: threading.Event | None = None) -> 
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda *_: ended.set())
-    with tempfile.TemporaryDirectory(prefix="unweather-") as place, runtime.session(args.cpu, 1):
+    with tempfile.TemporaryDirectory(prefix="unweather-") as place, process.session(args.cpu, 1):
         os.environ["GRADIO_TEMP_DIR"] = place
         blocks = page(Desk(find(args.weights), round(args.whole * 1e6)), Path(place))
         try:

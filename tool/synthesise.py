@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import flags
 from data import DATASETS, degrade, demo, image
 from data.choose import PICTURES
-from utility import UserError, folder, write_json
+from runtime import arguments
+from runtime.errors import UserError
+from runtime.files import folder, write_json
 
 VERSION = 1                               # to be raised when data/degrade.py or `make` gives other pictures
 TAKEN = {*DATASETS, *PICTURES, "bin", "manifest"}    # names that --data_train understands otherwise
@@ -40,16 +41,16 @@ def span(limit: float, text: str) -> tuple[float, float]:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line; UserError for what does not fit."""
-    parser = flags.Parser(prog="tool.synthesise", allow_abbrev=False, description="Make a paired data set from clean photos.")
+    parser = arguments.Parser(prog="tool.synthesise", allow_abbrev=False, description="Make a paired data set from clean photos.")
     add = parser.add_argument
     add("weather", choices=demo.WEATHERS, help="what to add to the photos")
     add("--input", type=Path, required=True, metavar="CLEAN", help="folder of clean photos")
     add("--output", type=Path, required=True, metavar="SET", help="folder of the set; its name is the data set's name")
-    add("--seed", type=flags.COUNT, default=1, help="another seed gives other pictures (default: 1)")
+    add("--seed", type=arguments.COUNT, default=1, help="another seed gives other pictures (default: 1)")
     add("--strength", type=functools.partial(span, 5), metavar="a-b", help="amount, drawn evenly for each picture (default: 0.5-1.5)")
     add("--sigma", type=functools.partial(span, 255), metavar="a-b", help="noise only: its deviation in levels of 0-255 (default: 15-50)")
-    add("--versions", type=flags.SIZE, default=1, metavar="N", help="pairs of each photo, called <name>_1 … (default: 1, <name>)")
-    add("--jobs", type=flags.SIZE, default=0, metavar="N", help="processes; changes no picture (default: one per CPU)")
+    add("--versions", type=arguments.SIZE, default=1, metavar="N", help="pairs of each photo, called <name>_1 … (default: 1, <name>)")
+    add("--jobs", type=arguments.SIZE, default=0, metavar="N", help="processes; changes no picture (default: one per CPU)")
     add("--overwrite", action="store_true", help="make the pairs that are there again")
     args = parser.parse_args(argv)
     measure, other = ("sigma", "strength") if args.weather == "noise" else ("strength", "sigma")

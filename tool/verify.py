@@ -14,9 +14,10 @@ from tqdm import tqdm
 from data import paired, source
 from data.sets import DATASETS, Entry
 from data.source import Item
-from flags import Parser
+from runtime.arguments import Parser
+from runtime.errors import Failure, UserError
+from runtime.files import folder, write_json
 from tool import guarded
-from utility import Failure, UserError, folder, write_json
 
 DOUBTFUL = (6.0, 50.0)                    # PSNR in dB below or above which a pair hardly belongs together
 SHOWN = 10

@@ -1,9 +1,10 @@
 """DnCNN: seventeen plain convolutions (Zhang et al., TIP 2017) that give the image itself, as the backbone of Rain2Avoid does."""
 from torch import Tensor
 
-from flags import SIZE
+from contract import Prediction
 from model.dncnn.network import LAYERS, DnCNN
-from model.method import Method, Prediction
+from model.method import Method
+from runtime.arguments import SIZE
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs=100, test_every=1000, batch_size="16", patch_size="64",
               data_train="", data_test="")

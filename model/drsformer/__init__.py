@@ -1,9 +1,10 @@
 """DRSformer: sparse transformer for deraining, attention across the most similar channels (arXiv 2303.11950)."""
 from torch import Tensor
 
+from contract import Prediction
 from model import restormer
 from model.drsformer.network import DRSformer
-from model.method import Method, Prediction
+from model.method import Method
 
 RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=3e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="8",
               patch_size="128", epochs=300, test_every=1000)

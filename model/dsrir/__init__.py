@@ -3,10 +3,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from flags import SIZE
+from contract import Prediction
 from model.dsrir.network import DSRIR
-from model.method import Method, Prediction
-from utility import UserError
+from model.method import Method
+from runtime.arguments import SIZE
+from runtime.errors import UserError
 
 RECIPE = dict(optimizer="ADAMW", lr=2e-4, weight_decay=1e-4, betas="0.9 0.999", schedule="cosine", warmup=3.0, lr_min=1e-6,
               loss="1*Uncertainty:restored:image+1*PSNR+0.25*PSNR:restored.1:image+0.25*PSNR:restored.2:image+0.2*POCL",

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from torch import Tensor
 
 import model
-from data import Run
-from flags import COUNT, RATIO, REAL, SIZE, Parser, number
+from contract import Run
 from model.method import Method
 from model.rain2avoid import learning
 from model.rain2avoid.hog import BLOCK, CELL
 from model.rain2avoid.nss import SAMPLINGS
-from utility import UserError
+from runtime.arguments import COUNT, RATIO, REAL, SIZE, Parser, number
+from runtime.errors import UserError
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, gamma=1.0, test_every=0, data_train="Folder", augment="mirror", audit=False)
 STRATEGIES = {                            # what else holds by strategy

@@ -12,19 +12,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import checkpoint
-import evaluation
 import metric
 import report
-import runtime
-import utility
-from data import Run, image, loader, nothing, source, tests
+import tester
+from contract import Run, Stage, nothing
+from data import image, loader, source, tests
 from data.choose import Chosen, choose, names
-from model.method import Method, Stage
+from model.method import Method
 from model.rain2avoid import ldgp
 from model.rain2avoid.picture import RESULT, Picture, keep, sample
 from model.rain2avoid.references import References
-from utility import UserError
+from runtime import experiment, files, process
+from runtime.errors import UserError
 
 WHOLE = 2048 * 2048                       # pixels of a picture that is restored in one piece
 
@@ -39,15 +38,15 @@ def runs(args, backbone: Method) -> Iterator[Run]:
         yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}),
                   functools.partial(_compose, args) if args.keep_clean else nothing)
         return
-    if runtime.world() > 1 and args.strategy != "multiple":
+    if process.world() > 1 and args.strategy != "multiple":
         raise UserError(f"--strategy {args.strategy} trains a network per picture, by one process each; start several without torchrun, "
                         "each with its own --save and part of the pictures, as --data_range 1-50")
     for name in names(args.data_train):
         chosen, place = choose(args, name, "test", whole=True), folder(args, name)
-        with tqdm(chosen.items, place.name, unit="picture", disable=runtime.quiet(), leave=False) as items:
+        with tqdm(chosen.items, place.name, unit="picture", disable=process.quiet(), leave=False) as items:
             if args.steps in ("ldgp", "nss"):
                 prepare(items, place, args)
-                runtime.log().say(f"{place.name}: {len(chosen.items)} pictures, see {place}")
+                process.log().say(f"{place.name}: {len(chosen.items)} pictures, see {place}")
             elif args.strategy == "multiple":
                 yield _together(list(items), chosen, name, place, args, multiple)
             else:
@@ -72,7 +71,7 @@ def prepare(items, place: Path, args) -> None:
 
 def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: int, parameters: int) -> Iterator[Run]:
     """Yield a run per picture that is not finished yet; then say how good they are, where there is truth."""
-    path = checkpoint.folder_of(args.save) / checkpoint.PICTURES
+    path = experiment.folder_of(args.save) / experiment.PICTURES
     finished = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not args.reset else {}
     known, last = finished.setdefault(name, {}), {}
     for item in items:
@@ -83,14 +82,14 @@ def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: 
         drawn, results = picture.draw(), [picture.rgb]
         reason = picture.why_not(drawn.positions)
         if reason:
-            runtime.log().say(f"{item.name}: {reason}; the result is the picture as it is")
+            process.log().say(f"{item.name}: {reason}; the result is the picture as it is")
             yield Run(item.name, None, {}, kept=False)
         else:
             train = functools.partial(_train, args, multiple, [picture], [picture.weigh() if args.strategy == "online" else drawn])
             yield Run(item.name, train, {}, functools.partial(_begin, last), functools.partial(_finish, args, picture, last, results),
                       kept=False)
         known[item.name] = finish(picture, results[-1], chosen.task, args)
-        utility.write_json(path, finished)
+        files.write_json(path, finished)
     _conclude(name, place, chosen, known, parameters, args)
 
 
@@ -108,7 +107,7 @@ def _compose(args, method: Method) -> None:
         return torch.stack(results).to(x.device)
 
     method.restore = restore
-    runtime.log().say("pixels where the map finds no rain stay as they are; --no-keep_clean takes the network's answer everywhere")
+    process.log().say("pixels where the map finds no rain stay as they are; --no-keep_clean takes the network's answer everywhere")
 
 
 def composed(rgb: np.ndarray, prior: np.ndarray, fused: np.ndarray, network: np.ndarray, args) -> np.ndarray:
@@ -138,9 +137,9 @@ def _finish(args, picture: Picture, last: dict, results: list, method: Method) -
 @torch.inference_mode()
 def answer(method: Method, rgb: np.ndarray, args) -> np.ndarray:
     """Return what a network makes of a picture (H, W, 3) uint8; a very large one is restored in tiles."""
-    x = image.to_tensor(rgb)[None].to(runtime.device())
+    x = image.to_tensor(rgb)[None].to(process.device())
     chopped = Namespace(**{**vars(args), "chop": args.chop or rgb.size // 3 > WHOLE})
-    return image.to_array(evaluation.restore_as_told(method.eval(), x, chopped)[0])
+    return image.to_array(tester.restore_as_told(method.eval(), x, chopped)[0])
 
 
 def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, dict[str, float]]:
@@ -167,7 +166,7 @@ def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, 
 def _together(items: list, chosen: Chosen, name: str, place: Path, args, multiple: int) -> Run:
     """Return the run of one network for a set; pictures that teach nothing are left out of the training."""
     pictures = []
-    for item in tqdm(items, "references", unit="picture", disable=runtime.quiet(), leave=False):
+    for item in tqdm(items, "references", unit="picture", disable=process.quiet(), leave=False):
         pictures.append(Picture(item, place, args))
         pictures[-1].find_rain(anew=args.steps == "all")
     sources = [picture.draw() for picture in pictures]
@@ -176,32 +175,32 @@ def _together(items: list, chosen: Chosen, name: str, place: Path, args, multipl
         first = pictures[0]
         raise UserError(f"no picture of {name} can be learned from: {first.name}: {first.why_not(sources[0].positions)}")
     if len(useful) < len(pictures):
-        runtime.log().say(f"{len(pictures) - len(useful)} of {len(pictures)} pictures of {name} teach nothing and are left out")
+        process.log().say(f"{len(pictures) - len(useful)} of {len(pictures)} pictures of {name} teach nothing and are left out")
     train = functools.partial(_train, args, multiple, [pictures[n] for n in useful], [sources[n] for n in useful])
     sets = tests(args, {each: chosen if each == name else choose(args, each, "test", whole=True) for each in names(args.data_test)})
     return Run(args.save, train, sets, done=functools.partial(_restore_all, pictures, name, chosen, args), blind=True)
 
 
 def _restore_all(pictures: list[Picture], name: str, chosen: Chosen, args, method: Method) -> None:
-    rows, own = [], pictures[runtime.rank()::runtime.world()]
-    for picture in tqdm(own, "results", unit="picture", disable=runtime.quiet(), leave=False):
+    rows, own = [], pictures[process.rank()::process.world()]
+    for picture in tqdm(own, "results", unit="picture", disable=process.quiet(), leave=False):
         rows.append((picture.name, finish(picture, answer(method, picture.rgb, args), chosen.task, args)))
-    _conclude(name, pictures[0].place, chosen, dict(runtime.gather(rows)), sum(p.numel() for p in method.network.parameters()), args)
+    _conclude(name, pictures[0].place, chosen, dict(process.gather(rows)), sum(p.numel() for p in method.network.parameters()), args)
 
 
 def _conclude(name: str, place: Path, chosen: Chosen, rows: dict[str, dict], parameters: int, args) -> None:
     """Say and write down how good the results of a set, in `place`, are, where there is truth; show them on the result page."""
-    folder, first = checkpoint.folder_of(args.save), args.protocols[0]
+    folder, first = experiment.folder_of(args.save), args.protocols[0]
     named = [(item.name, rows[item.name]) for item in chosen.items]
     album = report.Album(name, len(named), args)
-    for item, (_, numbers) in list(zip(chosen.items, named))[runtime.rank()::runtime.world()]:
+    for item, (_, numbers) in list(zip(chosen.items, named))[process.rank()::process.world()]:
         rainy, result = source.read(item.images["input"]), image.read(place / RESULT / f"{item.name}.png")
         truth = source.read(item.images["image"]) if "image" in item.images else None
         album.add(item.name, *(None if each is None else image.to_tensor(each)[None] for each in (rainy, result, truth)),
                   numbers.get(first.name, {}))
     album.write(folder, first.settings() if any(numbers for _, numbers in named) else {})
     weights = f"{args.strategy}, a network for {'the set' if args.strategy == 'multiple' else 'each picture'}"
-    evaluation.conclude({name: (named, chosen.task, chosen.subset)}, args, folder, weights, parameters)
+    tester.conclude({name: (named, chosen.task, chosen.subset)}, args, folder, weights, parameters)
 
 
 def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: Stage) -> DataLoader:
@@ -209,7 +208,7 @@ def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: S
     together = min(args.sdr_together, args.sdr_num)
     dataset = References(pictures, sources, together, args.seed, stage.patch_size, multiple, "" if args.no_augment else args.augment)
     count = len(pictures) if len(pictures) > 1 else -(-args.sdr_num // together)
-    batch_size = min(stage.batch_size, count) if runtime.world() == 1 else stage.batch_size
+    batch_size = min(stage.batch_size, count) if process.world() == 1 else stage.batch_size
     steps = args.test_every or -(-count // batch_size)
-    draws = loader.Draws([list(range(count))], batch_size, steps, args.seed, runtime.rank(), runtime.world())
-    return loader.train_loader(dataset, draws, 0, pin=runtime.device().type == "cuda")
+    draws = loader.Draws([list(range(count))], batch_size, steps, args.seed, process.rank(), process.world())
+    return loader.train_loader(dataset, draws, 0, pin=process.device().type == "cuda")

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import runtime
-import utility
 from data import image, source
 from data.source import Item
 from model.rain2avoid import ldgp, nss
+from runtime import files, process
 
 MAP, REFERENCES, FUSED, RESULT = "ldgp", "sdr", "sdr(fuse)", "result"
 
@@ -50,7 +49,7 @@ class Picture:
 
     def weigh(self) -> nss.Weighed:
         """Return what references are drawn from while training."""
-        args, device = self.args, runtime.device()
+        args, device = self.args, process.device()
         return nss.weigh(torch.from_numpy(self.rgb).to(device), torch.from_numpy(self.prior).to(device), args.threshold, args.K, args.pow,
                          args.k)
 
@@ -66,12 +65,12 @@ class Picture:
 
 def sample(rgb: np.ndarray, prior: np.ndarray, args) -> nss.Drawn:
     """Return the references of a picture (H, W, 3) uint8 with the map (H, W) uint8, as the flags say."""
-    device = runtime.device()
+    device = process.device()
     return nss.draw(torch.from_numpy(rgb).to(device), torch.from_numpy(prior).to(device), args.sdr_num, args.threshold, args.K, args.pow,
                     args.nss_sampling, args.seed, args.k)
 
 
 def keep(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W[, 3]) uint8 as a PNG, whole or not at all."""
-    utility.folder(path.parent)
+    files.folder(path.parent)
     image.write(path, pixels)

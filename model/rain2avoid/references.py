@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.batch import Sample
+from contract import Sample
 from data.transform import augment
 from model.rain2avoid.nss import Drawn, Weighed
 

@@ -1,9 +1,10 @@
 """ResNet: a ResNet-18 encoder (He et al., CVPR 2016) and transposed convolutions with added skips, a backbone of Rain2Avoid."""
 from torch import Tensor
 
-from flags import SIZE
-from model.method import Method, Prediction
+from contract import Prediction
+from model.method import Method
 from model.resnet.network import ResNet
+from runtime.arguments import SIZE
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs=100, test_every=1000, batch_size="16", patch_size="64",
               data_train="", data_test="")

@@ -3,10 +3,11 @@ import re
 
 from torch import Tensor
 
-from flags import SIZE
-from model.method import Method, Prediction
+from contract import Prediction
+from model.method import Method
 from model.restormer.network import Restormer
-from utility import UserError
+from runtime.arguments import SIZE
+from runtime.errors import UserError
 
 RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=3e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="8",
               patch_size="128", epochs=300, test_every=1000)

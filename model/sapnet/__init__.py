@@ -3,10 +3,11 @@ from argparse import BooleanOptionalAction
 
 from torch import Tensor
 
-from flags import COUNT, SIZE
-from model.method import Method, Prediction, Stage
+from contract import Prediction, Stage
+from model.method import Method
 from model.sapnet.network import SAPNet
-from utility import UserError
+from runtime.arguments import COUNT, SIZE
+from runtime.errors import UserError
 
 TERMS = {"use_contrast": "0.4*PCL", "use_lpis": "1*LPISL", "use_seg_stage1": "0.1*UBS"}
 RECIPE = dict(loss="1*SSIM+0.4*PCL+1*LPISL / 1*SSIM+0.4*PCL+1*LPISL+0.1*UBS", epochs=100, epoch_chg="50-100", test_every=1568,

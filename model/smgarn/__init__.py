@@ -1,9 +1,10 @@
 """SMGARN: snow mask guided adaptive residual network for image snow removal (Cheng et al., TCSVT 2022)."""
 from torch import Tensor
 
-from flags import SIZE
-from model.method import Method, Prediction
+from contract import Prediction
+from model.method import Method
 from model.smgarn.network import SMGARN
+from runtime.arguments import SIZE
 
 RECIPE = dict(loss="1*L1+1*L1:mask", optimizer="ADAM", lr=1e-4, gamma=0.5, decay="100-200-300-400-500-600-700-800-900",
               epochs=300, test_every=1000, batch_size="16", patch_size="64")

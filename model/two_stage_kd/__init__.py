@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import checkpoint
 import loss
-from data.batch import Batch
-from flags import SIZE
-from model.method import Method, Prediction, Stage
+from contract import Batch, Prediction, Stage
+from model import weights
+from model.method import Method
 from model.two_stage_kd.ckt import Collation
 from model.two_stage_kd.network import MSBDN
-from utility import UserError
+from runtime.arguments import SIZE
+from runtime.errors import UserError
 
 COLLATION = "1*L1:image:teacher_image+1*L1:projected:teacher_projected+0.05*L1:reconstructed:teacher_feature+0.1*SCR"
 RECIPE = dict(loss=f"{COLLATION} / 1*L1+0.2*HCR", epochs=250, epoch_chg="125-250", test_every=0, balanced=True, augment="mirror",
@@ -159,7 +159,7 @@ def _teacher(args, path: str) -> MSBDN:
     """Return a teacher's network, of the student's width, frozen; UserError when the file holds none."""
     method = build(args)
     try:
-        checkpoint.load_weights(method, path, args.model)
+        weights.load_weights(method, path, args.model)
     except UserError as error:
         raise UserError(f"--teachers: {error}; teachers have the student's --channels and --blocks") from error
     return method.network.requires_grad_(False).eval()

@@ -1,9 +1,10 @@
 """UNet: encoder and decoder with skips, as for partial convolution (Liu et al., ECCV 2018), a backbone of Rain2Avoid."""
 from torch import Tensor
 
-from flags import SIZE
-from model.method import Method, Prediction
+from contract import Prediction
+from model.method import Method
 from model.unet.network import UNet
+from runtime.arguments import SIZE
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs=100, test_every=1000, batch_size="16", patch_size="64",
               data_train="", data_test="")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-import checkpoint
 import main as program
 import model
 import option
-import utility
+from model import weights
+from runtime import experiment, files
 
 TINY = {"smgarn": ["--channels", "4"], "sapnet": ["--channels", "16", "--recurrent_iter", "2", "--no-use_dilation"],
         "dsrir": ["--channels", "16", "--data_train", "DemoRain"],
@@ -46,22 +46,22 @@ def picture() -> torch.Tensor:
 
 def main(version: str) -> None:
     """Write a folder with a model file, the flags and the expected result of every model."""
-    folder = utility.folder(Path(__file__).parent / version)
+    folder = files.folder(Path(__file__).parent / version)
     for name in model.MODELS:
         args = option.parse(["--model", name, "--save", name, *TINY[name]])
         method = model.build(args)
         fill(method.network, GAIN.get(name, 1.0))
         note = {"epoch": 3, "score": 21.5, "data_train": args.data_train, "data_range": args.data_range}
         path = folder / f"{name}.pt"
-        utility.write_tensors(path, checkpoint.model_content(method, args, note))
+        files.write_tensors(path, weights.model_content(method, args, note))
         (folder / f"{name}.pt.xz").write_bytes(lzma.compress(path.read_bytes(), preset=9))
         path.unlink()
-        flags = {key: value for key, value in args.flags.items() if key not in checkpoint.PASSING}
-        utility.write_json(folder / f"{name}.json", flags)
+        flags = {key: value for key, value in args.flags.items() if key not in experiment.PASSING}
+        files.write_json(folder / f"{name}.json", flags)
         with torch.inference_mode():
             result = method.eval().restore(picture())
         assert result.isfinite().all(), name
-        utility.write_json(folder / f"{name}-result.json", [round(value, 6) for value in result[0, :, ::4, ::5].flatten().tolist()])
+        files.write_json(folder / f"{name}-result.json", [round(value, 6) for value in result[0, :, ::4, ::5].flatten().tolist()])
         print(f"{name:14}", f"{result.min():.3f} to {result.max():.3f}, deviation {result.std():.3f}")
     train(folder)
 
@@ -76,7 +76,7 @@ def train(folder: Path) -> None:
     (folder / "state.pt.xz").write_bytes(lzma.compress((done / "model" / "state_1.pt").read_bytes(), preset=9))
     (folder / "state-args.json").write_bytes((done / "args.json").read_bytes())
     records = [json.loads(line) for line in (done / "log.jsonl").read_text().splitlines()]
-    utility.write_json(folder / "state-result.json", [each["losses"] for each in records if each["event"] == "epoch"][1])
+    files.write_json(folder / "state-result.json", [each["losses"] for each in records if each["event"] == "epoch"][1])
 
 
 if __name__ == "__main__":

@@ -4,23 +4,21 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import folders
 import metric
 import report
-import runtime
-import utility
-from data import image
-from data.batch import Batch
+from contract import Batch
 from metric import summary
-from model import restore
+from model import tiling
 from model.method import Method
-from utility import Failure, Interrupted, UserError
+from restore import outputs
+from restore.folder import restore_folder
+from runtime import files, process
+from runtime.errors import Failure, Interrupted, UserError
 
 
 @torch.inference_mode()
@@ -35,7 +33,7 @@ def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, we
     for name, loader in sets.items():
         start, tiles = time.perf_counter(), None
         if epoch is None and not any("image" in item.images for item in loader.dataset.items):
-            rows, tiles, bad = folders.restore(method, name, loader.dataset.items, args, folder, weights)
+            rows, tiles, bad = restore_folder(method, name, loader.dataset.items, args, folder, weights)
             trouble += bad
         else:
             rows = _rows(method, name, loader, args, folder, epoch)
@@ -58,9 +56,9 @@ def conclude(sets: dict[str, tuple[list, str, str]], args, folder: Path, weights
     """
     results = {name: _concluded(name, *known, args, folder, weights, parameters, epoch, seconds, tiles or {})
                for name, known in sets.items()}
-    if epoch is None and runtime.rank() == 0:
+    if epoch is None and process.rank() == 0:
         path = folder / "metrics.json"
-        utility.write_json(path, _known(path) | results)
+        files.write_json(path, _known(path) | results)
         if args.report:
             report.write(folder)
     return results
@@ -80,15 +78,15 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
     rows, images = [], loader.dataset
     album = report.Album(name, len(images), args, final=epoch is None)
     if epoch is None:
-        folders.clear(folder, name, args)
-        runtime.barrier()
-    for batch in tqdm(loader, f"test {name}", unit="image", disable=runtime.quiet(), leave=False):
-        if runtime.asked_to_end():
+        outputs.clear(folder, name, args)
+        process.barrier()
+    for batch in tqdm(loader, f"test {name}", unit="image", disable=process.quiet(), leave=False):
+        if process.asked_to_end():
             raise Interrupted
         numbers = {}
         for size, group in _by_size(args.protocols).items():
             sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
-            x = sized.input.to(runtime.device())
+            x = sized.input.to(process.device())
             output = restore_as_told(method, x, args)
             if not output.isfinite().all():
                 raise Failure(f"the network's output for {batch.name[0]} of {name} is not finite in the precision "
@@ -96,19 +94,19 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
             target = sized.targets["image"].to(x.device) if "image" in sized.targets else None
             if not rows and size == args.protocols[0].size:
                 truth = {} if target is None else {"truth": target}
-                runtime.log().tell("example", epoch=epoch, data_set=name, parts={"input": x, "result": output, **truth})
+                process.log().tell("example", epoch=epoch, data_set=name, parts={"input": x, "result": output, **truth})
             if target is not None:
                 for protocol in group:
                     row = metric.compare(output, target, protocol, images.task, args.extra_metrics)
                     before = metric.compare(x, target, protocol, images.task) if epoch is None else {}
                     numbers[protocol.name] = row | {f"input_{key}": value for key, value in before.items()}
             if epoch is None and size == args.protocols[0].size:
-                _save_images(name, sized, output, args, folder)
+                outputs.save_images(name, sized, output, args, folder)
                 album.add(sized.name[0], x, output, target, numbers.get(args.protocols[0].name, {}))
                 if args.save_maps:
-                    folders.save_maps(name, sized.name[0], method, x, args, folder)
+                    outputs.save_maps(name, sized.name[0], method, x, args, folder)
         rows.append((batch.name[0], numbers))
-    rows = sorted(runtime.gather(rows), key=lambda row: row[0])
+    rows = sorted(process.gather(rows), key=lambda row: row[0])
     if epoch is None:
         album.write(folder, args.protocols[0].settings() if any(numbers for _, numbers in rows) else {})
     return rows
@@ -126,11 +124,11 @@ def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, 
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
               "model": args.model, "parameters": parameters, "weights": weights, **tiles}
-    if epoch is None and runtime.rank() == 0 and any(scored.values()):
+    if epoch is None and process.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
-    runtime.log().record("test", epoch=epoch, **result)
+    process.log().record("test", epoch=epoch, **result)
     if seconds is not None:
-        runtime.log().time("test", epoch=epoch, data_set=name, seconds=round(seconds, 3))
+        process.log().time("test", epoch=epoch, data_set=name, seconds=round(seconds, 3))
     _say(result, measured, "" if seconds is None else f", {seconds:.1f} s")
     return result
 
@@ -147,23 +145,14 @@ def restore_as_told(method: Method, x: Tensor, args) -> Tensor:
     """Return the restored (1, 3, H, W) of any size, in the precision, tiles and self-ensemble that the flags ask for."""
     fn = method.restore
     if args.chop:
-        fn = partial(restore.tiled, fn=fn, tile=args.tile, overlap=args.tile_overlap)
-    with runtime.autocast(args.test_precision), runtime.exact_convolutions():
-        return (restore.ensemble(x, fn) if args.self_ensemble else fn(x)).float()
-
-
-def _save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) -> None:
-    restored = image.to_array(output[0])
-    if args.save_results:
-        image.write(utility.folder(folder / f"results-{name}") / f"{batch.name[0]}.png", restored)
-    if args.save_gt:
-        sides = [image.to_array(batch.input[0]), restored, *(image.to_array(target[0]) for target in batch.targets.values())]
-        image.write(utility.folder(folder / f"compare-{name}") / f"{batch.name[0]}.png", np.hstack(sides))
+        fn = partial(tiling.tiled, fn=fn, tile=args.tile, overlap=args.tile_overlap)
+    with process.autocast(args.test_precision), process.exact_convolutions():
+        return (tiling.ensemble(x, fn) if args.self_ensemble else fn(x)).float()
 
 
 def _say(result: dict, measured: list[dict], aside: str) -> None:
     """Put the numbers of a set into the log, a line per protocol, each with how it was measured; print what is said aside, too."""
-    say, name = runtime.log().say, f"{result['data_set']}: {result['count']} images"
+    say, name = process.log().say, f"{result['data_set']}: {result['count']} images"
     if result["subset"] != "all":
         name += f" ({result['subset']})"
     some = f"{result['in_tiles']} of them in " if "in_tiles" in result else ""

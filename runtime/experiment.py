@@ -1,108 +1,22 @@
 """Model files that describe themselves, the full state of a training, and the folder of an experiment."""
 import contextlib
 import functools
-import importlib
 import json
 import os
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
-from torch import Tensor
+from runtime import files, process
+from runtime.errors import UserError
+from runtime.files import read_tensors
 
-import model
-import runtime
-import utility
-from model.method import Method
-from utility import UserError, read_tensors
-
-FORMAT = "unweather model 1"
 STATE_FORMAT = "unweather state 2"
 BEFORE = "state_before.pt"
 PICTURES = "pictures.json"                            # which pictures are finished, of a training with a network for each
-SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of all models that a network depends on
 ROOT = Path("experiment")
 PASSING = ("reset", "load", "resume", "config", "template", "list")    # flags of one call, not of the experiment
 # flags in which a re-run of a finished experiment may differ without being another experiment
 INCIDENTAL = (*PASSING, "n_threads", "cpu", "n_GPUs", "print_every", "ext", "save_every", "report", "logger")
-
-
-def model_content(method: Method, args, note: dict) -> dict:
-    """Return what a model file holds: the model's name, its arguments, the weights and a note (epoch, data, numbers)."""
-    arguments = {name: getattr(args, name) for name in (*model.own_flags(args.model), *SHARED_ARGUMENTS)}
-    weights = {key: value.detach().cpu() for key, value in method.network.state_dict().items()}
-    return {"format": FORMAT, "model": args.model, "arguments": arguments, "note": note, "state": weights}
-
-
-def describe(path: str | Path) -> dict:
-    """Return what a file of ours states of itself, as flags: model, the network's own, data_train, data_range.
-
-    A foreign file, a released one say, states nothing: {}.
-    """
-    content = read_tensors(path)
-    if not _ours(content):
-        return {}
-    name, arguments, note = content["model"], content["arguments"], content["note"]
-    known = (*model.own_flags(name), *SHARED_ARGUMENTS)
-    if set(arguments) != set(known):
-        raise UserError(f"{path} was written by another version of {name}: it states {', '.join(arguments)}, "
-                        f"but the model takes {', '.join(known)}")
-    return {"model": name, **arguments, **{key: note[key] for key in ("data_train", "data_range") if key in note}}
-
-
-def load_weights(method: Method, path: str, name: str) -> str:
-    """Load a model file, ours or the released one of model `name`, into a method; return a line on what matched.
-
-    Every tensor must match; UserError says which do not.
-    """
-    content = read_tensors(path)
-    if _ours(content):
-        if content["model"] != name:
-            raise UserError(f"{path} is a checkpoint of the model {content['model']}, not of {name}; "
-                            f"name a file of {name}, or --model {content['model']}")
-        state, origin = content["state"], "own file"
-    else:
-        package = importlib.import_module(type(method).__module__)         # a backbone's own, where a system has several
-        state, origin = package.from_official(_released(content)), "released file"
-    expected = method.network.state_dict()
-    fitting = [key for key in expected if _shape(state.get(key)) == tuple(expected[key].shape)]
-    spare = [key for key in state if key not in expected]
-    if len(fitting) < len(expected) or spare:
-        wrong = next((key for key in expected if key not in fitting), None)
-        detail = (f"'{wrong}' should have the shape {tuple(expected[wrong].shape)} and "
-                  f"{'has ' + str(_shape(state[wrong])) if wrong in state else 'is missing'}" if wrong
-                  else f"'{spare[0]}' is not part of the model")
-        raise UserError(f"{path} does not fit the model {name}: {len(fitting)} of its {len(expected)} tensors match, "
-                        f"{len(spare)} are unknown; {detail}; check --model and the width flags")
-    method.network.load_state_dict(state)
-    return f"{path} ({origin}): {len(fitting)} of {len(expected)} tensors matched"
-
-
-def load(path: str | Path) -> Method:
-    """Return a model ready to restore images, built from what its file states (see the README's Python example)."""
-    stated = describe(path)
-    if not stated:
-        raise UserError(f"{path} does not say which model it is; load released files with --model and --pre_train")
-    method = model.build(Namespace(**stated))
-    load_weights(method, path, stated["model"])
-    return method.eval()
-
-
-def _ours(content: dict) -> bool:
-    kinds = {"model": str, "arguments": dict, "note": dict, "state": dict}
-    return content.get("format") == FORMAT and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
-
-
-def _released(content: dict) -> dict[str, Tensor]:
-    """Return the weights of a released file: bare, or under one of the usual names, `module.` taken off."""
-    for key in ("state_dict", "params_ema", "params", "model"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _shape(value: object) -> tuple | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def folder_of(save_name: str) -> Path:
@@ -121,16 +35,16 @@ def folder_of(save_name: str) -> Path:
 @contextlib.contextmanager
 def alone(save_name: str):
     """Hold experiment/<save_name> for this run; UserError when another one does."""
-    if runtime.rank() > 0:
+    if process.rank() > 0:
         yield
     else:
-        with utility.locked(_lock(save_name), functools.partial(_refuse, save_name)):
+        with files.locked(_lock(save_name), functools.partial(_refuse, save_name)):
             yield
 
 
 def check_free(save_name: str) -> None:
     """Raise UserError when another run holds experiment/<save_name>; nothing is written."""
-    if runtime.rank() == 0 and _lock(save_name).is_file():
+    if process.rank() == 0 and _lock(save_name).is_file():
         with alone(save_name):
             pass
 
@@ -170,7 +84,7 @@ def find_state(args) -> dict | None:
     exists = folder.is_dir() and any(folder.iterdir())
     if args.test_only:
         return None
-    if runtime.restarted():               # by torchrun or SLURM, with the same command line
+    if process.restarted():               # by torchrun or SLURM, with the same command line
         return _state(folder, "auto")
     if args.reset or (folder / PICTURES).is_file() and _same_flags(folder, args):        # goes on with the next picture
         return None
@@ -187,11 +101,11 @@ def save_state(folder: Path, state: dict) -> None:
     """Write state.pt; the one before it stays, as state_before.pt."""
     path = folder / "state.pt"
     new = folder / "state_new.pt"
-    utility.write_tensors(new, state)
+    files.write_tensors(new, state)
     if path.is_file():
         os.replace(path, folder / BEFORE)
     os.replace(new, path)
-    utility.sync_folder(folder)
+    files.sync_folder(folder)
 
 
 def open_experiment(args) -> Path:
@@ -200,18 +114,18 @@ def open_experiment(args) -> Path:
     A test leaves the flags of a training alone.
     """
     folder = folder_of(args.save)
-    runtime.barrier()
-    if runtime.rank() == 0:
-        if args.reset and not args.test_only and not runtime.restarted() and folder.is_dir():
+    process.barrier()
+    if process.rank() == 0:
+        if args.reset and not args.test_only and not process.restarted() and folder.is_dir():
             shutil.rmtree(folder)
-        utility.folder(folder if args.test_only else folder / "model")
+        files.folder(folder if args.test_only else folder / "model")
         for half in folder.rglob(".*.part"):                      # of a process that was killed while writing
             half.unlink(missing_ok=True)
         if not (args.test_only and (folder / "model").is_dir()):
             flags = {key: value for key, value in args.flags.items() if key not in PASSING}
-            utility.write_json(folder / "args.json", flags)
-            utility.write_text(folder / "config.txt", "".join(f"{key}: {value}\n" for key, value in flags.items()))
-    runtime.barrier()
+            files.write_json(folder / "args.json", flags)
+            files.write_text(folder / "config.txt", "".join(f"{key}: {value}\n" for key, value in flags.items()))
+    process.barrier()
     return folder
 
 
@@ -232,7 +146,7 @@ def _state(folder: Path, resume: str) -> dict | None:
                 trouble = [str(error)]
             else:
                 if path.name == BEFORE:
-                    runtime.log().say(f"{trouble[-1]}; {path}, the state before it, is taken", keep=False)
+                    process.log().say(f"{trouble[-1]}; {path}, the state before it, is taken", keep=False)
                 return state
     if resume == "auto":
         return None
@@ -257,7 +171,7 @@ def _finished(folder: Path, args) -> dict | None:
     state = read_state(path)
     if state["progress"]["epoch"] < args.epochs:
         return None
-    runtime.log().say(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, "
+    process.log().say(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, "
                       "not trained (--reset starts over)")
     return state
 

@@ -2,11 +2,11 @@
 import torch
 from torch import Tensor
 
-import memory
-import runtime
-from model import restore
+from model import tiling
 from model.method import Method
-from utility import Failure
+from restore import memory
+from runtime import process
+from runtime.errors import Failure
 
 SMALL = 512 * 512                         # pixels that are always tried at once; above, what a network needs is measured
 STEP, LEAST, MOST = 64, 128, 2048         # of the sides that --tile auto chooses from
@@ -65,7 +65,7 @@ class Restorer:
     def _room(self, x: Tensor) -> float | None:
         """Return the bytes that the network may take while this batch, which is in memory already, waits."""
         free = memory.available(self.args.memory)
-        if free is None or runtime.device().type == "cuda":
+        if free is None or process.device().type == "cuda":
             return None if free is None else free * memory.SHARE
         return free * memory.SHARE - HELD * x.shape[0] * x.shape[-2] * x.shape[-1]
 
@@ -80,7 +80,7 @@ class Restorer:
 
     def _shrink(self, x: Tensor, whole: bool) -> None:
         """Take note that a batch, or a tile, was too large."""
-        if runtime.device().type == "cuda":
+        if process.device().type == "cuda":
             torch.cuda.empty_cache()
         if whole:
             self.too_large = x.shape[0] * x.shape[-2] * x.shape[-1]
@@ -93,9 +93,9 @@ class Restorer:
 
     def _whole(self, x: Tensor) -> Tensor:
         fn = self.method.restore
-        with runtime.autocast(self.args.test_precision), runtime.exact_convolutions():
-            x = x.to(runtime.device())
-            y = (restore.ensemble(x, fn) if self.args.self_ensemble else fn(x)).float()
+        with process.autocast(self.args.test_precision), process.exact_convolutions():
+            x = x.to(process.device())
+            y = (tiling.ensemble(x, fn) if self.args.self_ensemble else fn(x)).float()
         if not y.sum().isfinite() and not y.isfinite().all():
             raise Failure(f"is not finite in the precision {self.args.test_precision}; the weights are bad, "
                           "or --test_precision single would do")
@@ -106,7 +106,7 @@ class Restorer:
         overlap = min(self.args.tile_overlap, self.side // 2)
         if max(x.shape[-2:]) > self.side:
             self._compare(x, overlap)
-        y = restore.tiled(x, lambda part: self._whole(part).cpu(), self.side, overlap)
+        y = tiling.tiled(x, lambda part: self._whole(part).cpu(), self.side, overlap)
         self.tiled += [self.side] * (max(x.shape[-2:]) > self.side)
         return y
 
@@ -126,7 +126,7 @@ class Restorer:
         size = min(*x.shape[-2:], TRIAL, self.side)
         top, left = ((side - size) // 2 for side in x.shape[-2:])
         part, shared = x[:1, :, top:top + size, left:left + size], min(overlap, size // 3)
-        four = restore.tiled(part, lambda each: self._whole(each).cpu(), -(-(size + shared) // 2), shared)
+        four = tiling.tiled(part, lambda each: self._whole(each).cpu(), -(-(size + shared) // 2), shared)
         levels = (four.clamp(0, 1) - self._whole(part).cpu().clamp(0, 1)).abs().mean().item() * 255
         what = "differ from" if levels > SAME else "give the same as"
         self._say(f"tiles of {self.side}, overlap {overlap}, {what} whole images: the mean difference is {levels:.3f} levels of 255 "
@@ -134,4 +134,4 @@ class Restorer:
 
     def _say(self, text: str) -> None:
         self.notes.append(text)
-        runtime.log().say(text)
+        process.log().say(text)

@@ -10,10 +10,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-import runtime
-import utility
 from data import image
-from utility import Failure, UserError
+from runtime import files, process
+from runtime.errors import Failure, UserError
 
 PACKAGES = {"tensorboard": ("torch.utils.tensorboard", "tensorboard"), "wandb": ("wandb", "wandb")}     # kind: (module, what to install)
 SIDE = 512                                # longest side of a picture of the example
@@ -38,18 +37,18 @@ def prepare(kind: str) -> None:
 @contextlib.contextmanager
 def following(args, trainer) -> Iterator[None]:
     """Within the block what the log records goes where --logger says, too, from the first process alone."""
-    if args.logger not in PACKAGES or runtime.rank() > 0:
+    if args.logger not in PACKAGES or process.rank() > 0:
         yield
         return
     plan = [(stage.epochs, len(loader)) for stage, loader in zip(trainer.stages, trainer.loaders)]
     done = step_of(plan, trainer.epoch + 1, trainer.step)
     sink = {"tensorboard": TensorBoard, "wandb": Wandb}[args.logger](trainer.folder, args, done)
     told = follower(sink, plan)
-    runtime.log().followers.append(told)
+    process.log().followers.append(told)
     try:
         yield
     finally:
-        runtime.log().followers.remove(told)
+        process.log().followers.remove(told)
         sink.close()
 
 
@@ -119,7 +118,7 @@ class Wandb:
         import wandb
         self.wandb, kept = wandb, folder / "wandb.txt"
         if not (done and kept.is_file()):
-            utility.write_text(kept, f"{uuid.uuid4().hex}\n")
+            files.write_text(kept, f"{uuid.uuid4().hex}\n")
         try:
             self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "unweather"), name=args.save, dir=str(folder.resolve()),
                                   id=kept.read_text(encoding="utf-8").strip(), resume="allow", config=dict(args.flags))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-import runtime
+from runtime import process
 
 SHARE = 0.8                               # of what is available that is used
 MARGIN = 1.25                             # on what was measured
@@ -30,7 +30,7 @@ def available(most: float = 0) -> int | None:
     On a CPU: what the machine has, or the control group's limit or that of `ulimit -v` if it is lower, shared among the
     processes of torchrun; `most`: a limit for the whole process in GiB, 0 for none.
     """
-    device = runtime.device()
+    device = process.device()
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return min(free, int(most * 2**30) - torch.cuda.memory_allocated(device)) if most else free
@@ -58,7 +58,7 @@ def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
 
 def _peak(work: Callable[[], object]) -> int | None:
     """Return by how many bytes the memory of the device grows, at most, while `work` runs."""
-    device = runtime.device()
+    device = process.device()
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from utility import Log, UserError
+from runtime.errors import UserError
+from runtime.log import Log
 
 PRECISIONS = {"single": torch.float32, "half": torch.float16, "bf16": torch.bfloat16}
 RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")

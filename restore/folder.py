@@ -2,7 +2,7 @@
 import contextlib
 import json
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -11,24 +11,21 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-import checkpoint
-import memory
 import report
-import runtime
-import utility
 from data import image, source
 from data.loader import picture_loader
 from data.source import Item
 from model.method import Method
-from restoring import Restorer
-from utility import Failure, Interrupted, UserError
+from restore import memory, outputs
+from restore.restorer import Restorer
+from runtime import experiment, files, process
+from runtime.errors import Failure, Interrupted, UserError
 
 BATCH = {"cpu": 2**18, "cuda": 2**20}     # pixels of a batch, unless one picture has more
 TOGETHER = 64                             # pictures of a batch, at most
 LARGE = 2**23                             # pixels from which on only one batch is read ahead, by each process that loads
 WRITERS, WAITING = 4, 2**26               # threads, and pixels that may wait for them
-KINDS = (("save_results", "results"), ("save_gt", "compare"), ("save_maps", "maps"))
-PASSING = (*checkpoint.INCIDENTAL, "memory", "skip_done", "save")      # flags that change no picture
+PASSING = (*experiment.INCIDENTAL, "memory", "skip_done", "save")      # flags that change no picture
 
 
 class Together(NamedTuple):
@@ -44,7 +41,7 @@ class Plan(NamedTuple):
     trouble: list[str]
 
 
-def restore(method: Method, name: str, items: list[Item], args, folder: Path, weights: str) -> tuple[list, dict | None, list[str]]:
+def restore_folder(method: Method, name: str, items: list[Item], args, folder: Path, weights: str) -> tuple[list, dict | None, list[str]]:
     """Restore a set, save what the flags ask for, write its cards.
 
     Return the rows (name, {}) of all processes, sorted, how pictures were tiled (None: as --chop says), and a sentence for
@@ -52,20 +49,20 @@ def restore(method: Method, name: str, items: list[Item], args, folder: Path, we
     """
     album = report.Album(name, len(items), args)
     album.ending = args.format
-    plan = runtime.gather([_plan(name, items, args, folder, weights)] if runtime.rank() == 0 else [])[0]
+    plan = process.gather([_plan(name, items, args, folder, weights)] if process.rank() == 0 else [])[0]
     if plan.kept:
-        runtime.log().say(f"{name}: {len(plan.kept)} of {len(items)} pictures are restored already and kept (--no-skip_done: all anew)")
-    for index in plan.kept[runtime.rank()::runtime.world()]:
+        process.log().say(f"{name}: {len(plan.kept)} of {len(items)} pictures are restored already and kept (--no-skip_done: all anew)")
+    for index in plan.kept[process.rank()::process.world()]:
         _show(album, items[index], _path(folder, name, items[index], args))
     rows, trouble, restorer = [], [], Restorer(method, args)
-    batches = plan.batches[runtime.rank()::runtime.world()]
+    batches = plan.batches[process.rank()::process.world()]
     ahead = 1 if any(batch.pixels > LARGE for batch in batches) else 2
     loader = picture_loader(items, [batch.indices for batch in batches], args.n_threads, ahead)
     count = sum(len(batch.indices) for batch in batches)
-    progress = tqdm(total=count, desc=f"restore {name}", unit="image", disable=runtime.quiet(), leave=False)
+    progress = tqdm(total=count, desc=f"restore {name}", unit="image", disable=process.quiet(), leave=False)
     with progress, Writer() as writer:
         for read in loader:
-            if runtime.asked_to_end():
+            if process.asked_to_end():
                 raise Interrupted
             trouble += read.trouble
             if read.indices:
@@ -73,11 +70,11 @@ def restore(method: Method, name: str, items: list[Item], args, folder: Path, we
             progress.update(len(read.indices) + len(read.trouble))
             del read                      # a large picture is gone before the next one is there
     album.write(folder, {})
-    rows = runtime.gather(rows) + [items[index].name for index in plan.kept]
-    trouble = plan.trouble + runtime.gather(trouble)
-    notes, sides = runtime.gather(restorer.notes), runtime.gather(restorer.tiled)
+    rows = process.gather(rows) + [items[index].name for index in plan.kept]
+    trouble = plan.trouble + process.gather(trouble)
+    notes, sides = process.gather(restorer.notes), process.gather(restorer.tiled)
     for text in [*dict.fromkeys(note for note in notes if note not in restorer.notes), *(f"not restored: {text}" for text in trouble)]:
-        runtime.log().say(text)
+        process.log().say(text)
     tiles = {"tile": max(sides), "tile_overlap": args.tile_overlap, "in_tiles": len(sides)} if sides and not args.chop else None
     return [(row, {}) for row in sorted(rows)], tiles, trouble
 
@@ -92,8 +89,8 @@ def _batch(restorer: Restorer, name: str, items: list[Item], pixels: Tensor, alb
         raise Failure(f"the network's output for {items[0].name} of {name} {error}") from error
     for number, item in enumerate(items):
         before, after = x[number:number + 1], output[number:number + 1]
-        if album.seen == 0 and runtime.rank() == 0:
-            runtime.log().tell("example", epoch=None, data_set=name, parts={"input": before, "result": after})
+        if album.seen == 0 and process.rank() == 0:
+            process.log().tell("example", epoch=None, data_set=name, parts={"input": before, "result": after})
         if args.save_results or args.save_gt:
             _write(writer, name, item, pixels[number].numpy(), image.to_array(after[0]), args, folder)
         if not album.passes():
@@ -108,10 +105,10 @@ def _write(writer: "Writer", name: str, item: Item, before: np.ndarray, after: n
     count = after.shape[0] * after.shape[1]
     if args.save_results:
         path = _path(folder, name, item, args)
-        utility.folder(path.parent)
+        files.folder(path.parent)
         writer.add(lambda: image.write(path, after, image.extras(_file(item))), count)
     if args.save_gt:
-        sheet = utility.folder(folder / f"compare-{name}") / f"{item.name}.png"
+        sheet = files.folder(folder / f"compare-{name}") / f"{item.name}.png"
         writer.add(lambda: image.write(sheet, np.hstack([before, after])), 2 * count)
 
 
@@ -155,9 +152,9 @@ def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Pla
     flags = {key: value for key, value in args.flags.items() if key not in PASSING} | {"weights": str(Path(weights).resolve())}
     if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and _stamp(stamp) == flags:
         kept = [index for index, item in enumerate(items) if _is_newer(_path(folder, name, item, args), _file(item), Path(weights))]
-    clear(folder, name, args, {_path(folder, name, items[index], args) for index in kept})
+    outputs.clear(folder, name, args, {_path(folder, name, items[index], args) for index in kept})
     if args.save_results:
-        utility.write_json(stamp, flags)
+        files.write_json(stamp, flags)
     groups: dict[tuple[int, int], list[int]] = {}
     trouble = []
     for index in sorted(set(range(len(items))) - set(kept)):
@@ -170,7 +167,7 @@ def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Pla
             groups.setdefault(size, []).append(index)
     batches = []
     for (height, width), group in groups.items():
-        most = max(min(BATCH[runtime.device().type] // (height * width), TOGETHER, -(-len(group) // runtime.world())), 1)
+        most = max(min(BATCH[process.device().type] // (height * width), TOGETHER, -(-len(group) // process.world())), 1)
         batches += [Together(height * width, group[start:start + most]) for start in range(0, len(group), most)]
     return Plan(sorted(batches, key=lambda batch: batch.pixels * len(batch.indices), reverse=True), kept, trouble)
 
@@ -199,16 +196,6 @@ def _path(folder: Path, name: str, item: Item, args) -> Path:
     return folder / f"results-{name}" / f"{item.name}.{args.format}"
 
 
-def clear(folder: Path, name: str, args, kept: Collection[Path] = ()) -> None:
-    """Take the pictures of an earlier test out of the folders that this one fills, but for those that are kept."""
-    if runtime.rank() == 0:
-        for wanted, kind in KINDS:
-            place = folder / f"{kind}-{name}"
-            for old in place.iterdir() if getattr(args, wanted) and place.is_dir() else ():
-                if old.suffix.removeprefix(".") in image.FORMATS and old not in kept:
-                    old.unlink()
-
-
 def _show(album: report.Album, item: Item, result: Path) -> None:
     """Make the card of a picture that was restored before."""
     if not album.passes():
@@ -220,20 +207,10 @@ def _show(album: report.Album, item: Item, result: Path) -> None:
 def _maps(method: Method, name: str, item: Item, x: Tensor, args, folder: Path) -> None:
     """Save the maps of a picture (1, 3, H, W); one for which memory lacks has none, which is said."""
     try:
-        save_maps(name, item.name, method, x.to(runtime.device()), args, folder)
+        outputs.save_maps(name, item.name, method, x.to(process.device()), args, folder)
     except (MemoryError, RuntimeError) as error:
         if not memory.lacks(error):
             raise
-        runtime.log().say(f"no maps of {item.name}: the memory is too small for it at once")
+        process.log().say(f"no maps of {item.name}: the memory is too small for it at once")
 
 
-def save_maps(name: str, picture: str, method: Method, x: Tensor, args, folder: Path) -> None:
-    """Save what else the network shows for an image: pictures as they are, maps of numbers in colours with a scale."""
-    with runtime.autocast(args.test_precision), runtime.exact_convolutions():
-        shown = method.shown(x)
-    place = utility.folder(folder / f"maps-{name}")
-    for key, value in shown.items():
-        if key.startswith(method.maps):
-            utility.heat_map(place / f"{picture}-{key}.png", value[0].float().mean(0).cpu().numpy(), f"{key}, mean of the channels")
-        else:
-            image.write(place / f"{picture}-{key}.png", image.to_array(value[0].float()))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 
 class Sample(NamedTuple):
@@ -52,3 +53,37 @@ def collate(samples: list[Sample]) -> Batch:
                  input=torch.stack([sample.input for sample in samples]),
                  targets={key: torch.stack([sample.targets[key] for sample in samples]) for key in samples[0].targets},
                  kind=torch.tensor([sample.kind for sample in samples]))
+
+
+Prediction = dict[str, "Tensor | list[Tensor]"]       # 'image' (B, 3, H, W) in [0, 1] is required
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: epochs of one loss, patch size and total batch size; `frozen` names network parts."""
+    epochs: int
+    loss: str
+    patch_size: int
+    batch_size: int
+    name: str = ""
+    frozen: tuple[str, ...] = ()
+
+
+def nothing(method) -> None:
+    """Do nothing."""
+
+
+class Run(NamedTuple):
+    """One training job: a loader of training batches for a stage, and the test sets by name.
+
+    `begin` gets the new network's method, `done` the trained one's. A run that is not `kept` trains a network for what
+    `done` makes of it alone; without `train` nothing is trained. One that is `blind` must not choose its best weights by
+    the test sets' truth.
+    """
+    name: str
+    train: Callable[..., DataLoader] | None
+    test: dict[str, DataLoader]
+    begin: Callable[..., None] = nothing
+    done: Callable[..., None] = nothing
+    kept: bool = True
+    blind: bool = False

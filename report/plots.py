@@ -1,0 +1,51 @@
+"""Curves of a training and heat maps, drawn by matplotlib, which is imported when something is drawn."""
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from runtime.files import temporary
+
+
+def curves(place: Path) -> None:
+    """Draw the losses and the test PSNR of log.jsonl against the epoch, as curves.png and curves.pdf."""
+    records = []
+    for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):             # a line that a kill cut short
+            records.append(json.loads(line))
+    epochs = [r for r in records if r["event"] == "epoch"]
+    tests = [r for r in records if r["event"] == "test" and r.get("epoch") and "psnr" in r]
+    from matplotlib.figure import Figure  # no pyplot: needs no screen and keeps no state
+    from matplotlib.ticker import MaxNLocator
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name in sorted({name for r in epochs for name in r["losses"]}):
+        points = [(r["epoch"], r["losses"][name]) for r in epochs if name in r["losses"]]
+        left.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
+    for name in sorted({r["data_set"] for r in tests}):
+        points = [(r["epoch"], r["psnr"]) for r in tests if r["data_set"] == name]
+        right.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
+    for axes, what in ((left, "training loss"), (right, "test PSNR, dB (RGB)")):
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.grid(alpha=.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axes.lines:
+            axes.legend(frameon=False)
+    for kind in ("png", "pdf"):
+        with temporary(place / f"curves.{kind}") as part:
+            figure.savefig(part, format=kind, dpi=120)
+
+
+def heat_map(path: Path, values: np.ndarray, label: str) -> None:
+    """Draw (H, W) numbers in colours, a pixel each, with their scale beside, as a PNG."""
+    from matplotlib.figure import Figure
+    height, width = values.shape
+    figure = Figure(figsize=((width + 150) / 100, (height + 40) / 100), dpi=100)
+    axes = figure.add_axes((0.05 * 150 / (width + 150), 20 / (height + 40), width / (width + 150), height / (height + 40)))
+    drawn = axes.imshow(values, cmap="inferno", interpolation="nearest")
+    axes.axis("off")
+    scale = figure.add_axes(((width + 25) / (width + 150), 20 / (height + 40), 15 / (width + 150), height / (height + 40)))
+    figure.colorbar(drawn, cax=scale, label=label)
+    with temporary(path) as part:
+        figure.savefig(part, format="png")

@@ -1,0 +1,1 @@
+"""How a network is applied to images: whole or in tiles, one by one or a folder."""

@@ -1,0 +1,1 @@
+"""What every part stands on: processes and devices, the experiment's folder, log, files, errors, arguments."""
