@@ -1,11 +1,20 @@
-"""What a data set hands out and a model gets: the only place that knows a batch's shape."""
+"""The data that the rooms hand each other: items, samples, batches, predictions, stages, runs, test sets and their results."""
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+
+class Item(NamedTuple):
+    """One entry of a data set: the sources of its images (see data/source.py), read when they are needed."""
+    name: str
+    images: dict[str, Any]                    # 'input', 'image' (the clean target), 'mask' where there is one
+    kind: int = 0
 
 
 class Sample(NamedTuple):
@@ -69,21 +78,59 @@ class Stage:
     frozen: tuple[str, ...] = ()
 
 
+class TestSet(NamedTuple):
+    """Images to restore and, where they have a target, to measure.
+
+    task: noise, rain, haze, snow, drops or ''; subset: which part of the data set it is, in words; read: decodes a file to
+    (H, W, 3) uint8.
+    """
+    items: list[Item]
+    task: str
+    subset: str
+    read: Callable[[Path], np.ndarray]
+    __test__ = False                          # pytest: this is no test
+
+
+Numbers = dict[str, dict[str, float]]         # by protocol: {'default': {'psnr': 30.1, …}}; {} where there is no target
+
+
+class Outcome(NamedTuple):
+    """Results of a test set that a run has made by itself: each item, with the source of its 'result', and its numbers.
+
+    weights: which weights made them, in words; parameters: how many the network has.
+    """
+    data_set: str
+    task: str
+    subset: str
+    rows: list[tuple[Item, Numbers]]
+    weights: str
+    parameters: int
+
+
 def nothing(method) -> None:
     """Do nothing."""
 
 
-class Run(NamedTuple):
-    """One training job: a loader of training batches for a stage, and the test sets by name.
+def no_outcome(restorer) -> list[Outcome]:
+    """Return no results."""
+    return []
 
-    `begin` gets the new network's method, `done` the trained one's. A run that is not `kept` trains a network for what
-    `done` makes of it alone; without `train` nothing is trained. One that is `blind` must not choose its best weights by
-    the test sets' truth.
+
+class Run(NamedTuple):
+    """One training job: `train` makes the loader of a stage's batches (None: nothing is trained); `test` has the test sets by name.
+
+    begin: called with the method before the training. done: called with what applies the trained method (restore.Restorer);
+    returns the results that the run makes by itself. finish: (input, answer) -> result, (1, 3, H, W) each, applied to every whole
+    image after the network. kept: the weights and the state are saved and tested; else the network serves `done` alone.
+    blind: the targets of the test sets must not choose the best weights. plateau: end a stage when the mean loss of that many
+    epochs is less than 1 % below that of as many before; 0: never.
     """
     name: str
-    train: Callable[..., DataLoader] | None
-    test: dict[str, DataLoader]
+    train: Callable[[Stage], DataLoader] | None
+    test: dict[str, TestSet]
     begin: Callable[..., None] = nothing
-    done: Callable[..., None] = nothing
+    done: Callable[..., list[Outcome]] = no_outcome
+    finish: Callable[[Tensor, Tensor], Tensor] | None = None
     kept: bool = True
     blind: bool = False
+    plateau: int = 0

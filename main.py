@@ -1,6 +1,7 @@
 """Train, test and apply a restoration network: python main.py --help"""
 import contextlib
 import sys
+from pathlib import Path
 
 import torch
 
@@ -9,12 +10,15 @@ import loss
 import metric
 import model
 import option
+import tester
 import utility
-from brief import Brief
+from contract import Outcome, Run
 from model import weights
+from model.method import Method
 from report import trackers
+from restore.restorer import Restorer, Settings
 from runtime import experiment, process
-from runtime.errors import Failure, Stopped, UserError
+from runtime.errors import Failure, Interrupted, Stopped, UserError
 from runtime.log import Log
 from trainer import Trainer
 
@@ -54,36 +58,60 @@ def run(args) -> None:
     trackers.prepare(args.logger)
     metric.prepare(args.extra_metrics, process.device())
     package = model.package(args.model)
-    trains = getattr(package, "trains", lambda args: True)(args)
+    trains = not args.test_only and getattr(package, "trains", lambda args: True)(args)
     state = experiment.find_state(args) if trains else None
-    jobs = getattr(package, "runs", data.runs)
+    folder, outcomes = experiment.folder_of(args.save), []
     with contextlib.ExitStack() as held:
-        for number, job in enumerate(jobs(args)):
-            trainer = make_trainer(args, job, state) if job.train or args.test_only else None
+        for number, job in enumerate(getattr(package, "runs", data.runs)(args)):
+            method = make_method(args, job, state)
+            trainer = Trainer(args, method, job, folder, state) if job.train else None
             if not number:
                 held.enter_context(experiment.alone(args.save))
-                process.log().open(experiment.open_experiment(args), log_lengths(args, job, state))
-            if trainer:
-                with trackers.following(args, trainer) if job.kept else contextlib.nullcontext():
-                    trainer.test(args.pre_train) if args.test_only else trainer.fit()
-                job.done(trainer.method)
+                experiment.open_experiment(args, trains)
+                process.log().open(folder, log_lengths(job, state))
+            outcomes += carry_out(args, job, method, trainer, folder)
+        tester.conclude(outcomes, args, folder)
         if trains:
-            process.log().say(f"all of it is in {experiment.folder_of(args.save)}")
+            process.log().say(f"weights, logs and numbers are in {folder}")
 
 
-def make_trainer(args, job: data.Run, state: dict | None) -> Trainer:
-    """Build the network, load what --pre_train names, and return what trains it."""
+def make_method(args, job: Run, state: dict | None) -> Method:
+    """Return the network's method on the device, with the weights that --pre_train names."""
     utility.seed_everything(args.seed)
     method = model.build(args)
     if args.pre_train and not state:
         process.log().say(weights.load_weights(method, args.pre_train, args.model), keep=job.kept)
     job.begin(method)
-    return (Trainer if job.kept else Brief)(args, method, job, experiment.folder_of(args.save), state)
+    return method.to(process.device(), memory_format=torch.channels_last)         # a third faster in convolutions
 
 
-def log_lengths(args, job: data.Run, state: dict | None) -> dict | None:
-    """Return to what lengths the logs are cut: those of the state, 0 for a fresh start, None where they just go on."""
-    if args.test_only or not job.kept:
+def carry_out(args, job: Run, method: Method, trainer: Trainer | None, folder: Path) -> list[Outcome]:
+    """Train as the job says, test the best weights or those given, and return the results that the job makes by itself."""
+    with trackers.following(args, folder, trainer) if job.kept else contextlib.nullcontext():
+        if trainer:
+            with process.signals():
+                trainer.fit()
+                if job.test:
+                    test_best(args, job, method, trainer, folder)
+        elif job.test:
+            tester.test(method, job.test, args, folder, args.pre_train, finish=job.finish)
+    return job.done(Restorer(method, Settings.of(args)))
+
+
+def test_best(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> None:
+    """Load and test the best weights of a training; Stopped when a signal asks for the end."""
+    best = folder / "model" / "model_best.pt"
+    process.barrier()
+    weights.load_weights(method, best, args.model)
+    try:
+        tester.test(method, job.test, args, folder, str(best), finish=job.finish)
+    except Interrupted:
+        trainer.stop()
+
+
+def log_lengths(job: Run, state: dict | None) -> dict | None:
+    """Return the lengths to which the logs are cut: those of the state, 0 for a new training, None to append to them."""
+    if not (job.train and job.kept):
         return None
     return state["log"] if state else dict.fromkeys(Log.FILES, 0)
 

@@ -1,67 +1,87 @@
 """Testing: restore whole images, measure them where there is truth, save them."""
 import json
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import metric
 import report
-from contract import Batch
+from contract import Batch, Item, Numbers, Outcome, TestSet
+from data import image, loader, source
 from metric import summary
-from model import tiling
 from model.method import Method
 from restore import outputs
 from restore.folder import restore_folder
+from restore.restorer import Finish, Restorer, Settings
 from runtime import files, process
-from runtime.errors import Failure, Interrupted, UserError
+from runtime.errors import Interrupted, UserError
 
 
-@torch.inference_mode()
-def evaluate(method: Method, sets: dict[str, DataLoader], args, folder: Path, weights: str, epoch: int | None = None) -> dict[str, dict]:
+def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: str, epoch: int | None = None,
+         finish: Finish | None = None) -> dict[str, dict]:
     """Restore the test sets and return their numbers by name; `weights` says what was tested.
 
     Without an epoch the test is a final one: metrics.json and, as the flags say, the images are written to `folder`; sets
-    without truth are then restored by folders.py. UserError, after all is done, for pictures that could not be restored.
+    without targets then go through restore/folder.py. finish: see contract.Run. UserError, after all other images are restored,
+    for those that could not be.
     """
-    method.eval()
-    results, trouble = {}, []
-    for name, loader in sets.items():
+    results: dict[str, dict] = {}
+    trouble: list[str] = []
+    count = sum(parameter.numel() for parameter in method.network.parameters())
+    for name, images in sets.items():
         start, tiles = time.perf_counter(), None
-        if epoch is None and not any("image" in item.images for item in loader.dataset.items):
-            rows, tiles, bad = restore_folder(method, name, loader.dataset.items, args, folder, weights)
+        restorer = Restorer(method, Settings.of(args), finish)
+        if epoch is None and not any("image" in item.images for item in images.items):
+            rows, tiles, bad = restore_folder(restorer, name, images.items, args, folder, weights)
             trouble += bad
         else:
-            rows = _rows(method, name, loader, args, folder, epoch)
-        count = sum(parameter.numel() for parameter in method.network.parameters())
-        results |= conclude({name: (rows, loader.dataset.task, loader.dataset.subset)}, args, folder, weights, count, epoch,
-                            time.perf_counter() - start, tiles)
+            rows = _rows(restorer, name, images, args, folder, epoch)
+        results[name] = _concluded(name, rows, images.task, images.subset, args, folder, weights, count, epoch,
+                                   time.perf_counter() - start, tiles or {})
+        _write(results, args, folder, epoch)
     if trouble:
         more = f"; {len(trouble) - 1} more are named in {folder / 'log.txt'}" if len(trouble) > 1 else ""
-        raise UserError(f"{len(trouble)} of {sum(map(len, (each.dataset for each in sets.values())))} pictures could not be restored, "
+        raise UserError(f"{len(trouble)} of {sum(len(each.items) for each in sets.values())} images could not be restored, "
                         f"all others were: {trouble[0]}{more}")
     return results
 
 
-def conclude(sets: dict[str, tuple[list, str, str]], args, folder: Path, weights: str, parameters: int,
-             epoch: int | None = None, seconds: float | None = None, tiles: dict | None = None) -> dict[str, dict]:
-    """Say what sets came to, write it down, and return their numbers by name.
+def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
+    """Log the results that runs made by themselves, write their tables and cards; outcomes of one data set are joined."""
+    joined: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        earlier = joined[outcome.data_set].rows if outcome.data_set in joined else []
+        joined[outcome.data_set] = outcome._replace(rows=sorted(earlier + outcome.rows, key=lambda row: row[0].name))
+    results = {}
+    for name, (_, task, subset, rows, weights, parameters) in joined.items():
+        _show(name, rows, args, folder)
+        results[name] = _concluded(name, [(item.name, numbers) for item, numbers in rows], task, subset, args, folder, weights,
+                                   parameters, None, None, {})
+    if results:
+        _write(results, args, folder, None)
 
-    sets: for each its rows (image, numbers by protocol: {} without truth), its task and which part of it was tested.
-    `parameters` is how many the network has; tiles: how sets without truth were tiled, where not as --chop says.
-    """
-    results = {name: _concluded(name, *known, args, folder, weights, parameters, epoch, seconds, tiles or {})
-               for name, known in sets.items()}
+
+def _show(name: str, rows: list[tuple[Item, Numbers]], args, folder: Path) -> None:
+    """Write the cards of results that lie in files."""
+    first = args.protocols[0]
+    album = report.Album(name, len(rows), args)
+    for item, numbers in rows[process.rank()::process.world()]:
+        x, result, target = (image.to_tensor(source.read(item.images[key]))[None] if key in item.images else None
+                             for key in ("input", "result", "image"))
+        album.add(item.name, x, result, target, numbers.get(first.name, {}))
+    album.write(folder, first.settings() if any(numbers for _, numbers in rows) else {})
+
+
+def _write(results: dict[str, dict], args, folder: Path, epoch: int | None) -> None:
+    """Add the results of a final test to metrics.json and write the result page."""
     if epoch is None and process.rank() == 0:
         path = folder / "metrics.json"
         files.write_json(path, _known(path) | results)
         if args.report:
             report.write(folder)
-    return results
 
 
 def _known(path: Path) -> dict:
@@ -73,38 +93,34 @@ def _known(path: Path) -> dict:
     return known if isinstance(known, dict) else {}
 
 
-def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epoch: int | None) -> list[tuple[str, dict]]:
-    """Restore a set; return its images' numbers by protocol, from all processes, sorted by name."""
-    rows, images = [], loader.dataset
-    album = report.Album(name, len(images), args, final=epoch is None)
+def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, epoch: int | None) -> list[tuple[str, Numbers]]:
+    """Restore a set image by image; return its images' numbers from all processes, sorted by name."""
+    rows: list[tuple[str, Numbers]] = []
+    album = report.Album(name, len(images.items), args, final=epoch is None)
+    dataset = loader.Images(images.items, ("image",), images.read)
+    batches = loader.test_loader(dataset, args.n_threads, process.rank(), process.world())
     if epoch is None:
         outputs.clear(folder, name, args)
         process.barrier()
-    for batch in tqdm(loader, f"test {name}", unit="image", disable=process.quiet(), leave=False):
+    for batch in tqdm(batches, f"test {name}", unit="image", disable=process.quiet(), leave=False):
         if process.asked_to_end():
             raise Interrupted
-        numbers = {}
+        numbers: Numbers = {}
         for size, group in _by_size(args.protocols).items():
             sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
-            x = sized.input.to(process.device())
-            output = restore_as_told(method, x, args)
-            if not output.isfinite().all():
-                raise Failure(f"the network's output for {batch.name[0]} of {name} is not finite in the precision "
-                              f"{args.test_precision}; the weights are bad, or --test_precision single would do")
-            target = sized.targets["image"].to(x.device) if "image" in sized.targets else None
-            if not rows and size == args.protocols[0].size:
+            output = restorer(sized.input, may_tile=False, name=f"{batch.name[0]} of {name}")
+            first = size == args.protocols[0].size
+            x, target = sized.input.to(output.device), sized.targets["image"].to(output.device) if "image" in sized.targets else None
+            if not rows and first:
                 truth = {} if target is None else {"truth": target}
                 process.log().tell("example", epoch=epoch, data_set=name, parts={"input": x, "result": output, **truth})
             if target is not None:
-                for protocol in group:
-                    row = metric.compare(output, target, protocol, images.task, args.extra_metrics)
-                    before = metric.compare(x, target, protocol, images.task) if epoch is None else {}
-                    numbers[protocol.name] = row | {f"input_{key}": value for key, value in before.items()}
-            if epoch is None and size == args.protocols[0].size:
+                numbers |= _measured(x, output, target, group, images.task, args, epoch)
+            if epoch is None and first:
                 outputs.save_images(name, sized, output, args, folder)
-                album.add(sized.name[0], x, output, target, numbers.get(args.protocols[0].name, {}))
+                album.add(batch.name[0], x, output, target, numbers.get(args.protocols[0].name, {}))
                 if args.save_maps:
-                    outputs.save_maps(name, sized.name[0], method, x, args, folder)
+                    outputs.save_maps(restorer.method, x, name, batch.name[0], args, folder)
         rows.append((batch.name[0], numbers))
     rows = sorted(process.gather(rows), key=lambda row: row[0])
     if epoch is None:
@@ -112,7 +128,18 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
     return rows
 
 
-def _concluded(name: str, rows: list[tuple[str, dict]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
+@torch.inference_mode()
+def _measured(x: Tensor, output: Tensor, target: Tensor, protocols: list[metric.Protocol], task: str, args, epoch: int | None) -> Numbers:
+    """Return an image's numbers by protocol; in a final test those of its input as well, as input_<metric>."""
+    numbers = {}
+    for protocol in protocols:
+        row = metric.compare(output, target, protocol, task, args.extra_metrics)
+        before = metric.compare(x, target, protocol, task) if epoch is None else {}
+        numbers[protocol.name] = row | {f"input_{key}": value for key, value in before.items()}
+    return numbers
+
+
+def _concluded(name: str, rows: list[tuple[str, Numbers]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
                epoch: int | None, seconds: float | None, tiles: dict) -> dict:
     """Say what a set came to, write its table, and return its numbers."""
     scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocols}
@@ -139,15 +166,6 @@ def _by_size(protocols: list[metric.Protocol]) -> dict[str, list[metric.Protocol
     for protocol in protocols:
         groups.setdefault(protocol.size, []).append(protocol)
     return groups
-
-
-def restore_as_told(method: Method, x: Tensor, args) -> Tensor:
-    """Return the restored (1, 3, H, W) of any size, in the precision, tiles and self-ensemble that the flags ask for."""
-    fn = method.restore
-    if args.chop:
-        fn = partial(tiling.tiled, fn=fn, tile=args.tile, overlap=args.tile_overlap)
-    with process.autocast(args.test_precision), process.exact_convolutions():
-        return (tiling.ensemble(x, fn) if args.self_ensemble else fn(x)).float()
 
 
 def _say(result: dict, measured: list[dict], aside: str) -> None:

@@ -12,18 +12,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import tester
 import utility
 from contract import Batch, Run, Stage, collate
 from loss import Loss, listed
 from model import norm, weights
 from model.method import Method
 from report import plots
-from runtime import experiment, files, process
+from runtime import experiment, files, process, state
 from runtime.errors import Failure, Interrupted, Stopped, UserError
-from tester import evaluate
 
-PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")     # of the state, beside all tensors
-OFTEN = 60                                # seconds: what shorter epochs without a test come to is not written each time
+OFTEN = 60                                # minimum seconds between saves after epochs without a test
 PATIENCE = 50                             # steps in a row that may be skipped before the run gives up
 
 
@@ -40,58 +39,56 @@ class Step(nn.Module):
 
 
 class Trainer:
-    """Trains a method on a run, tests it and keeps experiment/<save> up to date; `state` is where to go on."""
+    """Trains a method on a run, from the state `earlier` on where there is one.
 
-    def __init__(self, args, method: Method, run: Run, folder: Path, state: dict | None = None):
+    A run that is kept is logged, tested after its epochs and saved in experiment/<save>; of any other only the trained method is
+    used, by the run's `done`.
+    """
+
+    def __init__(self, args, method: Method, run: Run, folder: Path, earlier: dict | None = None):
         self.args, self.run, self.folder = args, run, folder
-        if not args.test_only:
-            method.prepare(args)
+        method.prepare(args)
         self.device = process.device()
         self.method = method.to(self.device, memory_format=torch.channels_last)     # a third faster in convolutions
         if process.world() > 1:
             self.method = norm.share(self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
-        self.optimizer = utility.make_optimizer(args, list(method.parameters()))
+        self.optimizer = utility.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
         self.epoch, self.step, self.seen = 0, 0, []       # whole epochs; steps of the next one, and their losses
         self.steps, self.skipped = 0, 0
         self.best, self.last_loss = -math.inf, math.inf
         self.saved = time.monotonic()
         # a stage that cannot work is known here, before the first one is trained or anything is written
-        self.stages = [] if args.test_only else method.stages(args)
+        self.stages = method.stages(args)
         self.loaders = [run.train(stage) for stage in self.stages]
         for stage, loader in zip(self.stages, self.loaders):
             self._rehearse(stage, loader)
+        self.plan = [(stage.epochs, len(loader)) for stage, loader in zip(self.stages, self.loaders)]
         self.random = None
-        if state:
-            self._take_up(state)
+        if earlier:
+            state.restore(self, earlier)
 
-    def fit(self) -> dict:
-        """Train all stages, then test the best weights; return the test numbers by data set."""
-        self._announce()
+    def fit(self) -> None:
+        """Train all stages; Stopped, with the state of a kept run saved, when a signal asks for the end."""
+        if self.run.kept:
+            self._announce()
         if self.random:
             process.set_random_state(self.random)
-        with process.signals():
-            end = 0
+        end, steps = 0, sum(epochs * count for epochs, count in self.plan)
+        with tqdm(desc=self.run.name, total=steps, unit="step", disable=self.run.kept or process.quiet(), leave=False) as self.bar:
             for stage in self.stages:
-                loader = self.loaders.pop(0)                       # its processes end with the stage
-                end += stage.epochs
+                loader = self.loaders.pop(0)                       # its worker processes end with the stage
+                end, history = end + stage.epochs, []
                 if self.epoch < end:
                     self.enter(stage)
-                while self.epoch < end:
+                while self.epoch < end and not self._at_rest(history):
                     self.train_epoch(loader)
                     self._end_epoch(last=self.epoch + 1 == self.args.epochs)
-            best = self.folder / "model" / "model_best.pt"
-            process.barrier()
-            weights.load_weights(self.method, best, self.args.model)
-            try:
-                return self.test(str(best))
-            except Interrupted:
-                self._stop()
-
-    def test(self, weights: str, epoch: int | None = None) -> dict[str, dict]:
-        """Test the network as it stands on the run's test sets (see evaluation.py)."""
-        return evaluate(self.method, self.run.test, self.args, self.folder, weights, epoch)
+                    history.append(self.last_loss)
+                self.epoch = max(self.epoch, end)
+        if self.average and not self.run.kept:
+            self.method.network = self.average
 
     @torch.no_grad()
     def _rehearse(self, stage: Stage, loader: DataLoader) -> None:
@@ -115,7 +112,8 @@ class Trainer:
         draws, start = loader.batch_sampler, time.perf_counter()
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
-        bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", disable=process.quiet(), leave=False)
+        bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", leave=False,
+                   disable=process.quiet() if self.run.kept else True)
         for batch in bar if self.step < steps else ():
             begun = time.perf_counter()
             rate = utility.learning_rate(self.args, self.epoch + self.step / steps)
@@ -126,19 +124,24 @@ class Trainer:
             self.step += 1
             self.seen += [values] if not self.skipped else []
             bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
-            if self.step % self.args.print_every == 0 and self.seen:
+            self.bar.update()
+            if self.run.kept and self.step % self.args.print_every == 0 and self.seen:
                 recent = utility.means(self.seen[-self.args.print_every:])
                 process.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
                 process.log().say(f"[epoch {self.epoch + 1}, step {self.step}/{steps}] {listed(recent)}")
             if end:
                 self._save_state()
-                self._stop()
+                self.stop()
             if self._due():
                 self._save_state()
             process.step_took(time.perf_counter() - begun)
+        draws.start = 0
+        if self.run.kept:
+            self._log_epoch(steps, time.perf_counter() - start)
+
+    def _log_epoch(self, steps: int, seconds: float) -> None:
         self.mark = process.log().lengths()                       # an epoch whose test is stopped is logged when it is resumed
-        draws.start, rate = 0, utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
-        losses, seconds = utility.means(self.seen), time.perf_counter() - start
+        losses, rate = utility.means(self.seen), utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
         process.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
         process.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
         process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}",
@@ -185,13 +188,17 @@ class Trainer:
                           "the newest good weights are kept; try a lower --lr, --gclip, or another --precision")
 
     def _end_epoch(self, last: bool) -> None:
-        """Test when it is time, save the weights and the state, draw the curves; the epoch counts from then on."""
+        """Test when it is time, save the weights and the state, draw the curves; the epoch is counted from then on."""
         losses, number = utility.means(self.seen), self.epoch + 1
+        if not self.run.kept:
+            self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
+            self.bar.set_postfix(loss=f"{self.last_loss:.4g}", refresh=False)
+            return
         score, tested = self.best, last or number % self.args.val_epochs == 0
         with self._averaged():
             if tested:
                 try:
-                    results = self.test(f"epoch {number}", number)
+                    results = tester.test(self.method, self.run.test, self.args, self.folder, f"epoch {number}", number)
                 except Interrupted:
                     results = None
             if tested and results:
@@ -203,7 +210,7 @@ class Trainer:
                 content = weights.model_content(self.method, self.args, note)
         if tested and results is None:
             self._save_state(self.mark)
-            self._stop()
+            self.stop()
         self.best, improved = max(self.best, score), tested and score > self.best
         self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
         if keep and process.rank() == 0:
@@ -211,25 +218,33 @@ class Trainer:
             for name in ["latest"] + ["best"] * improved + kept:
                 files.write_tensors(folder / f"model_{name}.pt", content)
             for name in kept:
-                files.write_tensors(folder / f"state_{name}.pt", self._state())
+                files.write_tensors(folder / f"state_{name}.pt", state.collect(self))
             self._save_state()
             plots.curves(self.folder)
 
     def _due(self) -> bool:
-        """Return whether --save_every asks for the state now; the first process decides for itself, it alone writes."""
+        """Return whether --save_every asks for the state now; each process decides for itself, only the first one writes."""
         every = self.args.save_every
         if every.endswith("m"):
             return 0 < float(every[:-1]) * 60 <= time.monotonic() - self.saved
         return int(every) > 0 and self.steps % int(every) == 0
 
     def _save_state(self, log: dict[str, int] | None = None) -> None:
-        if process.rank() == 0:
-            experiment.save_state(self.folder / "model", self._state() | ({"log": log} if log else {}))
+        if process.rank() == 0 and self.run.kept:
+            experiment.save_state(self.folder / "model", state.collect(self) | ({"log": log} if log else {}))
         self.saved = time.monotonic()
 
-    def _stop(self) -> None:
-        """End the run, whose state is saved, as a signal asked."""
+    def _at_rest(self, losses: list[float]) -> bool:
+        """Return whether the mean loss has stopped falling, as the run's `plateau` says."""
+        count = self.run.plateau
+        return 0 < 2 * count <= len(losses) and sum(losses[-count:]) > 0.99 * sum(losses[-2 * count:-count])
+
+    def stop(self) -> None:
+        """End the run, whose state is saved, as a signal asked: raise Stopped."""
         name = signal.Signals(process.asked_to_end() or signal.SIGTERM)
+        if not self.run.kept:
+            raise Stopped(f"stopped by {name.name} at {self.run.name}; finished images are kept, the same command continues after them",
+                          128 + name)
         process.log().time("stop", signal=name.name, epoch=self.epoch + 1, step=self.step)
         raise Stopped(f"stopped by {name.name} in epoch {self.epoch + 1} after step {self.step}; the state is saved, "
                       f"--resume auto --save {self.args.save} goes on from there", 128 + name)
@@ -243,34 +258,6 @@ class Trainer:
             yield
         finally:
             self.method.network = trained
-
-    def _state(self) -> dict:
-        return {"format": experiment.STATE_FORMAT, "log": process.log().lengths(),
-                "progress": {name: getattr(self, name) for name in PROGRESS}, "random": process.random_state(),
-                "network": self.method.network.state_dict(), "side": self.method.side_state(),
-                "average": self.average.state_dict() if self.average else {},
-                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-
-    def _take_up(self, state: dict) -> None:
-        if state["progress"]["epoch"] > self.args.epochs:
-            raise UserError(f"{self.folder} has been trained to epoch {state['progress']['epoch']} already, "
-                            f"beyond --epochs {self.args.epochs}")
-        for name in PROGRESS:
-            setattr(self, name, state["progress"][name])
-        try:
-            self.method.network.load_state_dict(state["network"])
-            self.method.load_side_state(state["side"])
-            if self.average:
-                self.average.load_state_dict(state["average"] or state["network"])
-            settings = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-            self.optimizer.load_state_dict(state["optimizer"])
-            for group, flags in zip(self.optimizer.param_groups, settings):
-                group.update(flags)                               # what the command line says now, not what it said then
-            self.scaler.load_state_dict(state["scaler"] or self.scaler.state_dict())
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(f"the state in {self.folder} does not fit these flags: a training goes on with the model, the width "
-                            "and the optimizer that it began with") from error
-        self.random = state["random"]
 
     def _announce(self) -> None:
         fresh, start = not (self.epoch or self.step), 0           # a log that goes on has had these lines

@@ -1,4 +1,4 @@
-"""What one training job reads: loaders of training batches and of test sets."""
+"""What a run reads: loaders of training batches, and test sets."""
 import errno
 import functools
 from collections.abc import Callable
@@ -7,15 +7,14 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 import loss
-from contract import Run
+from contract import Item, Run, TestSet
 from data import audit, cache, image, loader, source
 from data.choose import Chosen, choose, names
 from data.sets import DATASETS
-from data.source import Item
 from runtime import process
 from runtime.errors import UserError
 
-__all__ = ["DATASETS", "Run", "nothing", "runs", "tests"]
+__all__ = ["DATASETS", "runs", "tests"]
 
 
 def runs(args) -> list[Run]:
@@ -36,16 +35,14 @@ def runs(args) -> list[Run]:
     return [Run(args.save, functools.partial(_train, args, items, read), test)]
 
 
-def tests(args, chosen: dict[str, Chosen]) -> dict[str, DataLoader]:
-    """Return the loaders of test sets by name."""
-    return {name.replace("/", "_"): _test(args, each) for name, each in chosen.items()}
-
-
-def _test(args, chosen: Chosen) -> DataLoader:
-    alone = args.test_only and not any("image" in item.images for item in chosen.items)    # folders.py checks each for itself
-    images = loader.Images(chosen.items, ("image",), image.read if alone else _reader(args, chosen.items))
-    images.task, images.subset = chosen.task, chosen.subset
-    return loader.test_loader(images, args.n_threads, process.rank(), process.world())
+def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
+    """Return test sets by name; files of sets without targets are checked only when each is restored."""
+    found = {}
+    for name, each in chosen.items():
+        alone = args.test_only and not any("image" in item.images for item in each.items)
+        read = image.read if alone else _reader(args, each.items)
+        found[name.replace("/", "_")] = TestSet(each.items, each.task, each.subset, read)
+    return found
 
 
 def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:

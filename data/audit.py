@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from contract import Item
 from data import leaks
-from data.source import Item
 from runtime import process
 from runtime.errors import UserError
 

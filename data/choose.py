@@ -3,9 +3,10 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from contract import Item
 from data import paired
 from data.sets import DATASETS
-from data.source import Item, View
+from data.source import View
 from runtime import process
 from runtime.errors import UserError
 

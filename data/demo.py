@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from contract import Item
 from data import degrade
-from data.source import Item
 
 WEATHERS = ("snow", "rain", "haze", "noise")
 VARIANTS = {"train": 8, "test": 2}        # how often each photo is degraded, each time by another seed

@@ -19,8 +19,9 @@ from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, minimum_filter
 from tqdm import tqdm
 
+from contract import Item
 from data import image, source
-from data.source import Item, Source, path_of
+from data.source import Source, path_of
 from runtime import files
 
 VERSION = 1                               # of the fingerprints; raise it when they change

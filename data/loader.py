@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from contract import Sample, collate
+from contract import Item, Sample, collate
 from data import image, source
-from data.source import Item, View
+from data.source import View
 from data.transform import augment
 from runtime.errors import UserError
 
@@ -19,8 +19,6 @@ Key = tuple[int, int, int]                # epoch, position in the epoch, index 
 
 class Images(Dataset):
     """Samples of a list of items; `read` decodes a file, `targets` are the images wanted besides the input."""
-
-    task, subset = "", "all"              # what a test set is for and which part of it this is, for the results
 
     def __init__(self, items: list[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
                  seed: int = 0, patch_size: int = 0, turns: str = ""):

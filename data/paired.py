@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from contract import Item
 from data import image
-from data.source import Item, View
+from data.source import View
 from runtime import process
 from runtime.errors import UserError
 

@@ -3,9 +3,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from contract import Item
 from data import demo
 from data.paired import EDSR, INPUT_TARGET, Layout
-from data.source import Item
 
 
 class Entry(NamedTuple):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from contract import Item
 from data import image
 from runtime.errors import UserError
 
@@ -20,13 +21,6 @@ class View(NamedTuple):
 
 
 Source = Path | View | np.ndarray
-
-
-class Item(NamedTuple):
-    """One entry of a data set: the sources of its images."""
-    name: str
-    images: dict[str, Source]                 # 'input', 'image' (the clean target), 'mask' where there is one
-    kind: int = 0
 
 
 def path_of(source: Source) -> Path | None:

@@ -35,14 +35,14 @@ def prepare(kind: str) -> None:
 
 
 @contextlib.contextmanager
-def following(args, trainer) -> Iterator[None]:
+def following(args, folder: Path, trainer) -> Iterator[None]:
     """Within the block what the log records goes where --logger says, too, from the first process alone."""
     if args.logger not in PACKAGES or process.rank() > 0:
         yield
         return
-    plan = [(stage.epochs, len(loader)) for stage, loader in zip(trainer.stages, trainer.loaders)]
-    done = step_of(plan, trainer.epoch + 1, trainer.step)
-    sink = {"tensorboard": TensorBoard, "wandb": Wandb}[args.logger](trainer.folder, args, done)
+    plan = trainer.plan if trainer else []
+    done = step_of(plan, trainer.epoch + 1, trainer.step) if trainer else 0
+    sink = {"tensorboard": TensorBoard, "wandb": Wandb}[args.logger](folder, args, done)
     told = follower(sink, plan)
     process.log().followers.append(told)
     try:

@@ -12,20 +12,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 import report
+from contract import Item
 from data import image, source
 from data.loader import picture_loader
-from data.source import Item
 from model.method import Method
 from restore import memory, outputs
 from restore.restorer import Restorer
 from runtime import experiment, files, process
-from runtime.errors import Failure, Interrupted, UserError
+from runtime.errors import Interrupted, UserError
 
 BATCH = {"cpu": 2**18, "cuda": 2**20}     # pixels of a batch, unless one picture has more
 TOGETHER = 64                             # pictures of a batch, at most
 LARGE = 2**23                             # pixels from which on only one batch is read ahead, by each process that loads
 WRITERS, WAITING = 4, 2**26               # threads, and pixels that may wait for them
-PASSING = (*experiment.INCIDENTAL, "memory", "skip_done", "save")      # flags that change no picture
+UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "save")      # flags that change no result
 
 
 class Together(NamedTuple):
@@ -41,20 +41,20 @@ class Plan(NamedTuple):
     trouble: list[str]
 
 
-def restore_folder(method: Method, name: str, items: list[Item], args, folder: Path, weights: str) -> tuple[list, dict | None, list[str]]:
-    """Restore a set, save what the flags ask for, write its cards.
+def restore_folder(restorer: Restorer, name: str, items: list[Item], args, folder: Path, weights: str) -> tuple[list, dict | None, list]:
+    """Restore a set without targets, save what the flags ask for, write its cards.
 
-    Return the rows (name, {}) of all processes, sorted, how pictures were tiled (None: as --chop says), and a sentence for
-    each picture that could not be restored.
+    Return the rows (item name, {}) of all processes, sorted, how images were tiled (None: as --chop says), and a sentence for
+    each image that could not be restored.
     """
     album = report.Album(name, len(items), args)
     album.ending = args.format
     plan = process.gather([_plan(name, items, args, folder, weights)] if process.rank() == 0 else [])[0]
     if plan.kept:
-        process.log().say(f"{name}: {len(plan.kept)} of {len(items)} pictures are restored already and kept (--no-skip_done: all anew)")
+        process.log().say(f"{name}: {len(plan.kept)} of {len(items)} images are restored already and kept (--no-skip_done restores all)")
     for index in plan.kept[process.rank()::process.world()]:
-        _show(album, items[index], _path(folder, name, items[index], args))
-    rows, trouble, restorer = [], [], Restorer(method, args)
+        _show(album, items[index], outputs.result_path(folder, name, items[index].name, args.format))
+    rows, trouble = [], []
     batches = plan.batches[process.rank()::process.world()]
     ahead = 1 if any(batch.pixels > LARGE for batch in batches) else 2
     loader = picture_loader(items, [batch.indices for batch in batches], args.n_threads, ahead)
@@ -68,7 +68,7 @@ def restore_folder(method: Method, name: str, items: list[Item], args, folder: P
             if read.indices:
                 rows += _batch(restorer, name, [items[index] for index in read.indices], read.pixels, album, writer, args, folder)
             progress.update(len(read.indices) + len(read.trouble))
-            del read                      # a large picture is gone before the next one is there
+            del read                      # a large image is freed before the next one is loaded
     album.write(folder, {})
     rows = process.gather(rows) + [items[index].name for index in plan.kept]
     trouble = plan.trouble + process.gather(trouble)
@@ -81,12 +81,9 @@ def restore_folder(method: Method, name: str, items: list[Item], args, folder: P
 
 def _batch(restorer: Restorer, name: str, items: list[Item], pixels: Tensor, album: report.Album, writer: "Writer", args,
            folder: Path) -> list[str]:
-    """Restore pictures of one size, (B, H, W, 3) uint8, and hand them on; return their names."""
+    """Restore images of one size, (B, H, W, 3) uint8, pass them on to be written and shown; return their names."""
     x = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
-    try:
-        output = restorer(x)
-    except Failure as error:
-        raise Failure(f"the network's output for {items[0].name} of {name} {error}") from error
+    output = restorer(x, name=f"{items[0].name} of {name}")
     for number, item in enumerate(items):
         before, after = x[number:number + 1], output[number:number + 1]
         if album.seen == 0 and process.rank() == 0:
@@ -96,24 +93,25 @@ def _batch(restorer: Restorer, name: str, items: list[Item], pixels: Tensor, alb
         if not album.passes():
             album.add(item.name, before, after, None, {})
         if args.save_maps:
-            _maps(restorer.method, name, item, before, args, folder)
+            _maps(restorer.method, before, name, item, args, folder)
     return [item.name for item in items]
 
 
 def _write(writer: "Writer", name: str, item: Item, before: np.ndarray, after: np.ndarray, args, folder: Path) -> None:
-    """Hand a restored picture, and --save_gt's sheet of both, to the writing threads."""
+    """Queue a restored image, and --save_gt's sheet of both, for writing."""
     count = after.shape[0] * after.shape[1]
     if args.save_results:
-        path = _path(folder, name, item, args)
+        path = outputs.result_path(folder, name, item.name, args.format)
         files.folder(path.parent)
         writer.add(lambda: image.write(path, after, image.extras(_file(item))), count)
     if args.save_gt:
-        sheet = files.folder(folder / f"compare-{name}") / f"{item.name}.png"
+        sheet = outputs.sheet_path(folder, name, item.name)
+        files.folder(sheet.parent)
         writer.add(lambda: image.write(sheet, np.hstack([before, after])), 2 * count)
 
 
 class Writer:
-    """Writes in a few threads while the next pictures are restored; whoever adds waits where too much waits, and hears of errors."""
+    """Writes images in a few threads while the next ones are restored."""
 
     def __init__(self):
         self.pool = ThreadPoolExecutor(WRITERS)
@@ -124,7 +122,7 @@ class Writer:
         return self
 
     def add(self, work: Callable[[], None], pixels: int) -> None:
-        """Have a thread do the work, on so many pixels."""
+        """Queue work on so many pixels; block while the queue is full, and re-raise write errors."""
         while self.waiting and self.pixels + pixels > WAITING:
             self._wait()
         self.waiting.append((self.pool.submit(work), pixels))
@@ -149,10 +147,11 @@ def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Pla
     Kept are results that are newer than their picture and than the file of weights, of a run with the same flags.
     """
     stamp, kept = folder / f"restored-{name}.json", []
-    flags = {key: value for key, value in args.flags.items() if key not in PASSING} | {"weights": str(Path(weights).resolve())}
+    flags = {key: value for key, value in args.flags.items() if key not in UNRELATED} | {"weights": str(Path(weights).resolve())}
     if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and _stamp(stamp) == flags:
-        kept = [index for index, item in enumerate(items) if _is_newer(_path(folder, name, item, args), _file(item), Path(weights))]
-    outputs.clear(folder, name, args, {_path(folder, name, items[index], args) for index in kept})
+        kept = [index for index, item in enumerate(items)
+                if _is_newer(outputs.result_path(folder, name, item.name, args.format), _file(item), Path(weights))]
+    outputs.clear(folder, name, args, {outputs.result_path(folder, name, items[index].name, args.format) for index in kept})
     if args.save_results:
         files.write_json(stamp, flags)
     groups: dict[tuple[int, int], list[int]] = {}
@@ -160,7 +159,7 @@ def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Pla
     for index in sorted(set(range(len(items))) - set(kept)):
         try:
             size = source.size(items[index].images["input"])
-            image.check_side(_path(folder, name, items[index], args), max(size))
+            image.check_side(outputs.result_path(folder, name, items[index].name, args.format), max(size))
         except UserError as error:
             trouble.append(str(error))
         else:
@@ -192,10 +191,6 @@ def _file(item: Item) -> Path:
     return source.path_of(item.images["input"])
 
 
-def _path(folder: Path, name: str, item: Item, args) -> Path:
-    return folder / f"results-{name}" / f"{item.name}.{args.format}"
-
-
 def _show(album: report.Album, item: Item, result: Path) -> None:
     """Make the card of a picture that was restored before."""
     if not album.passes():
@@ -204,13 +199,11 @@ def _show(album: report.Album, item: Item, result: Path) -> None:
             album.add(item.name, before, after, None, {})
 
 
-def _maps(method: Method, name: str, item: Item, x: Tensor, args, folder: Path) -> None:
-    """Save the maps of a picture (1, 3, H, W); one for which memory lacks has none, which is said."""
+def _maps(method: Method, x: Tensor, name: str, item: Item, args, folder: Path) -> None:
+    """Save the maps of an image (1, 3, H, W); where memory is short for it in one piece, say so and save none."""
     try:
-        outputs.save_maps(name, item.name, method, x.to(process.device()), args, folder)
+        outputs.save_maps(method, x, name, item.name, args, folder)
     except (MemoryError, RuntimeError) as error:
         if not memory.lacks(error):
             raise
-        process.log().say(f"no maps of {item.name}: the memory is too small for it at once")
-
-
+        process.log().say(f"no maps of {item.name}: the memory is too small for it in one piece")

@@ -1,8 +1,9 @@
-"""Where the pictures of a test go: results, sheets side by side, maps."""
+"""Where the images of a test go: results, sheets side by side, maps."""
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from contract import Batch
@@ -15,7 +16,7 @@ KINDS = (("save_results", "results"), ("save_gt", "compare"), ("save_maps", "map
 
 
 def clear(folder: Path, name: str, args, kept: Collection[Path] = ()) -> None:
-    """Take the pictures of an earlier test out of the folders that this one fills, but for those that are kept."""
+    """Delete the images of an earlier test from the directories that this test fills, except those that are kept."""
     if process.rank() == 0:
         for wanted, kind in KINDS:
             place = folder / f"{kind}-{name}"
@@ -24,10 +25,20 @@ def clear(folder: Path, name: str, args, kept: Collection[Path] = ()) -> None:
                     old.unlink()
 
 
-def save_maps(name: str, picture: str, method: Method, x: Tensor, args, folder: Path) -> None:
-    """Save what else the network shows for an image: pictures as they are, maps of numbers in colours with a scale."""
-    with process.autocast(args.test_precision), process.exact_convolutions():
-        shown = method.shown(x)
+def result_path(folder: Path, name: str, picture: str, ending: str = "png") -> Path:
+    """Return where the result of an image of the test set `name` belongs."""
+    return folder / f"results-{name}" / f"{picture}.{ending}"
+
+
+def sheet_path(folder: Path, name: str, picture: str) -> Path:
+    """Return where the sheet of input, result and target side by side belongs."""
+    return folder / f"compare-{name}" / f"{picture}.png"
+
+
+def save_maps(method: Method, x: Tensor, name: str, picture: str, args, folder: Path) -> None:
+    """Save the network's other outputs for (1, 3, H, W): images as they are, maps of numbers as heat maps with a scale."""
+    with torch.inference_mode(), process.autocast(args.test_precision), process.exact_convolutions():
+        shown = method.shown(x.to(process.device()))
     place = files.folder(folder / f"maps-{name}")
     for key, value in shown.items():
         if key.startswith(method.maps):
@@ -37,9 +48,14 @@ def save_maps(name: str, picture: str, method: Method, x: Tensor, args, folder: 
 
 
 def save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) -> None:
+    """Save a scored result (1, 3, H, W) as PNG, and the sheet of input, result and targets, as the flags ask for."""
     restored = image.to_array(output[0])
     if args.save_results:
-        image.write(files.folder(folder / f"results-{name}") / f"{batch.name[0]}.png", restored)
+        path = result_path(folder, name, batch.name[0])
+        files.folder(path.parent)
+        image.write(path, restored)
     if args.save_gt:
         sides = [image.to_array(batch.input[0]), restored, *(image.to_array(target[0]) for target in batch.targets.values())]
-        image.write(files.folder(folder / f"compare-{name}") / f"{batch.name[0]}.png", np.hstack(sides))
+        path = sheet_path(folder, name, batch.name[0])
+        files.folder(path.parent)
+        image.write(path, np.hstack(sides))

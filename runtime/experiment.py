@@ -12,7 +12,7 @@ from runtime.files import read_tensors
 
 STATE_FORMAT = "unweather state 2"
 BEFORE = "state_before.pt"
-PICTURES = "pictures.json"                            # which pictures are finished, of a training with a network for each
+FINISHED = "pictures.json"                            # the images that are finished, of a training with a network for each
 ROOT = Path("experiment")
 PASSING = ("reset", "load", "resume", "config", "template", "list")    # flags of one call, not of the experiment
 # flags in which a re-run of a finished experiment may differ without being another experiment
@@ -82,11 +82,9 @@ def find_state(args) -> dict | None:
     """
     folder = folder_of(args.save)
     exists = folder.is_dir() and any(folder.iterdir())
-    if args.test_only:
-        return None
     if process.restarted():               # by torchrun or SLURM, with the same command line
         return _state(folder, "auto")
-    if args.reset or (folder / PICTURES).is_file() and _same_flags(folder, args):        # goes on with the next picture
+    if args.reset or (folder / FINISHED).is_file() and _same_flags(folder, args):        # goes on with the next picture
         return None
     if args.resume != "0" or args.load:
         return _state(folder, args.resume)
@@ -108,7 +106,7 @@ def save_state(folder: Path, state: dict) -> None:
     files.sync_folder(folder)
 
 
-def open_experiment(args) -> Path:
+def open_experiment(args, trains: bool) -> Path:
     """Make experiment/<save> ready, emptied if --reset says so, write its flags there and return it.
 
     A test leaves the flags of a training alone.
@@ -116,12 +114,12 @@ def open_experiment(args) -> Path:
     folder = folder_of(args.save)
     process.barrier()
     if process.rank() == 0:
-        if args.reset and not args.test_only and not process.restarted() and folder.is_dir():
+        if args.reset and trains and not process.restarted() and folder.is_dir():
             shutil.rmtree(folder)
-        files.folder(folder if args.test_only else folder / "model")
+        files.folder(folder / "model" if trains else folder)
         for half in folder.rglob(".*.part"):                      # of a process that was killed while writing
             half.unlink(missing_ok=True)
-        if not (args.test_only and (folder / "model").is_dir()):
+        if trains or not (folder / "model").is_dir():
             flags = {key: value for key, value in args.flags.items() if key not in PASSING}
             files.write_json(folder / "args.json", flags)
             files.write_text(folder / "config.txt", "".join(f"{key}: {value}\n" for key, value in flags.items()))

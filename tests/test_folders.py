@@ -14,7 +14,7 @@ from data import image
 from model import build, weights
 from model.dncnn import Deraining
 from restore import memory
-from restore.restorer import Restorer
+from restore.restorer import Restorer, Settings
 from runtime import files
 from tests.conftest import photo, save
 
@@ -59,7 +59,7 @@ def no_memory(monkeypatch, limit: int, error: Exception) -> list[int]:
 
 def made(*flags: str) -> Restorer:
     args = option.parse(["--test_only", "--pre_train", "w.pt", "--cpu", *flags])
-    return Restorer(weights.load("w.pt"), args)
+    return Restorer(weights.load("w.pt"), Settings.of(args))
 
 
 def test_results_are_those_of_single_pictures(run, network_file):

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from contract import Item
 from data import degrade, image, leaks
-from data.source import Item
 from runtime.errors import UserError
 from tests.conftest import save
 

@@ -151,6 +151,6 @@ def test_large_pictures_are_made_small():
 
 
 def test_only_the_first_process_follows(wandb, monkeypatch):
-    monkeypatch.setattr(trackers.runtime, "rank", lambda: 1)
-    with trackers.following(types.SimpleNamespace(logger="wandb"), None):
+    monkeypatch.setattr(trackers.process, "rank", lambda: 1)
+    with trackers.following(types.SimpleNamespace(logger="wandb"), Path("experiment/x"), None):
         assert wandb == []

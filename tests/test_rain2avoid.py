@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import brief
 import option
 import tester
 from data import image
@@ -18,6 +17,7 @@ from runtime import process
 from tests.conftest import photo, save
 from tests.parity import facts, released_state
 from tests.test_ldgp import streaked
+from trainer import Trainer
 
 TINY = ["--model", "rain2avoid", "--channels", "4", "--epochs", "2", "--sdr_num", "4", "--patch_size", "48", "--n_threads", "0", "--cpu"]
 PLACE = Path("dataset/photos")
@@ -143,7 +143,7 @@ def test_pictures_that_teach_nothing(run, place):
 
 def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypatch):
     flags = [*TINY, "--sdr_together", "1", "--data_train", "Folder", "--dir_demo", "photos", "--save", "x"]
-    real, calls, killed = brief.Brief.train_step, [], []
+    real, calls, killed = Trainer.train_step, [], []
 
     def train_step(self, batch):
         calls.append(self.run.name)
@@ -151,9 +151,9 @@ def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypat
             killed.append(True)
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, batch)
-    monkeypatch.setattr(brief.Brief, "train_step", train_step)
+    monkeypatch.setattr(Trainer, "train_step", train_step)
     status, text = run(*flags)
-    assert status == 143 and "stopped by SIGTERM at 1; what was finished before is kept" in text
+    assert status == 143 and "stopped by SIGTERM at 1; finished images are kept" in text
     assert list(results()) == ["0"]
     calls.clear()
     status, text = run(*flags)
@@ -192,8 +192,8 @@ def test_truth_does_not_choose_the_weights(run, rainy, monkeypatch):
 def test_online_warm_start_and_plateau(run, photos, monkeypatch):
     """References drawn while learning; a network that begins where the last ended; an early end."""
     steps = []
-    real = brief.Brief.train_step
-    monkeypatch.setattr(brief.Brief, "train_step", lambda self, batch: steps.append(real(self, batch)) or steps[-1])
+    real = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda self, batch: steps.append(real(self, batch)) or steps[-1])
     flags = [*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--sdr_together", "4", "--epochs", "30"]
     assert run(*flags, "--strategy", "online", "--save", "a")[0] == 0
     assert len(steps) == 3 * 30
@@ -212,8 +212,8 @@ def test_backbones(run, photos, backbone, flags):
     """The paper's five, and any other model; twenty steps bring the loss down."""
     losses = []
     with pytest.MonkeyPatch.context() as patch:
-        real = brief.Brief.train_step
-        patch.setattr(brief.Brief, "train_step", lambda self, batch: losses.append(real(self, batch)) or losses[-1])
+        real = Trainer.train_step
+        patch.setattr(Trainer, "train_step", lambda self, batch: losses.append(real(self, batch)) or losses[-1])
         (photos / "1.png").unlink()
         (photos / "2.png").unlink()
         status, text = run(*TINY, "--backbone", backbone, *flags, "--data_train", "Folder", "--dir_demo", "photos", "--save", "x",

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import tester
 import trainer
 from model import weights
+from restore.restorer import Restorer
 from runtime import files, process
 from tests.conftest import REPO, make_pairs, python
 from tests.test_systems import KD, PLAIN
@@ -102,13 +102,13 @@ def test_stopped_in_a_test(run, sets, monkeypatch):
     """A signal in the test after an epoch: the epoch's training is kept, its test comes when it is resumed."""
     two = ["--data_range", "1-3/4-5"]
     assert run(*flags("smgarn"), *two, "--save", "whole")[0] == 0
-    real = tester.restore_as_told
+    real = Restorer.__call__
 
-    def restore(*arguments):
+    def restore(*arguments, **named):
         os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments)
+        return real(*arguments, **named)
     with monkeypatch.context() as patch:
-        patch.setattr(tester, "restore_as_told", restore)
+        patch.setattr(Restorer, "__call__", restore)
         code, text = run(*flags("smgarn"), *two, "--save", "parts")
     assert code == 143 and "in epoch 1 after step 3" in text
     assert run("--load", "parts")[0] == 0

@@ -174,8 +174,9 @@ def test_mode_takes_its_list(run, fails, place):
 
 def test_a_range_of_noise_is_drawn(place):
     """Another level for every crop, from all of the range, the same for the same seed."""
+    from contract import Item
     from data import loader
-    from data.source import Item, View
+    from data.source import View
     path = save(place / "flat.png", photo(64, 64, 0) * 0 + 128)
     items = [Item("flat", {"input": View(path, "drawn noise", (0, 40)), "image": path})]
     samples = [loader.Images(items, ("image",), seed=1, patch_size=64)[(1, position, 0)] for position in range(40)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.two_stage_kd import Restorer, build, ckt, from_official
+from model.two_stage_kd import AllWeatherRestoration, build, ckt, from_official
 from model.two_stage_kd.network import MSBDN
 from runtime.errors import UserError
 from tests.parity import facts, picture, released_state
@@ -29,7 +29,7 @@ def sample(values: np.ndarray) -> np.ndarray:
 def prediction() -> dict[str, np.ndarray]:
     """What our network gives for the rule's weights and input."""
     known = facts("twostage")
-    method = Restorer().eval()
+    method = AllWeatherRestoration().eval()
     method.network.load_state_dict(from_official(released_state(known)))
     with torch.inference_mode():
         given = method.predict(picture(known))
@@ -100,13 +100,13 @@ def test_gradient_reaches_every_parameter():
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 13), (16, 64), (33, 32), (64, 48)])
 def test_any_size(size):
-    method = Restorer(channels=4, blocks=1).eval()
+    method = AllWeatherRestoration(channels=4, blocks=1).eval()
     with torch.inference_mode():
         assert method.restore(torch.rand(2, 3, *size)).shape == (2, 3, *size)
 
 
 def test_features():
-    features = Restorer(channels=4, blocks=1).predict(torch.rand(2, 3, 32, 64))["features"]
+    features = AllWeatherRestoration(channels=4, blocks=1).predict(torch.rand(2, 3, 32, 64))["features"]
     assert [tuple(f.shape) for f in features] == [(2, 16, 8, 16), (2, 32, 4, 8), (2, 64, 2, 4), (2, 64, 2, 4)]
 
 

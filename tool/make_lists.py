@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from contract import Item
 from data import paired, source
 from data.sets import DATASETS
-from data.source import Item
 from runtime.arguments import SIZE, Parser, number
 from runtime.errors import UserError
 from runtime.files import folder, write_text

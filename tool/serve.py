@@ -20,9 +20,10 @@ from PIL import Image
 from data import image
 from model import tiling, weights
 from model.method import Method
+from restore.restorer import Restorer, Settings
 from runtime import experiment, process
 from runtime.arguments import Parser, number
-from runtime.errors import UserError
+from runtime.errors import Failure, UserError
 from runtime.files import folder
 from tool import guarded
 
@@ -65,24 +66,17 @@ class Desk:
             raise UserError("Please choose one of the weights in the list.")
         before = decoded(photo)
         height, width = before.shape[:2]
-        count = tiling.tiles(height, width, TILE, OVERLAP) if height * width > self.whole else 1
-        done, start = 0, time.perf_counter()
-
-        def restored(x: torch.Tensor) -> torch.Tensor:
-            nonlocal done
-            result = method.restore(x).float()
-            done += 1
-            told(done, count)
-            return result
-
+        settings = Settings(chop=height * width > self.whole, tile=TILE, overlap=OVERLAP)
+        count = tiling.tiles(height, width, TILE, OVERLAP) if settings.chop else 1
+        start = time.perf_counter()
         try:
-            with self.busy, torch.inference_mode(), process.exact_convolutions():
-                method = self._method(name)
-                x = image.to_tensor(before)[None].to(process.device())
-                y = restored(x) if count == 1 else tiling.tiled(x, restored, TILE, OVERLAP)
-                after = image.to_array(y[0])
+            with self.busy:
+                restorer = Restorer(self._method(name), settings, progress=told)
+                after = image.to_array(restorer(image.to_tensor(before)[None], may_tile=False)[0])
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise UserError(f"The memory is too small for a photo of {width} × {height} pixels.") from error
+        except Failure as error:
+            raise UserError("These weights are damaged: their result is not finite.") from error
         return Result(before, after, count, time.perf_counter() - start)
 
     def _method(self, name: str) -> Method:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from contract import Item
 from data import paired, source
 from data.sets import DATASETS, Entry
-from data.source import Item
 from runtime.arguments import Parser
 from runtime.errors import Failure, UserError
 from runtime.files import folder, write_json

@@ -2,21 +2,17 @@
 import copy
 import functools
 import json
-from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import metric
-import report
-import tester
-from contract import Run, Stage, nothing
-from data import image, loader, source, tests
+from contract import Item, Numbers, Outcome, Run, Stage
+from data import image, loader, tests
 from data.choose import Chosen, choose, names
 from model.method import Method
 from model.rain2avoid import ldgp
@@ -25,32 +21,33 @@ from model.rain2avoid.references import References
 from runtime import experiment, files, process
 from runtime.errors import UserError
 
-WHOLE = 2048 * 2048                       # pixels of a picture that is restored in one piece
+Restores = Callable[..., Tensor]          # restore.Restorer: (B, 3, H, W) -> the same, and its `method`
 
 
 def runs(args, backbone: Method) -> Iterator[Run]:
-    """Yield the runs that --steps and --strategy ask for; what comes before the learning is done on the way.
+    """Yield the runs that --steps and --strategy ask for; maps and references are made before each run.
 
     `backbone` is a network like those that will be trained.
     """
-    multiple, parameters = backbone.multiple_of, sum(parameter.numel() for parameter in backbone.network.parameters())
-    if args.test_only:                    # no truth was ever seen: no picture is held out
+    parameters = sum(parameter.numel() for parameter in backbone.network.parameters())
+    if args.test_only:                    # the network was trained without targets, so that no image has to be held out
+        if args.keep_clean:
+            process.log().say("pixels where the map finds no rain stay as they are; --no-keep_clean takes the network's answer everywhere")
         yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}),
-                  functools.partial(_compose, args) if args.keep_clean else nothing)
+                  finish=functools.partial(applied, args) if args.keep_clean else None)
         return
     if process.world() > 1 and args.strategy != "multiple":
         raise UserError(f"--strategy {args.strategy} trains a network per picture, by one process each; start several without torchrun, "
                         "each with its own --save and part of the pictures, as --data_range 1-50")
     for name in names(args.data_train):
         chosen, place = choose(args, name, "test", whole=True), folder(args, name)
-        with tqdm(chosen.items, place.name, unit="picture", disable=process.quiet(), leave=False) as items:
-            if args.steps in ("ldgp", "nss"):
-                prepare(items, place, args)
-                process.log().say(f"{place.name}: {len(chosen.items)} pictures, see {place}")
-            elif args.strategy == "multiple":
-                yield _together(list(items), chosen, name, place, args, multiple)
-            else:
-                yield from _alone(items, chosen, name, place, args, multiple, parameters)
+        if args.steps in ("ldgp", "nss"):
+            prepare(chosen.items, place, args)
+            process.log().say(f"{place.name}: {len(chosen.items)} pictures, see {place}")
+        elif args.strategy == "multiple":
+            yield _together(chosen, name, place, args, backbone.multiple_of, parameters)
+        else:
+            yield from PictureRuns(chosen, name, place, args, backbone.multiple_of, parameters)
 
 
 def folder(args, name: str) -> Path:
@@ -69,45 +66,75 @@ def prepare(items, place: Path, args) -> None:
             picture.draw()
 
 
-def _alone(items: tqdm, chosen: Chosen, name: str, place: Path, args, multiple: int, parameters: int) -> Iterator[Run]:
-    """Yield a run per picture that is not finished yet; then say how good they are, where there is truth."""
-    path = experiment.folder_of(args.save) / experiment.PICTURES
-    finished = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not args.reset else {}
-    known, last = finished.setdefault(name, {}), {}
-    for item in items:
-        if item.name in known and (place / RESULT / f"{item.name}.png").is_file():
-            continue
-        picture = Picture(item, place, args)
-        picture.find_rain(anew=args.steps == "all")
-        drawn, results = picture.draw(), [picture.rgb]
+class PictureRuns:
+    """The runs of --strategy single and online: a network for each picture of a set; finished pictures are in pictures.json."""
+
+    def __init__(self, chosen: Chosen, name: str, place: Path, args, multiple: int, parameters: int):
+        self.chosen, self.name, self.place, self.args = chosen, name, place, args
+        self.multiple, self.parameters = multiple, parameters
+        self.path = experiment.folder_of(args.save) / experiment.FINISHED
+        self.finished = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() and not args.reset else {}
+        self.weights: dict[str, Tensor] = {}                      # of the picture before, for --warm_start
+
+    def __iter__(self) -> Iterator[Run]:
+        """Yield one run with the results of all finished pictures, then one for each of the others."""
+        known = self.finished.setdefault(self.name, {})
+        done = [item for item in self.chosen.items if item.name in known and self._result(item).is_file()]
+        names_done = {item.name for item in done}
+        rest = [item for item in self.chosen.items if item.name not in names_done]
+        if done:
+            yield Run(self.name, None, {}, done=lambda _: [self._outcome(done)], kept=False)
+        for item in tqdm(rest, self.place.name, unit="picture", disable=process.quiet(), leave=False):
+            yield self._run(item)
+        process.log().say(f"maps, references and results are in {self.place}")
+
+    def _run(self, item: Item) -> Run:
+        picture = Picture(item, self.place, self.args)
+        picture.find_rain(anew=self.args.steps == "all")
+        drawn, train = picture.draw(), None
         reason = picture.why_not(drawn.positions)
         if reason:
             process.log().say(f"{item.name}: {reason}; the result is the picture as it is")
-            yield Run(item.name, None, {}, kept=False)
         else:
-            train = functools.partial(_train, args, multiple, [picture], [picture.weigh() if args.strategy == "online" else drawn])
-            yield Run(item.name, train, {}, functools.partial(_begin, last), functools.partial(_finish, args, picture, last, results),
-                      kept=False)
-        known[item.name] = finish(picture, results[-1], chosen.task, args)
-        files.write_json(path, finished)
-    _conclude(name, place, chosen, known, parameters, args)
+            source = picture.weigh() if self.args.strategy == "online" else drawn
+            train = functools.partial(_train, self.args, self.multiple, [picture], [source])
+        return Run(item.name, train, {}, self._begin, functools.partial(self._done, item, picture, bool(train)), kept=False,
+                   plateau=self.args.plateau)
+
+    def _begin(self, method: Method) -> None:
+        """Start from the network of the picture before, where --warm_start has kept it."""
+        if self.weights:
+            method.network.load_state_dict(self.weights)
+
+    def _done(self, item: Item, picture: Picture, trained: bool, restorer: Restores) -> list[Outcome]:
+        """Write the result and its numbers, mark the picture as finished, and return its results."""
+        answer = answered(restorer, picture) if trained else picture.rgb
+        if trained and self.args.warm_start:
+            self.weights = copy.deepcopy(restorer.method.network.state_dict())
+        self.finished[self.name][item.name] = finish(picture, answer, self.chosen.task, self.args)
+        files.write_json(self.path, self.finished)
+        return [self._outcome([item])]
+
+    def _result(self, item: Item) -> Path:
+        return self.place / RESULT / f"{item.name}.png"
+
+    def _outcome(self, items: list[Item]) -> Outcome:
+        rows = [(item, self.finished[self.name][item.name]) for item in items]
+        return outcome(self.name, self.chosen, rows, self.place, f"{self.args.strategy}, a network for each picture", self.parameters)
 
 
-def _compose(args, method: Method) -> None:
-    """Let a network that is only applied restore as `composed` says; maps and references are made on the way."""
-    network = method.restore
+def outcome(name: str, chosen: Chosen, rows: list[tuple[Item, Numbers]], place: Path, weights: str, parameters: int) -> Outcome:
+    """Return the results of a set whose results lie in `place`."""
+    shown = [(item._replace(images={**item.images, "result": place / RESULT / f"{item.name}.png"}), numbers) for item, numbers in rows]
+    return Outcome(name, chosen.task, chosen.subset, shown, weights, parameters)
 
-    def restore(x: Tensor) -> Tensor:
-        answers, results = network(x), []
-        for rainy, answered in zip(x, answers):
-            rgb = image.to_array(rainy)
-            prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size)
-            fused = sample(rgb, prior, args).fused().cpu().numpy()
-            results.append(image.to_tensor(composed(rgb, prior, fused, image.to_array(answered), args)))
-        return torch.stack(results).to(x.device)
 
-    method.restore = restore
-    process.log().say("pixels where the map finds no rain stay as they are; --no-keep_clean takes the network's answer everywhere")
+def applied(args, x: Tensor, answer: Tensor) -> Tensor:
+    """Return the result for a whole picture and the network's answer, (1, 3, H, W) each, with map and references of that picture."""
+    rgb = image.to_array(x[0])
+    prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size)
+    fused = sample(rgb, prior, args).fused().cpu().numpy()
+    return image.to_tensor(composed(rgb, prior, fused, image.to_array(answer[0]), args))[None].to(x.device)
 
 
 def composed(rgb: np.ndarray, prior: np.ndarray, fused: np.ndarray, network: np.ndarray, args) -> np.ndarray:
@@ -121,25 +148,10 @@ def composed(rgb: np.ndarray, prior: np.ndarray, fused: np.ndarray, network: np.
     return np.where(prior[..., None] > args.threshold, mixed, rgb)
 
 
-def _begin(last: dict, method: Method) -> None:
-    """Begin where the last picture's network ended, if that is known."""
-    if last:
-        method.network.load_state_dict(last)
-
-
-def _finish(args, picture: Picture, last: dict, results: list, method: Method) -> None:
-    """Note the network's answer and, with --warm_start, its weights."""
-    results.append(answer(method, picture.rgb, args))
-    if args.warm_start:
-        last.update(copy.deepcopy(method.network.state_dict()))
-
-
-@torch.inference_mode()
-def answer(method: Method, rgb: np.ndarray, args) -> np.ndarray:
-    """Return what a network makes of a picture (H, W, 3) uint8; a very large one is restored in tiles."""
-    x = image.to_tensor(rgb)[None].to(process.device())
-    chopped = Namespace(**{**vars(args), "chop": args.chop or rgb.size // 3 > WHOLE})
-    return image.to_array(tester.restore_as_told(method.eval(), x, chopped)[0])
+def answered(restorer: Restores, picture: Picture) -> np.ndarray:
+    """Return the network's answer to a picture, (H, W, 3) uint8; one with a target is tiled only by --chop."""
+    x = image.to_tensor(picture.rgb)[None]
+    return image.to_array(restorer(x, may_tile=picture.truth is None, name=picture.name)[0])
 
 
 def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, dict[str, float]]:
@@ -163,10 +175,10 @@ def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, 
     return found
 
 
-def _together(items: list, chosen: Chosen, name: str, place: Path, args, multiple: int) -> Run:
+def _together(chosen: Chosen, name: str, place: Path, args, multiple: int, parameters: int) -> Run:
     """Return the run of one network for a set; pictures that teach nothing are left out of the training."""
     pictures = []
-    for item in tqdm(items, "references", unit="picture", disable=process.quiet(), leave=False):
+    for item in tqdm(chosen.items, "references", unit="picture", disable=process.quiet(), leave=False):
         pictures.append(Picture(item, place, args))
         pictures[-1].find_rain(anew=args.steps == "all")
     sources = [picture.draw() for picture in pictures]
@@ -178,29 +190,16 @@ def _together(items: list, chosen: Chosen, name: str, place: Path, args, multipl
         process.log().say(f"{len(pictures) - len(useful)} of {len(pictures)} pictures of {name} teach nothing and are left out")
     train = functools.partial(_train, args, multiple, [pictures[n] for n in useful], [sources[n] for n in useful])
     sets = tests(args, {each: chosen if each == name else choose(args, each, "test", whole=True) for each in names(args.data_test)})
-    return Run(args.save, train, sets, done=functools.partial(_restore_all, pictures, name, chosen, args), blind=True)
 
+    def done(restorer: Restores) -> list[Outcome]:
+        own = list(range(len(pictures)))[process.rank()::process.world()]
+        found = [(number, finish(pictures[number], answered(restorer, pictures[number]), chosen.task, args))
+                 for number in tqdm(own, "results", unit="picture", disable=process.quiet(), leave=False)]
+        rows = [(chosen.items[number], numbers) for number, numbers in sorted(process.gather(found), key=lambda row: row[0])]
+        process.log().say(f"maps, references and results are in {place}")
+        return [outcome(name, chosen, rows, place, "multiple, a network for the set", parameters)]
 
-def _restore_all(pictures: list[Picture], name: str, chosen: Chosen, args, method: Method) -> None:
-    rows, own = [], pictures[process.rank()::process.world()]
-    for picture in tqdm(own, "results", unit="picture", disable=process.quiet(), leave=False):
-        rows.append((picture.name, finish(picture, answer(method, picture.rgb, args), chosen.task, args)))
-    _conclude(name, pictures[0].place, chosen, dict(process.gather(rows)), sum(p.numel() for p in method.network.parameters()), args)
-
-
-def _conclude(name: str, place: Path, chosen: Chosen, rows: dict[str, dict], parameters: int, args) -> None:
-    """Say and write down how good the results of a set, in `place`, are, where there is truth; show them on the result page."""
-    folder, first = experiment.folder_of(args.save), args.protocols[0]
-    named = [(item.name, rows[item.name]) for item in chosen.items]
-    album = report.Album(name, len(named), args)
-    for item, (_, numbers) in list(zip(chosen.items, named))[process.rank()::process.world()]:
-        rainy, result = source.read(item.images["input"]), image.read(place / RESULT / f"{item.name}.png")
-        truth = source.read(item.images["image"]) if "image" in item.images else None
-        album.add(item.name, *(None if each is None else image.to_tensor(each)[None] for each in (rainy, result, truth)),
-                  numbers.get(first.name, {}))
-    album.write(folder, first.settings() if any(numbers for _, numbers in named) else {})
-    weights = f"{args.strategy}, a network for {'the set' if args.strategy == 'multiple' else 'each picture'}"
-    tester.conclude({name: (named, chosen.task, chosen.subset)}, args, folder, weights, parameters)
+    return Run(args.save, train, sets, done=done, blind=True)
 
 
 def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: Stage) -> DataLoader:

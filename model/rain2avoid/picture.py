@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contract import Item
 from data import image, source
-from data.source import Item
 from model.rain2avoid import ldgp, nss
 from runtime import files, process
 

@@ -75,7 +75,7 @@ RELEASED_FUSE_DOWN = {**RELEASED_FUSE, "up_convs": "go", "down_convs": "back"}
 RELEASED_FUSE_UP = {**RELEASED_FUSE, "down_convs": "go", "up_convs": "back"}
 
 
-class Restorer(Method):
+class AllWeatherRestoration(Method):
     """MSBDN-RDFF as a method: predicts the clean 'image', (B, 3, H, W) in [0, 1], and the four 'features' to learn from."""
 
     multiple_of = 16
@@ -194,7 +194,7 @@ def build(args) -> Method:
     """Return the method for --channels and --blocks."""
     if args.channels % 4:
         raise UserError(f"--channels {args.channels} is not a multiple of 4, which this network needs")
-    return Restorer(args.channels, args.blocks)
+    return AllWeatherRestoration(args.channels, args.blocks)
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,26 @@
+"""Rain2Avoid applied to pictures that it was not trained on."""
+import functools
+
+import numpy as np
+import torch
+
+import model
+import option
+from data import image
+from model.rain2avoid import ldgp, learning
+from restore.restorer import Restorer, Settings
+from tests.test_ldgp import streaked
+
+
+def test_tiles_share_the_map_of_the_whole_picture(place):
+    """A picture with two directions of rain: every tile uses the direction that the whole picture has."""
+    args = option.parse(["--model", "rain2avoid", "--channels", "4", "--dir_demo", "photos", "--cpu", "--blend", "0"])
+    two = np.hstack([streaked(240, 240, 30, 0), streaked(240, 160, -20, 1)])
+    assert ldgp.angle(two[:, :240]) != ldgp.angle(two[:, 240:])               # tiles by themselves would disagree
+    x = image.to_tensor(two)[None]
+    method, finish = model.build(args), functools.partial(learning.applied, args)
+    whole = Restorer(method, finish=finish)(x)
+    tiled = Restorer(method, Settings(chop=True, tile=128, overlap=32), finish)(x)
+    assert torch.equal(whole, tiled)                                          # --blend 0: the references alone, no network
+    own = torch.cat([Restorer(method, finish=finish)(part) for part in x.split([240, 160], -1)], -1)
+    assert (whole - own).abs().mean() * 255 > 0.1
