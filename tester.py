@@ -19,6 +19,7 @@ from restore import outputs
 from restore.folder import restore_folder
 from runtime import files, process
 from runtime.errors import Failure, Interrupted, UserError
+from utility import natural
 
 
 @torch.inference_mode()
@@ -106,7 +107,7 @@ def _rows(method: Method, name: str, loader: DataLoader, args, folder: Path, epo
                 if args.save_maps:
                     outputs.save_maps(name, sized.name[0], method, x, args, folder)
         rows.append((batch.name[0], numbers))
-    rows = sorted(process.gather(rows), key=lambda row: row[0])
+    rows = sorted(process.gather(rows), key=lambda row: natural(row[0]))
     if epoch is None:
         album.write(folder, args.protocols[0].settings() if any(numbers for _, numbers in rows) else {})
     return rows
