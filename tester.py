@@ -18,6 +18,7 @@ from restore.folder import restore_folder
 from restore.restorer import Finish, Restorer, Settings
 from runtime import files, process
 from runtime.errors import Interrupted, UserError
+from utility import natural
 
 
 def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: str, epoch: int | None = None,
@@ -54,7 +55,7 @@ def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
     joined: dict[str, Outcome] = {}
     for outcome in outcomes:
         earlier = joined[outcome.data_set].rows if outcome.data_set in joined else []
-        joined[outcome.data_set] = outcome._replace(rows=sorted(earlier + outcome.rows, key=lambda row: row[0].name))
+        joined[outcome.data_set] = outcome._replace(rows=sorted(earlier + outcome.rows, key=lambda row: natural(row[0].name)))
     results = {}
     for name, (_, task, subset, rows, weights, parameters) in joined.items():
         _show(name, rows, args, folder)
@@ -122,7 +123,7 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
                 if args.save_maps:
                     outputs.save_maps(restorer.method, x, name, batch.name[0], args, folder)
         rows.append((batch.name[0], numbers))
-    rows = sorted(process.gather(rows), key=lambda row: row[0])
+    rows = sorted(process.gather(rows), key=lambda row: natural(row[0]))
     if epoch is None:
         album.write(folder, args.protocols[0].settings() if any(numbers for _, numbers in rows) else {})
     return rows

@@ -1,14 +1,27 @@
-"""Small helpers: errors, atomic files, seeds, the log, curves, optimiser and schedule."""
+"""Small helpers: means, names in natural order, seeds, optimiser, schedule and moving average."""
 import math
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import torch
+
+DIGITS = 64                               # length to which `natural` fills a number
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of every key over rows that have the same keys."""
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
+
+
+def natural(name: str | Path) -> tuple[str, str]:
+    """Return the key that sorts names, or the paths in a folder, by the numbers in them: 1, 2, 10, 11, 100.
+
+    Only the digits 0-9 make a number; all other characters sort by code point. Equal numbers ('01', '1') sort as text.
+    """
+    text = str(name)
+    return re.sub("[0-9]+", lambda number: number[0].zfill(DIGITS), text), text
 
 
 def seed_everything(seed: int) -> None:

@@ -13,7 +13,8 @@ def add_arguments(parser) -> None:
         help="data sets to train on; any folder of --dir_data with input/ and target/ is one")
     add("--data_test", default="", metavar="A+B", help="data sets to test on; default: those of --data_train")
     add("--train_dir", default="", metavar="DIR", help="where the paths of a CSV list begin; default: --dir_data")
-    add("--data_range", default="", metavar="a-b/c-d", help="images by position, to train on / to test on; with --test_only a-b alone")
+    add("--data_range", default="", metavar="a-b/c-d",
+        help="images by position, to train on / to test on; with --test_only a-b alone; names are in natural order: 1, 2, 10, 11")
     add("--audit", action=BooleanOptionalAction, default=True,
         help="before training, look for training images that show a scene of a test set (the first time takes a while; then cached)")
     add("--exclude_leaks", action=BooleanOptionalAction, default=False, help="leave such images out of the training")

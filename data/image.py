@@ -12,6 +12,7 @@ from torch import Tensor
 
 from runtime.errors import UserError
 from runtime.files import temporary
+from utility import natural
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TURNED = {5, 6, 7, 8}                     # EXIF orientations that swap height and width
@@ -30,19 +31,20 @@ Image.MAX_IMAGE_PIXELS = 1_000_000_000    # photos of any size, but no decompres
 
 
 def listing(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, sorted by name; other files (Thumbs.db, notes) are left alone."""
-    return sorted(path for path in folder.iterdir()
-                  if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file())
+    """Return the image files directly in a folder in natural order of their names; other files (Thumbs.db, notes) are left out."""
+    return sorted((path for path in folder.iterdir()
+                   if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()),
+                  key=natural)
 
 
-def unreadable(path: Path, why: object) -> UserError:
+def unreadable(path: str | Path, why: object) -> UserError:
     """Return the error for a file that is no whole image."""
-    empty = path.exists() and path.stat().st_size == 0
+    empty = Path(path).exists() and Path(path).stat().st_size == 0
     return UserError(f"cannot read the image {path}: {'the file is empty' if empty else why}; "
                      "replace it by a whole image or take it out of the folder")
 
 
-def size(path: Path) -> tuple[int, int]:
+def size(path: str | Path) -> tuple[int, int]:
     """Return (height, width) as `read` would give them, from the file's header alone; UserError if it is no image."""
     try:
         with Image.open(path) as image:
@@ -55,7 +57,7 @@ def size(path: Path) -> tuple[int, int]:
         raise unreadable(path, _reason(error)) from error
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: str | Path) -> np.ndarray:
     """Read any image as RGB, (H, W, 3) uint8, turned upright by its EXIF tag; UserError if it is damaged.
 
     Grey is repeated and alpha dropped; 16-bit grey is rounded to 8 bits, 16-bit RGB cut to them (as Pillow reads it).
@@ -81,13 +83,14 @@ def _reason(error: Exception) -> str:
     return "the image is damaged or of an unknown format" if "cannot identify" in text else str(error)
 
 
-def write(path: Path, image: np.ndarray, extras: dict[str, bytes] | None = None) -> None:
+def write(path: str | Path, image: np.ndarray, extras: dict[str, bytes] | None = None) -> None:
     """Write an (H, W, 3) uint8 array in the format of the path's ending: .png (lossless), .jpg or .webp (quality 95).
 
     `extras` are put into the file (see `extras`). It appears whole or not at all; UserError for what the format cannot hold.
     """
+    path = Path(path)
     check_side(path, max(image.shape[:2]))
-    kind, _, options = FORMATS[path.suffix.removeprefix(".")]
+    kind, _, options = _format(path)
     options = options | (extras or {})
     if kind == "JPEG" and len(options.get("exif", b"")) > MOST_EXIF:
         del options["exif"]
@@ -97,9 +100,17 @@ def write(path: Path, image: np.ndarray, extras: dict[str, bytes] | None = None)
         os.fsync(file.fileno())
 
 
+def _format(path: Path) -> tuple[str, int, dict]:
+    """Return Pillow's name, the largest side and the options of a path's ending; UserError for an ending without a format."""
+    ending = path.suffix.lower().removeprefix(".").replace("jpeg", "jpg")
+    if ending not in FORMATS:
+        raise UserError(f"{path} cannot be written: its name has to end in {', '.join(f'.{known}' for known in FORMATS)}")
+    return FORMATS[ending]
+
+
 def check_side(path: Path, side: int) -> None:
     """Raise UserError where the format of a path's ending cannot hold a picture of so long a side."""
-    kind, most, _ = FORMATS[path.suffix.removeprefix(".")]
+    kind, most, _ = _format(path)
     if side > most:
         raise UserError(f"{path.name} cannot be written: a {kind} has at most {most} pixels a side; --format png takes any")
 

@@ -11,6 +11,7 @@ from data import image
 from data.source import View
 from runtime import process
 from runtime.errors import UserError
+from utility import natural
 
 PARTS = {"train": ("train", "training"), "test": ("test", "testing")}     # folders of a set's own parts
 
@@ -91,7 +92,7 @@ def items(base: Path, layout: Layout) -> list[Item]:
     if alone:
         raise UserError(f"{len(alone)} of {len(inputs)} images in {locate(base, layout.input)} have no partner in "
                         f"{locate(base, layout.target)}: {_names(inputs, alone)}")
-    spare = sorted(set(clean) - set(partners.values()) - set(inputs))
+    spare = sorted(set(clean) - set(partners.values()) - set(inputs), key=natural)
     if spare:
         process.log().say(f"{len(spare)} images in {locate(base, layout.target)} have no degraded partner and are not used: "
                           f"{_names(clean, spare)}")
@@ -115,7 +116,7 @@ def _names(files: dict[str, Path], stems: list[str]) -> str:
 
 
 def _by_stem(base: Path, relative: str, what: str) -> dict[str, Path]:
-    """Return the images of a folder by stem, sorted; UserError when there is none or two have one stem."""
+    """Return the images of a folder by stem, in natural order; UserError when there is none or two have one stem."""
     folder = locate(base, relative)
     if not folder:
         raise UserError(f"there is no folder {base / relative}, which should hold the {what} images")

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from report import curves, page
 from report.thumbnail import FORMAT, LIMIT, Album, sample
 from runtime import files
+from utility import natural
 
 __all__ = ["Album", "compare", "write"]
 BYTES = 10_000_000                        # of all cards of a page, about
@@ -55,7 +56,7 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
             albums[run] = {card["name"]: card | {"album": content, "place": folder} for card in content["cards"]}
         else:
             notes.append(f"No pictures of {name or 'its images'} are kept of the run {run}.")
-    names = sorted(set.intersection(*map(set, albums.values())) & set.intersection(*map(set, found.values()))) if albums else []
+    names = sorted(set.intersection(*map(set, (*albums.values(), *found.values()))), key=natural) if albums else []
     alike = [picture for picture in names if len({(album[picture]["height"], album[picture]["width"]) for album in albums.values()}) == 1]
     if len(alike) < len(names):
         notes.append(f"{len(names) - len(alike)} images have not the same size in all runs and are left out.")
@@ -91,7 +92,7 @@ def _object(path: Path, notes: list[str]) -> dict:
 
 def _albums(folder: Path, notes: list[str]) -> list[dict]:
     """Return the whole ones of an experiment's card files."""
-    return [content for path in sorted(folder.glob("cards-*.json")) if (content := _album(path, notes))]
+    return [content for path in sorted(folder.glob("cards-*.json"), key=natural) if (content := _album(path, notes))]
 
 
 def _album(path: Path, notes: list[str]) -> dict | None:

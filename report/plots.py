@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.files import temporary
+from utility import natural
 
 
 def curves(place: Path) -> None:
@@ -23,7 +24,7 @@ def curves(place: Path) -> None:
     for name in sorted({name for r in epochs for name in r["losses"]}):
         points = [(r["epoch"], r["losses"][name]) for r in epochs if name in r["losses"]]
         left.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
-    for name in sorted({r["data_set"] for r in tests}):
+    for name in sorted({r["data_set"] for r in tests}, key=natural):
         points = [(r["epoch"], r["psnr"]) for r in tests if r["data_set"] == name]
         right.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
     for axes, what in ((left, "training loss"), (right, "test PSNR, dB (RGB)")):

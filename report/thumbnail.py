@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from data.image import to_array
 from runtime import files, process
+from utility import natural
 
 FORMAT = "unweather cards 1"
 LIMIT = 400                               # cards of one set, and of one page
@@ -76,13 +77,14 @@ class Album:
 
 def extremes(cards: list[dict], count: int) -> list[dict]:
     """Return the `count` cards of lowest and of highest PSNR; none without truth."""
-    ranked = sorted((card for card in cards if "psnr" in card["numbers"]), key=lambda card: (card["numbers"]["psnr"], card["name"]))
+    ranked = sorted((card for card in cards if "psnr" in card["numbers"]),
+                    key=lambda card: (card["numbers"]["psnr"], natural(card["name"])))
     return ranked if len(ranked) <= 2 * count else ranked[:count] + ranked[len(ranked) - count:]
 
 
 def sample(cards: list[dict], limit: int) -> list[dict]:
     """Return at most `limit` cards, sorted by name: all, or a quarter of lowest PSNR, a quarter of highest, the rest evenly spaced."""
-    cards = sorted(cards, key=lambda card: card["name"])
+    cards = sorted(cards, key=lambda card: natural(card["name"]))
     if len(cards) <= limit:
         return cards
     kept = extremes(cards, limit // 4)
@@ -90,7 +92,7 @@ def sample(cards: list[dict], limit: int) -> list[dict]:
     rest = [card for card in cards if card["name"] not in names]
     room = limit - len(kept)
     kept += [rest[number * len(rest) // room] for number in range(room)]
-    return sorted(kept, key=lambda card: card["name"])
+    return sorted(kept, key=lambda card: natural(card["name"]))
 
 
 def reduced(x: Tensor, side: int) -> Tensor:

@@ -20,6 +20,7 @@ from restore import memory, outputs
 from restore.restorer import Restorer
 from runtime import experiment, files, process
 from runtime.errors import Interrupted, UserError
+from utility import natural
 
 BATCH = {"cpu": 2**18, "cuda": 2**20}     # pixels of a batch, unless one picture has more
 TOGETHER = 64                             # pictures of a batch, at most
@@ -76,7 +77,7 @@ def restore_folder(restorer: Restorer, name: str, items: list[Item], args, folde
     for text in [*dict.fromkeys(note for note in notes if note not in restorer.notes), *(f"not restored: {text}" for text in trouble)]:
         process.log().say(text)
     tiles = {"tile": max(sides), "tile_overlap": args.tile_overlap, "in_tiles": len(sides)} if sides and not args.chop else None
-    return [(row, {}) for row in sorted(rows)], tiles, trouble
+    return [(row, {}) for row in sorted(rows, key=natural)], tiles, trouble
 
 
 def _batch(restorer: Restorer, name: str, items: list[Item], pixels: Tensor, album: report.Album, writer: "Writer", args,

@@ -15,6 +15,7 @@ from data.choose import choose, names
 from runtime import files, process
 from runtime.errors import UserError
 from tests.conftest import REPO, make_div2k, make_pairs, photo, python, save, veiled
+from utility import natural
 
 
 def items(root: Path, split: str = "train"):
@@ -97,6 +98,31 @@ def test_data_range(place):
         chosen("--data_range", "13-14", role="train")
     with pytest.raises(UserError, match="leaves no image of set to test on"):
         chosen("--data_range", "1-12", role="test")
+
+
+def test_positions_count_in_natural_order(place):
+    """Images that are named 1 to 101 are taken by number; the default hold-out is the last of them."""
+    for folder in ("input", "target"):
+        for number in range(1, 102):
+            save(place / "dataset" / "set" / folder / f"{number}.png", photo(4, 4, 0))
+    assert chosen("--data_range", "61-64", "--test_only", role="test") == ["61", "62", "63", "64"]
+    assert chosen(role="test") == [str(number) for number in range(92, 102)]
+
+
+@pytest.mark.parametrize("names", [
+    "1 2 10 11 100", "rain-2 rain-10", "a1b2 a1b10 a2b1", "x-1.png x.png x1.png x2.png x10.png",
+    "01 1 02 2 010 10", "B10 a2 a10", "1 1² 2 10 ² ٣", f"2 {'9' * 5000} a", "1.png 1_2.png 1_10.png 2.png"])
+def test_natural_order(names):
+    expected = names.split()
+    for shuffled in (expected[::-1], sorted(expected), expected[1:] + expected[:1]):
+        assert sorted(shuffled, key=natural) == expected
+    assert sorted(map(Path, expected[::-1]), key=natural) == [Path(name) for name in expected]
+
+
+def test_natural_order_keeps_that_of_names_of_one_length():
+    names = [f"{before}{number:04}{after}.png" for before in ("", "im", "im_", "im-", "Im ") for number in range(0, 2000, 97)
+             for after in ("", "-1", "_s", " b")]
+    assert sorted(names, key=natural) == sorted(names)
 
 
 def test_joined_names():
@@ -209,7 +235,7 @@ def test_cache(tmp_path, monkeypatch):
 def test_two_that_fill_one_cache(tmp_path):
     """The second waits for the first and says for whom."""
     root, folder = make_pairs(tmp_path / "set"), files.folder(tmp_path / "bin")
-    code = ("import pathlib, sys, time, utility\n"
+    code = ("import pathlib, sys, time\nfrom runtime import files\n"
             "with files.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); time.sleep(1.5)")
     first = subprocess.Popen(python("-c", code, str(folder / "lock")), stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(REPO)})
     assert first.stdout.readline() == b"held\n"

@@ -69,7 +69,7 @@ def test_rain100l_by_one_command(tool, real_data):
                         "--protocol", "default+dsrir", "--task", "rain")
     assert status == 0
     assert "50 pictures: PSNR 25.18 dB" in text and "26.55 dB, 0.8283 (Y)" in text
-    assert "PSNR 26.55 dB (25.40 to 27.73), SSIM 0.8164 (Y)" in text
+    assert "PSNR 26.55 dB (25.41 to 27.73), SSIM 0.8164 (Y)" in text
 
 
 def test_compare(tool, run, place):

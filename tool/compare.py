@@ -13,6 +13,7 @@ from runtime.arguments import Parser
 from runtime.errors import UserError
 from runtime.files import folder, temporary
 from tool import guarded
+from utility import natural
 
 Table = dict[str, dict[str, float]]       # image -> measure -> value
 
@@ -57,7 +58,7 @@ def _files(run: str) -> dict[str, Path]:
     place = experiment.folder_of(run)
     if not place.is_dir():
         raise UserError(f"there is no experiment {place}; name a folder under {experiment.ROOT}/ or a CSV file")
-    return {path.stem.removeprefix("metrics-"): path for path in sorted(place.glob("metrics-*.csv"))}
+    return {path.stem.removeprefix("metrics-"): path for path in sorted(place.glob("metrics-*.csv"), key=natural)}
 
 
 def _read(path: Path) -> dict[str, Table]:
@@ -69,7 +70,7 @@ def _read(path: Path) -> dict[str, Table]:
 
 def paired(first: Table, second: Table, measure: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of the images that both have, in one order; UserError when there is none."""
-    shared = sorted(set(first) & set(second))
+    shared = sorted(set(first) & set(second), key=natural)
     if not shared:
         raise UserError("the runs have no image in common")
     return tuple(np.array([table[name][measure] for name in shared]) for table in (first, second))

@@ -15,6 +15,7 @@ from runtime.arguments import SIZE, Parser, number
 from runtime.errors import UserError
 from runtime.files import folder, write_text
 from tool import guarded
+from utility import natural
 
 PUBLISHED = {"noise": 5144, "rain": 5000, "haze": 5000, "all_in_one": 15144}      # lines of the paper's lists
 NOISE, RAIN, HAZE = ("BSD400", "WED"), ("RainTrainL", "Rain100L"), "RESIDE_OTS"
@@ -95,9 +96,9 @@ def haze(root: Path, count: int, seed: int) -> Made:
     for item in find(root / HAZE):        # some copies keep a clear image for every hazy one, under the hazy name
         scenes.setdefault(item.images["image"].stem.partition("_")[0], []).append(item)
     rng = np.random.default_rng(seed)
-    chosen = sorted(scenes)
+    chosen = sorted(scenes, key=natural)
     if len(chosen) > count:
-        chosen = sorted(rng.choice(chosen, count, replace=False).tolist())
+        chosen = sorted(rng.choice(chosen, count, replace=False).tolist(), key=natural)
     return Made(pairs(root, [scenes[scene][rng.integers(len(scenes[scene]))] for scene in chosen]))
 
 

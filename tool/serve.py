@@ -26,6 +26,7 @@ from runtime.arguments import Parser, number
 from runtime.errors import Failure, UserError
 from runtime.files import folder
 from tool import guarded
+from utility import natural
 
 HOST = "127.0.0.1"
 KEPT = 3                                  # networks that stay in memory
@@ -120,7 +121,7 @@ def shown(picture: np.ndarray) -> np.ndarray:
 
 def find(given: list[str]) -> dict[str, Path]:
     """Return the model files to choose from, by the name that the page shows; UserError when there is none or a bad one."""
-    usual = [*sorted(experiment.ROOT.glob("*/model/model_best.pt")), *sorted(ZOO.glob("*.pt"))]
+    usual = [*sorted(experiment.ROOT.glob("*/model/model_best.pt"), key=natural), *sorted(ZOO.glob("*.pt"), key=natural)]
     found: dict[str, Path] = {}
     for path in map(Path, given or usual):
         try:

@@ -18,6 +18,7 @@ from runtime.arguments import Parser
 from runtime.errors import Failure, UserError
 from runtime.files import folder, write_json
 from tool import guarded
+from utility import natural
 
 DOUBTFUL = (6.0, 50.0)                    # PSNR in dB below or above which a pair hardly belongs together
 SHOWN = 10
@@ -58,7 +59,7 @@ def run(argv: list[str] | None = None) -> None:
     unknown = [name for name in args.sets if name not in DATASETS and not (root / name).is_dir()]
     if unknown:
         raise UserError(f"unknown data set '{unknown[0]}'; known: {', '.join(known())}, or a folder of {root}")
-    there = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in ("bin", "manifest", "train"))
+    there = sorted((path.name for path in root.iterdir() if path.is_dir() and path.name not in ("bin", "manifest", "train")), key=natural)
     bad = []
     print(f"{'set':16}{'part':8}{'images':>8}{'published':>11}   state")
     for name in args.sets or there:
@@ -150,7 +151,7 @@ def manifest(root: Path, checked: list[Checked], place: Path) -> list[str]:
         assert isinstance(stored, dict)
     except (OSError, ValueError, AssertionError) as error:
         raise UserError(f"the manifest {path} is damaged; delete it to have it written anew") from error
-    differing = sorted(name for name in stored.keys() | hashes.keys() if stored.get(name) != hashes.get(name))
+    differing = sorted((name for name in stored.keys() | hashes.keys() if stored.get(name) != hashes.get(name)), key=natural)
     differences = [f"{name} is {'new' if name not in stored else 'missing' if name not in hashes else 'changed'} "
                    "since the manifest was written" for name in differing]
     return shortened(differences) + ([f"the manifest is {path}; delete it if the change is right"] if differences else [])

@@ -13,6 +13,7 @@ from model.two_stage_kd.ckt import Collation
 from model.two_stage_kd.network import MSBDN
 from runtime.arguments import SIZE
 from runtime.errors import UserError
+from utility import natural
 
 COLLATION = "1*L1:image:teacher_image+1*L1:projected:teacher_projected+0.05*L1:reconstructed:teacher_feature+0.1*SCR"
 RECIPE = dict(loss=f"{COLLATION} / 1*L1+0.2*HCR", epochs=250, epoch_chg="125-250", test_every=0, balanced=True, augment="mirror",
@@ -182,7 +183,7 @@ def recipe(args) -> dict:
     first = args.batch_size.split("-")[0]
     changes = {"lr": 2e-4 * int(first) / 16} if first.isdecimal() else {}
     for flag, folder in (("data_train", "meta/train"), ("data_test", "meta/valid")):
-        lists = sorted(Path(folder).glob("*.json"))
+        lists = sorted(Path(folder).glob("*.json"), key=natural)
         if lists and not (args.data_train or getattr(args, flag)):
             changes[flag] = "+".join(map(str, lists))
     if not (args.data_train or "data_train" in changes or args.test_only or args.list):
