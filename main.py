@@ -3,6 +3,10 @@ import contextlib
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":                # before torch is imported
+    from runtime import waiting
+    waiting.leave_cores_to_others()
+
 import torch
 
 import data
@@ -153,4 +157,4 @@ def complain(error: object, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.leave(main)

@@ -1,11 +1,14 @@
 """Where a run computes: device, precision, the processes of torchrun, and the log of this process."""
+import atexit
 import contextlib
 import os
 import random
 import signal
+import sys
 import threading
-from collections.abc import Iterator
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -51,6 +54,29 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
         _log = Log()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def leave(command: Callable[[], int]) -> NoReturn:
+    """Run `command` and end this process with the status that it returns, 1 after an exception.
+
+    One of several processes ends without the teardown of the interpreter. DistributedDataParallel keeps the process
+    group after `destroy_process_group`, so that gloo's threads still run. A thread that asks for the interpreter's lock
+    during the teardown is ended inside a C++ destructor, and the process dies of SIGABRT (PyTorch issue 190489).
+    """
+    if world() == 1:
+        sys.exit(command())
+    status = 1
+    try:
+        status = command()
+    except Exception:
+        traceback.print_exc()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()               # ends the processes of data loaders, and what a tracker has open
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _meet(backend: str) -> None:

@@ -264,10 +264,8 @@ def test_without_the_package_lpips(fails, weights, pairs, offline, monkeypatch):
     assert not Path("experiment/x").exists()
 
 
-def share(rank: int, world: int, port: int, weights: str) -> dict[str, tuple[float, Tensor]]:
+def share(rank: int, world: int, weights: str) -> dict[str, tuple[float, Tensor]]:
     """The value of each term and the gradient of a small network, by one of the processes that share a batch of four."""
-    if world > 1:
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     part, results = slice(4 * rank // world, 4 * (rank + 1) // world), {}
     with process.session(cpu=True, n_gpus=1):
@@ -285,12 +283,25 @@ def share(rank: int, world: int, port: int, weights: str) -> dict[str, tuple[flo
     return results
 
 
+def one_of_two(rank: int, port: int, weights: str) -> None:
+    """A process that ends as those of main.py do."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    process.leave(lambda: int(not share(rank, 2, weights)))
+
+
 def test_two_processes_equal_one(weights):
+    """To float32 rounding: sixteen convolutions that add up to 4608 products each, by other kernels for a batch of 2 than of 4.
+
+    A sum of n products is off by about sqrt(n) * 6e-8, here 4e-6 of its value, and sixteen layers add up to 6e-5. The value
+    is a mean over many features, whose errors cancel. The gradient goes through the layers twice, and through |x|, whose
+    slope jumps where rounding decides on the sign of x: several times 6e-5. A term that takes the mean of the processes'
+    ratios, not the ratio of their means, is off by 3e-4 in the value and by 2e-2 in the gradient.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(share, (2, port, str(weights)), nprocs=2)
-    one, two = share(0, 1, port, str(weights)), torch.load(weights / "shared.pt", weights_only=True)
+    torch.multiprocessing.spawn(one_of_two, (port, str(weights)), nprocs=2)
+    one, two = share(0, 1, str(weights)), torch.load(weights / "shared.pt", weights_only=True)
     for name in ("SCR", "HCR"):
-        assert two[name][0] == pytest.approx(one[name][0], rel=1e-5)
-        assert (two[name][1] - one[name][1]).norm() <= 1e-5 * one[name][1].norm()
+        assert two[name][0] == pytest.approx(one[name][0], rel=3e-5)
+        assert (two[name][1] - one[name][1]).norm() <= 5e-4 * one[name][1].norm()
