@@ -6,6 +6,7 @@ from argparse import BooleanOptionalAction, Namespace
 import loss
 import metric
 import model
+from contract import Stage
 from data import flags as data_flags
 from loss import flags as loss_flags
 from metric import flags as metric_flags
@@ -39,7 +40,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
                "data_test": values["data_test"] or values["data_train"]}
     if "data_range" not in typed and _speaks_of_other_sets(typed, layers[:-1]):
         values["data_range"] = ""
-    return _understand(Namespace(flags=dict(values), range_is_for_test=values["test_only"] and "data_range" in typed, **values))
+    return _understand(Namespace(flags=dict(values), **values), values["test_only"] and "data_range" in typed)
 
 
 def _first_pass(argv: list[str] | None) -> dict:
@@ -152,29 +153,29 @@ def _joined(value: str | list[str], mark: str) -> str:
     return value if isinstance(value, str) else mark.join(value)
 
 
-def _understand(args: Namespace) -> Namespace:
+def _understand(args: Namespace, for_test: bool) -> Namespace:
     """Add what the flags mean: stages, milestones, ranges; UserError for what cannot be."""
     if str(args.scale) not in ("1", "1.0"):
         raise UserError(f"--scale {args.scale}: images keep their size here, so --scale is 1 (or left out)")
     experiment.folder_of(args.save)
-    args.milestones = _whole_numbers(args.decay, "--decay")
-    args.adam_betas = _betas(args.betas)
-    args.ranges = _ranges(args.data_range)
-    args.sigmas = _sigmas(args.sigma)
-    args.losses = [text.strip() for text in args.loss.split(" / ")]
-    args.patch_sizes = _whole_numbers(args.patch_size, "--patch_size")
-    args.batch_sizes = _whole_numbers(args.batch_size, "--batch_size")
-    for text in args.losses:
+    args.decay = _whole_numbers(args.decay, "--decay")
+    args.betas = _betas(args.betas)
+    args.data_range = _ranges(args.data_range, for_test)
+    args.sigma = _sigmas(args.sigma)
+    losses = [text.strip() for text in args.loss.split(" / ")]
+    patch_sizes = _whole_numbers(args.patch_size, "--patch_size")
+    batch_sizes = _whole_numbers(args.batch_size, "--batch_size")
+    for text in losses:
         loss.parse(text)
-    args.protocols = metric.protocols(args.protocol)
-    args.extra_metrics = tuple(filter(None, args.metrics.split("+")))
-    if max(args.patch_sizes) > 4096 or max(args.batch_sizes) > 65536:
+    args.protocol = metric.protocols(args.protocol)
+    args.metrics = tuple(filter(None, args.metrics.split("+")))
+    if max(patch_sizes) > 4096 or max(batch_sizes) > 65536:
         raise UserError(f"--patch_size {args.patch_size} --batch_size {args.batch_size}: no more than 4096 and 65536, please")
-    for size in args.batch_sizes:
+    for size in batch_sizes:
         if size % process.world():
             raise UserError(f"--batch_size {size} is the total over all processes and must divide by their number, {process.world()}")
     borders = _whole_numbers(args.epoch_chg, "--epoch_chg") if args.epoch_chg else []
-    several = {"--loss": args.losses, "--patch_size": args.patch_sizes, "--batch_size": args.batch_sizes}
+    several = {"--loss": losses, "--patch_size": patch_sizes, "--batch_size": batch_sizes}
     count = max(len(borders), *map(len, several.values()))
     for flag, given in several.items():
         if len(given) not in (1, count):
@@ -184,10 +185,10 @@ def _understand(args: Namespace) -> Namespace:
         borders = [round(args.epochs * (number + 1) / count) for number in range(count)]
     if len(borders) != count or borders[-1] != args.epochs or sorted(borders) != borders:
         raise UserError(f"--epoch_chg {args.epoch_chg}: {count} stages need {count} rising epochs, the last being --epochs {args.epochs}")
-    args.stage_epochs = [end - start for start, end in zip([0, *borders], borders)]
-    args.tile_given = args.tile != "auto"
-    args.tile = int(args.tile) if args.tile_given else 512
-    args.tile_overlap = min(args.tile_overlap, args.tile // 2)
+    lengths = [end - start for start, end in zip([0, *borders], borders)]
+    args.stages = [Stage(*values) for values in zip(lengths, losses, patch_sizes, batch_sizes)]
+    args.tile = int(args.tile) if args.tile != "auto" else 512 if args.chop else None
+    args.tile_overlap = min(args.tile_overlap, (args.tile or 512) // 2)
     return args
 
 
@@ -211,16 +212,17 @@ def _betas(text: str) -> tuple[float, float]:
     return first, second
 
 
-def _ranges(text: str) -> list[tuple[int, int]]:
-    """Read `a-b` or `a-b/c-d`, positions counted from 1."""
+def _ranges(text: str, for_test: bool) -> dict[str, tuple[int, int]]:
+    """Read `a-b` or `a-b/c-d`, positions counted from 1: {'train': (a, b), 'test': (c, d)}; one alone is for training, or for both."""
     if not text:
-        return []
+        return {}
     parts = [part.split("-") for part in text.split("/")]
     if len(parts) > 2 or not all(len(part) == 2 and part[0].isdecimal() and part[1].isdecimal()
                                  and 1 <= int(part[0]) <= int(part[1]) for part in parts):
         raise UserError(f"--data_range '{text}' is not first-last or first-last/first-last with positions from 1, "
                         "as in 1-800/801-810 (training/test)")
-    return [(int(first), int(last)) for first, last in parts]
+    ranges = [(int(first), int(last)) for first, last in parts]
+    return {"train": ranges[0]} | ({"test": ranges[-1]} if for_test or len(ranges) == 2 else {})
 
 
 def _sigmas(text: str) -> tuple[int, int] | None:

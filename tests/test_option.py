@@ -34,7 +34,7 @@ def test_epochs_scale_the_borders_of_a_recipe():
 
 
 def test_recipe_template_config_and_command_line(place):
-    assert option.parse([]).losses == ["1*L1+1*L1:mask"]                          # the paper's recipe
+    assert [stage.loss for stage in option.parse([]).stages] == ["1*L1+1*L1:mask"]                          # the paper's recipe
     assert option.parse(["--template", "demo"]).channels == 16
     (place / "args.json").write_text(json.dumps({"template": "", "channels": 24, "lr": 1}))
     assert option.parse(["--template", "demo", "--config", "args.json"]).channels == 24
@@ -44,8 +44,8 @@ def test_recipe_template_config_and_command_line(place):
 
 @pytest.mark.parametrize("text", ["0.5-0.9", "(0.5, 0.9)", "0.5,0.9", "0.5 0.9"])
 def test_betas(text):
-    assert option.parse(["--betas", text]).adam_betas == (0.5, 0.9)
-    assert option.parse(["--betas", *text.split()]).adam_betas == (0.5, 0.9)
+    assert option.parse(["--betas", text]).betas == (0.5, 0.9)
+    assert option.parse(["--betas", *text.split()]).betas == (0.5, 0.9)
 
 
 def test_test_sets_follow_the_training_sets():

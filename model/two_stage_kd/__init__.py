@@ -94,7 +94,7 @@ class AllWeatherRestoration(Method):
     def prepare(self, args) -> None:
         """Load --teachers and make the projectors; UserError when they are not one for each data set."""
         sets = [name for name in args.data_train.split("+") if name]
-        needed = any(_collating(text) for text in args.losses)
+        needed = any(_collating(stage.loss) for stage in args.stages)
         if needed and len(args.teachers) != len(sets):
             raise UserError(f"knowledge collation needs one teacher for each data set, but there are {len(args.teachers)} --teachers "
                             f"for {len(sets)} sets ({', '.join(sets)}); --template kd_teacher trains one")
