@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
         args = option.parse(argv)
         if args.list:
             return show_lists()
+        if args.explain:
+            print(option.explained(args))
+            return 0
         with process.session(args.cpu, args.n_GPUs):
             run(args)
         return 0

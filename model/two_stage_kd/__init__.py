@@ -185,7 +185,7 @@ def recipe(args) -> dict:
         lists = sorted(Path(folder).glob("*.json"))
         if lists and not (args.data_train or getattr(args, flag)):
             changes[flag] = "+".join(map(str, lists))
-    if not (args.data_train or "data_train" in changes or args.test_only or args.list):
+    if not (args.data_train or "data_train" in changes or args.test_only or args.list or args.explain):
         raise UserError("there is no JSON list in meta/train; put one for each weather there, or name data with --data_train")
     return changes
 
