@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         args = option.parse(argv)
         if args.list:
             return show_lists()
+        if args.explain:
+            print(option.explained(args))
+            return 0
         with process.session(args.cpu, args.n_GPUs):
             run(args)
         return 0
@@ -60,7 +63,7 @@ def run(args) -> None:
         raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for those of experiment/NAME")
     experiment.check_free(args.save)
     trackers.prepare(args.logger)
-    metric.prepare(args.extra_metrics, process.device())
+    metric.prepare(args.metrics, process.device())
     package = model.package(args.model)
     trains = not args.test_only and getattr(package, "trains", lambda args: True)(args)
     state = experiment.find_state(args) if trains else None

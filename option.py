@@ -1,239 +1,223 @@
-"""The command line in two passes: first what names the model, then all flags with that model's own and its defaults."""
+"""The command line: which model it is about, where the value of each flag comes from, and what the flags mean."""
 import argparse
-import re
-from argparse import BooleanOptionalAction, Namespace
+import functools
+import shlex
+from argparse import Namespace
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import loss
 import metric
 import model
+from contract import Stage
 from data import flags as data_flags
 from loss import flags as loss_flags
 from metric import flags as metric_flags
 from model import weights
 from report import flags as report_flags
 from restore import flags as restore_flags
-from runtime import experiment, process
+from runtime import arguments, experiment, process
 from runtime import flags as runtime_flags
-from runtime.arguments import COUNT, EPOCHS, RATIO, REAL, SIZE, Formatter, Parser, number
+from runtime.arguments import COUNT, EPOCHS, RATIO, REAL, SIZE, Formatter, Joined, Parser, number
 from runtime.errors import UserError
+
+DEFAULT, TYPED = "default", "typed"       # names of the first and the last source
+# How the text of a flag is read; args holds the result, args.flags the text. Texts that depend on others: _understood, _stages.
+READERS: dict[str, Callable[[str], Any]] = {
+    "decay": functools.partial(arguments.whole_numbers, flag="--decay"),
+    "betas": arguments.betas,
+    "sigma": arguments.noise_levels,
+    "protocol": metric.protocols,
+    "metrics": lambda text: tuple(filter(None, text.split("+"))),
+}
+COLUMN = 48                               # characters to which flags are padded in --explain
+ADDED = ("flags", "origin", "stages")     # attributes of args that are no flags
+
+
+class Source(NamedTuple):
+    """Where values of flags come from, in words, and the values in the form that args.json has."""
+    name: str
+    flags: dict[str, Any]
 
 
 def parse(argv: list[str] | None = None) -> Namespace:
-    """Return all flags with what follows from them; UserError says what is wrong.
+    """Return all flags of a command line with their meaning; UserError says what is wrong.
 
-    Later wins: built-in defaults, the model's RECIPE and what its `recipe` makes of the flags, the template, what the
-    --pre_train file says of itself, the flags of the experiment that is continued, --config, the command line. `flags`
-    holds them as given, `_understand` adds their meaning under names of its own.
+    Sources, where later ones win: the built-in default, the model's RECIPE and what its `recipe` makes of all flags, the
+    template, what the --pre_train file states, the experiment that is continued, --config, the command line.
+    `flags` has the values as args.json stores them, `origin` the name of the source of each, `stages` the training plan.
     """
-    typed = _first_pass(argv)
-    name, sources = _sources(typed)
+    name, stored = _stored(parser().given(argv, others=True))
     package = model.package(name)
-    layers = [_converted(package, flags, what) for what, flags in sources]
-    layers.append({key: typed[key] for key in ("epochs", "epoch_chg") if key in typed})
-    full = parser(package, _fold([package.RECIPE, *layers]))
+    full = parser(package)
+    default = Source(DEFAULT, full.defaults())
+    lower = [_checked(full, source) for source in (Source(f"recipe {name}", package.RECIPE), *stored)]
+    full.set_defaults(**_fold([default, *lower])[0])                     # what --help shows
+    typed = Source(TYPED, full.given(argv))
+    _check_rising(typed.flags.get("epoch_chg", ""))
     if hasattr(package, "recipe"):        # a recipe that depends on flags
-        full = parser(package, _fold([package.RECIPE, package.recipe(full.parse_args(argv)), *layers]))
-    values = vars(full.parse_args(argv))
-    values |= {"model": package.__name__.rpartition(".")[2], "betas": _joined(values["betas"], " "),
-               "epoch_chg": _joined(full.get_default("epoch_chg"), "-"), "epochs": full.get_default("epochs"),
-               "data_test": values["data_test"] or values["data_train"]}
-    if "data_range" not in typed and _speaks_of_other_sets(typed, layers[:-1]):
-        values["data_range"] = ""
-    return _understand(Namespace(flags=dict(values), range_is_for_test=values["test_only"] and "data_range" in typed, **values))
+        flags, _ = _fold([default, *lower, typed])
+        lower.insert(1, _checked(full, Source(f"recipe {name}", package.recipe(Namespace(**flags)))))
+    flags, origin = _fold([default, *lower, typed])
+    flags["model"] = name
+    if not flags["data_test"]:
+        flags["data_test"], origin["data_test"] = flags["data_train"], f"{origin['data_train']}, follows from --data_train"
+    return _understood(flags, origin)
 
 
-def _first_pass(argv: list[str] | None) -> dict:
-    """Return, of the flags that decide what other flags there are or mean, those that were typed."""
-    first = Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for name in ("--model", "--template", "--config", "--pre_train", "--load", "--save", "--data_train", "--data_test", "--data_range"):
-        first.add_argument(name)
-    first.add_argument("--resume", nargs="?", const="-1")
-    first.add_argument("--test_only", action=BooleanOptionalAction)
-    first.add_argument("--epochs", type=EPOCHS)
-    first.add_argument("--epoch_chg", nargs="+")
-    typed = vars(first.parse_known_args(argv)[0])
-    if "epoch_chg" in typed:
-        typed["epoch_chg"] = "-".join(typed["epoch_chg"])
-        borders = _whole_numbers(typed["epoch_chg"], "--epoch_chg")
-        if sorted(set(borders)) != borders:
-            raise UserError(f"--epoch_chg {typed['epoch_chg']} does not rise; it names the epochs at which the stages end, "
-                            "as in 135-238-314-347")
+def explained(args: Namespace) -> str:
+    """Return a line for each flag that is not at its built-in default: the flag as it is typed, and the source of its value."""
+    defaults = parser(model.package(args.model)).defaults()
+    rows = [(_as_typed(flag, value), args.origin[flag])
+            for flag, value in args.flags.items() if value != defaults[flag] and flag != "explain"]
+    width = min(max((len(text) for text, _ in rows), default=0), COLUMN)
+    return "\n".join(f"{text:{width}}   {source}" for text, source in rows)
+
+
+def _as_typed(flag: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return " ".join([f"--{flag}", *(shlex.quote(str(part)) for part in (value if isinstance(value, list) else [value]))])
+
+
+def _stored(typed: dict) -> tuple[str, list[Source]]:
+    """Return the model's name and the sources that the typed flags name: template, file, experiment, config, in this order."""
     if typed.get("load") and typed.get("save", typed["load"]) != typed["load"]:
         raise UserError(f"--load {typed['load']} goes on in experiment/{typed['load']}; leave out --save {typed['save']}, "
                         "or start a new experiment with --pre_train")
-    return typed
-
-
-def _sources(typed: dict) -> tuple[str, list[tuple[str, dict]]]:
-    """Return the model's name, and what stands below the command line, the weakest first: (what says so, its flags)."""
-    sources: list[tuple[str, dict]] = []
-    if typed.get("template"):
-        known = model.templates()
-        if typed["template"] not in known:
-            raise UserError(f"unknown template '{typed['template']}'; known: {', '.join(known)}")
-        owner, flags = known[typed["template"]]
-        sources.append((f"--template {typed['template']}", {**flags, "model": owner}))
+    sources = [_template(typed["template"])] if typed.get("template") else []
     config = experiment.read_args(typed["config"]) if typed.get("config") else {}
-    save = typed.get("load") or {**(sources[0][1] if sources else {}), **config, **typed}.get("save", "test")
+    save = typed.get("load") or ((sources[0].flags if sources else {}) | config | typed).get("save", "test")
     continued = bool(typed.get("load")) or typed.get("resume", "0") != "0"
-    stored = experiment.stored_args(experiment.folder_of(save)) if continued else {}
-    if typed.get("load") and not stored:
+    folder = experiment.folder_of(save) if continued else None
+    trained_with = experiment.stored_args(folder) if folder else {}
+    if typed.get("load") and not trained_with:
         raise UserError(f"--load {save}: there is no experiment of that name in {experiment.ROOT}/")
-    pre_train = typed.get("pre_train", "")
-    if typed.get("test_only") and continued and not pre_train:
-        pre_train = str(experiment.folder_of(save) / "model" / "model_best.pt")
-    if pre_train:
-        stated = weights.describe(pre_train)
-        if not typed.get("test_only"):
+    best = str(folder / "model" / "model_best.pt") if folder and typed.get("test_only") and not typed.get("pre_train") else ""
+    file = typed.get("pre_train") or best
+    if file:
+        stated = weights.describe(file)
+        if not typed.get("test_only"):    # a training chooses its own data
             stated = {key: value for key, value in stated.items() if not key.startswith("data_")}
-        sources.append((f"the file {pre_train}", stated))
-    if stored:
-        sources.append((f"the experiment {save}", {**stored, "save": save}))
+        sources.append(Source(f"file {file}", stated))
+    if folder and trained_with:
+        sources.append(Source(str(folder / "args.json"), {**trained_with, "save": save}))
     if config:
-        sources.append((f"--config {typed['config']}", config))
-    sources.append(("", {"pre_train": pre_train} if pre_train else {}))
+        sources.append(Source(f"config {typed['config']}", config))
+    if best:                              # above the training's flags: that may have begun with other weights
+        sources.append(Source(f"best weights of {folder}", {"pre_train": best}))
     name = str(typed.get("model", "")).lower()
-    for source, flags in sources:
-        owner = str(flags.get("model", name)).lower()
+    for source in sources:
+        owner = str(source.flags.get("model", name)).lower()
         if name and owner != name:
-            raise UserError(f"{source} is of the model {owner}, which contradicts {name}; leave --model out or name {owner}")
+            raise UserError(f"{source.name} is of the model {owner}, which contradicts {name}; leave --model out or name {owner}")
         name = owner
     return name or model.DEFAULT, sources
 
 
-def _speaks_of_other_sets(typed: dict, layers: list[dict]) -> bool:
-    """Return whether an inherited --data_range was meant for other data sets than those that were typed."""
-    stored = {key: value for layer in layers for key, value in layer.items()}
-    before = {"data_train": stored.get("data_train"), "data_test": stored.get("data_test") or stored.get("data_train")}
-    return any(key in typed and typed[key] != before[key] for key in before)
+def _template(name: str) -> Source:
+    known = model.templates()
+    if name not in known:
+        raise UserError(f"unknown template '{name}'; known: {', '.join(known)}")
+    owner, flags = known[name]
+    return Source(f"template {name}", {**flags, "model": owner})
 
 
-def _converted(package, flags: dict, what: str) -> dict:
-    """Return flags that came from a file as if they had been typed; UserError for what could not have been."""
-    actions = {action.dest: action for action in parser(package, {})._actions}
-    result = {}
-    for key, value in flags.items():
-        if key not in actions:
-            raise UserError(f"{what} sets an unknown flag '{key}'")
-        action = actions[key]
+def _checked(full: Parser, source: Source) -> Source:
+    """Return a source with values as if they had been typed; UserError for a flag or value that could not have been."""
+    known, result = full.defaults(), {}
+    for flag, value in source.flags.items():
+        if flag not in known:
+            raise UserError(f"{source.name} sets an unknown flag '{flag}'")
         try:
-            if isinstance(action.default, bool) or isinstance(value, bool):
-                fits = isinstance(value, bool) and isinstance(action.default, bool)
-            elif isinstance(action.default, list):
-                fits = isinstance(value, list) and all(isinstance(part, str) for part in value)
-            else:
-                text = "-".join(map(str, value)) if isinstance(value, list) and action.nargs == "+" else str(value)
-                value = action.type(text) if action.type else text
-                fits = not action.choices or value in action.choices
-        except (ValueError, argparse.ArgumentTypeError):
-            fits = False
-        if not fits:
-            raise UserError(f"{what}: the flag '{key}' cannot be {value!r}; its usual value is {action.default!r}")
-        result[key] = value
-    return result
+            result[flag] = full.converted(flag, value)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise UserError(f"{source.name}: the flag '{flag}' cannot be {value!r}; its usual value is {known[flag]!r}") from error
+    return Source(source.name, result)
 
 
-def _fold(layers: list[dict]) -> dict:
-    """Return the layers' flags, later ones winning; `epochs` alone scales the stages' borders and the warm-up."""
-    values: dict = {"epoch_chg": ""}
-    for layer in layers:
-        if "epochs" in layer and "warmup" not in layer and "epochs" in values and "warmup" in values:
-            values["warmup"] *= layer["epochs"] / values["epochs"]
-        values |= layer
-        if "epochs" in layer and "epoch_chg" not in layer and values["epoch_chg"]:
-            borders = _whole_numbers(values["epoch_chg"], "--epoch_chg")
-            values["epoch_chg"] = "-".join(str(round(border * layer["epochs"] / borders[-1])) for border in borders)
-        elif "epoch_chg" in layer and "epochs" not in layer and layer["epoch_chg"]:
-            values["epochs"] = _whole_numbers(layer["epoch_chg"], "--epoch_chg")[-1]
-    return values
+def _fold(sources: list[Source]) -> tuple[dict, dict[str, str]]:
+    """Return the value of each flag and the name of its source; later sources win."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for source in sources:
+        for flag, value, cause in _consequences(values, source.flags) if values else ():
+            values[flag], origin[flag] = value, f"{source.name}, follows from --{cause}"
+        values |= source.flags
+        origin |= dict.fromkeys(source.flags, source.name)
+    return values, origin
 
 
-def _joined(value: str | list[str], mark: str) -> str:
-    return value if isinstance(value, str) else mark.join(value)
+def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
+    """Return what else changes in `values` with `changes`: (flag, value, flag that is the cause).
+
+    `epochs` alone scales the ends of the stages and the warm-up; ends of the stages alone set `epochs`; other data sets drop
+    a range of images that was meant for the former ones.
+    """
+    found = []
+    if "epochs" in changes and changes["epochs"] != values["epochs"] and "warmup" not in changes:
+        found.append(("warmup", values["warmup"] * (changes["epochs"] / values["epochs"]), "epochs"))
+    if "epochs" in changes and "epoch_chg" not in changes and values["epoch_chg"]:
+        ends = arguments.whole_numbers(values["epoch_chg"], "--epoch_chg")
+        found.append(("epoch_chg", "-".join(str(round(end * changes["epochs"] / ends[-1])) for end in ends), "epochs"))
+    if changes.get("epoch_chg") and "epochs" not in changes:
+        found.append(("epochs", arguments.whole_numbers(changes["epoch_chg"], "--epoch_chg")[-1], "epoch_chg"))
+    before = {"data_train": values["data_train"], "data_test": values["data_test"] or values["data_train"]}
+    other = [flag for flag in before if changes.get(flag, before[flag]) != before[flag]]
+    if other and values["data_range"] and "data_range" not in changes:
+        found.append(("data_range", "", other[0]))
+    return [(flag, value, cause) for flag, value, cause in found if value != values[flag]]
 
 
-def _understand(args: Namespace) -> Namespace:
-    """Add what the flags mean: stages, milestones, ranges; UserError for what cannot be."""
-    if str(args.scale) not in ("1", "1.0"):
-        raise UserError(f"--scale {args.scale}: images keep their size here, so --scale is 1 (or left out)")
-    experiment.folder_of(args.save)
-    args.milestones = _whole_numbers(args.decay, "--decay")
-    args.adam_betas = _betas(args.betas)
-    args.ranges = _ranges(args.data_range)
-    args.sigmas = _sigmas(args.sigma)
-    args.losses = [text.strip() for text in args.loss.split(" / ")]
-    args.patch_sizes = _whole_numbers(args.patch_size, "--patch_size")
-    args.batch_sizes = _whole_numbers(args.batch_size, "--batch_size")
-    for text in args.losses:
+def _check_rising(epoch_chg: str) -> None:
+    ends = arguments.whole_numbers(epoch_chg, "--epoch_chg") if epoch_chg else []
+    if sorted(set(ends)) != ends:
+        raise UserError(f"--epoch_chg {epoch_chg} does not rise; it names the epochs at which the stages end, as in 135-238-314-347")
+
+
+def _understood(flags: dict, origin: dict[str, str]) -> Namespace:
+    """Return the flags with what their texts mean; UserError for what cannot be."""
+    if flags["scale"] not in ("1", "1.0"):
+        raise UserError(f"--scale {flags['scale']}: images keep their size here, so --scale is 1 (or left out)")
+    experiment.folder_of(flags["save"])
+    meaning = {flag: read(flags[flag]) for flag, read in READERS.items()}
+    both = flags["test_only"] and origin["data_range"] == TYPED          # a test alone: the range is that of the test
+    meaning["data_range"] = arguments.ranges(flags["data_range"], both)
+    meaning["tile"] = int(flags["tile"]) if flags["tile"] != "auto" else 512 if flags["chop"] else None
+    meaning["tile_overlap"] = min(flags["tile_overlap"], (meaning["tile"] or 512) // 2)
+    return Namespace(**{**flags, **meaning}, flags=flags, origin=origin, stages=_stages(flags))
+
+
+def _stages(flags: dict) -> list[Stage]:
+    """Return the training plan: of loss, patch and batch size one value holds for all stages, or there is one for each."""
+    losses = [text.strip() for text in flags["loss"].split(" / ")]
+    patches, batches = (arguments.whole_numbers(flags[flag], f"--{flag}") for flag in ("patch_size", "batch_size"))
+    for text in losses:
         loss.parse(text)
-    args.protocols = metric.protocols(args.protocol)
-    args.extra_metrics = tuple(filter(None, args.metrics.split("+")))
-    if max(args.patch_sizes) > 4096 or max(args.batch_sizes) > 65536:
-        raise UserError(f"--patch_size {args.patch_size} --batch_size {args.batch_size}: no more than 4096 and 65536, please")
-    for size in args.batch_sizes:
+    if max(patches) > 4096 or max(batches) > 65536:
+        raise UserError(f"--patch_size {flags['patch_size']} --batch_size {flags['batch_size']}: the largest are 4096 and 65536")
+    for size in batches:
         if size % process.world():
             raise UserError(f"--batch_size {size} is the total over all processes and must divide by their number, {process.world()}")
-    borders = _whole_numbers(args.epoch_chg, "--epoch_chg") if args.epoch_chg else []
-    several = {"--loss": args.losses, "--patch_size": args.patch_sizes, "--batch_size": args.batch_sizes}
-    count = max(len(borders), *map(len, several.values()))
+    ends = arguments.whole_numbers(flags["epoch_chg"], "--epoch_chg") if flags["epoch_chg"] else []
+    several = {"--loss": losses, "--patch_size": patches, "--batch_size": batches}
+    count = max(len(ends), *map(len, several.values()))
     for flag, given in several.items():
         if len(given) not in (1, count):
             raise UserError(f"{flag} has {len(given)} values for {count} stages; give 1 or {count}")
         given *= count // len(given)
-    if not borders:
-        borders = [round(args.epochs * (number + 1) / count) for number in range(count)]
-    if len(borders) != count or borders[-1] != args.epochs or sorted(borders) != borders:
-        raise UserError(f"--epoch_chg {args.epoch_chg}: {count} stages need {count} rising epochs, the last being --epochs {args.epochs}")
-    args.stage_epochs = [end - start for start, end in zip([0, *borders], borders)]
-    args.tile_given = args.tile != "auto"
-    args.tile = int(args.tile) if args.tile_given else 512
-    args.tile_overlap = min(args.tile_overlap, args.tile // 2)
-    return args
+    ends = ends or [round(flags["epochs"] * (number + 1) / count) for number in range(count)]
+    if len(ends) != count or ends[-1] != flags["epochs"] or sorted(ends) != ends:
+        raise UserError(f"--epoch_chg {flags['epoch_chg']}: {count} stages need {count} rising epochs, "
+                        f"the last being --epochs {flags['epochs']}")
+    lengths = [end - start for start, end in zip([0, *ends], ends)]
+    return [Stage(*values) for values in zip(lengths, losses, patches, batches)]
 
 
-def _whole_numbers(text: str, flag: str) -> list[int]:
-    """Read `a-b-c`."""
-    parts = str(text).split("-")
-    if not all(part.isdecimal() and 0 < int(part) <= 10**9 for part in parts):
-        raise UserError(f"{flag} '{text}' is not a whole number from 1 to 1000000000, nor several joined by '-' as in 100-200")
-    return [int(part) for part in parts]
-
-
-def _betas(text: str) -> tuple[float, float]:
-    """Read two numbers below 1, with any brackets, commas or a hyphen between."""
-    parts = [part for part in re.split(r"[\s,()]+|(?<!e)-", text) if part]
-    try:
-        first, second = map(float, parts)
-    except ValueError:
-        first = second = -1.0
-    if not (0 <= first < 1 and 0 <= second < 1):
-        raise UserError(f"--betas '{text}' is not two numbers from 0 to below 1, as in --betas 0.9 0.999")
-    return first, second
-
-
-def _ranges(text: str) -> list[tuple[int, int]]:
-    """Read `a-b` or `a-b/c-d`, positions counted from 1."""
-    if not text:
-        return []
-    parts = [part.split("-") for part in text.split("/")]
-    if len(parts) > 2 or not all(len(part) == 2 and part[0].isdecimal() and part[1].isdecimal()
-                                 and 1 <= int(part[0]) <= int(part[1]) for part in parts):
-        raise UserError(f"--data_range '{text}' is not first-last or first-last/first-last with positions from 1, "
-                        "as in 1-800/801-810 (training/test)")
-    return [(int(first), int(last)) for first, last in parts]
-
-
-def _sigmas(text: str) -> tuple[int, int] | None:
-    """Read `a-b`, two noise levels."""
-    low, mark, high = text.partition("-")
-    if text and not (mark and low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 255):
-        raise UserError(f"--sigma '{text}' is not two noise levels from 0 to 255, as in --sigma 0-55")
-    return (int(low), int(high)) if text else None
-
-
-def parser(package, defaults: dict) -> Parser:
-    """Return the full parser for a model's package; `defaults` override the built-in ones in --help and the result."""
-    result = Parser(prog="main.py", allow_abbrev=False, formatter_class=Formatter,
+def parser(package: ModuleType | None = None) -> Parser:
+    """Return the parser of all flags: the core's, and those of a model's package. Without a package there is no --help."""
+    result = Parser(prog="main.py", allow_abbrev=False, formatter_class=Formatter, add_help=package is not None,
                     description="Train, test and apply networks that restore photos taken in bad conditions.")
     add = result.add_argument_group("model").add_argument
     add("--model", default=model.DEFAULT, help="the system; --list shows all")
@@ -241,11 +225,13 @@ def parser(package, defaults: dict) -> Parser:
     add("--pre_train", default="", metavar="FILE", help="weights to start from or to test: our files or the papers' released ones")
     add("--config", default="", metavar="JSON", help="run again with the flags of an experiment/<save>/args.json; the command line wins")
     add("--list", action="store_true", help="list models, templates, losses and data sets, and stop")
+    add("--explain", action="store_true", help="print each flag that is not at its built-in default and the source of its value, and stop")
 
     data_flags.add_arguments(result)
     add = result.add_argument_group("training").add_argument
     add("--epochs", type=EPOCHS, default=300, help="epochs in all; scales the stages' borders and the warm-up")
-    add("--epoch_chg", nargs="+", default="", metavar="N", help="the epochs at which the stages end, as 135-238-314")
+    add("--epoch_chg", nargs="+", action=Joined, mark="-", default="", metavar="N",
+        help="the epochs at which the stages end, as 135-238-314")
     add("--test_every", type=COUNT, default=1000, help="steps of an epoch; 0: one pass over the data")
     add("--val_epochs", type=SIZE, default=1, help="test every N epochs")
     add("--batch_size", default="16", metavar="N", help="images a step, over all processes")
@@ -266,7 +252,7 @@ def parser(package, defaults: dict) -> Parser:
     add("--lr_min", type=REAL, default=1e-6, help="last learning rate of the cosine schedule")
     add("--warmup", type=REAL, default=0.0, help="epochs in which the learning rate rises from 0")
     add("--momentum", type=RATIO, default=0.9, help="of SGD and RMSprop")
-    add("--betas", nargs="+", default="0.9 0.999", help="of Adam")
+    add("--betas", nargs="+", action=Joined, mark=" ", default="0.9 0.999", help="of Adam")
     add("--epsilon", type=REAL, default=1e-8, help="of Adam and RMSprop")
     add("--weight_decay", type=REAL, default=0.0, help="weight decay")
     add("--gclip", type=REAL, default=0.0, help="clip each gradient to this absolute value; 0: no")
@@ -274,11 +260,21 @@ def parser(package, defaults: dict) -> Parser:
     for room in (restore_flags, metric_flags, report_flags, runtime_flags):
         room.add_arguments(result)
 
-    own = result.add_argument_group(package.__name__.rpartition(".")[2])
-    package.add_arguments(own)
-    getattr(package, "add_training_arguments", lambda group: None)(own)
-    unknown = set(defaults) - {action.dest for action in result._actions}
-    if unknown:
-        raise UserError(f"unknown flag '{sorted(unknown)[0]}' in a recipe, template or config")
-    result.set_defaults(**defaults)
+    if package:
+        _add_own(result, package)
     return result
+
+
+def _add_own(result: Parser, package: ModuleType) -> None:
+    """Add the flags of a model's package; UserError for one that the core has."""
+    name, core = package.__name__.rpartition(".")[2], result.defaults()
+    own = result.add_argument_group(name)
+    try:
+        package.add_arguments(own)
+        getattr(package, "add_training_arguments", lambda group: None)(own)
+    except argparse.ArgumentError as error:
+        flag = str(error).rpartition(" ")[2]
+        raise UserError(f"the package model/{name} adds the flag {flag}, which exists already; rename it there") from error
+    for flag in (action.dest for action in own._group_actions):
+        if flag in core or flag in ADDED:
+            raise UserError(f"the package model/{name} adds a flag that is stored as args.{flag}, which exists already; rename it there")

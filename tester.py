@@ -67,7 +67,7 @@ def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
 
 def _show(name: str, rows: list[tuple[Item, Numbers]], args, folder: Path) -> None:
     """Write the cards of results that lie in files."""
-    first = args.protocols[0]
+    first = args.protocol[0]
     album = report.Album(name, len(rows), args)
     for item, numbers in rows[process.rank()::process.world()]:
         x, result, target = (image.to_tensor(source.read(item.images[key]))[None] if key in item.images else None
@@ -107,10 +107,10 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
         if process.asked_to_end():
             raise Interrupted
         numbers: Numbers = {}
-        for size, group in _by_size(args.protocols).items():
+        for size, group in _by_size(args.protocol).items():
             sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
             output = restorer(sized.input, may_tile=False, name=f"{batch.name[0]} of {name}")
-            first = size == args.protocols[0].size
+            first = size == args.protocol[0].size
             x, target = sized.input.to(output.device), sized.targets["image"].to(output.device) if "image" in sized.targets else None
             if not rows and first:
                 truth = {} if target is None else {"truth": target}
@@ -119,13 +119,13 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
                 numbers |= _measured(x, output, target, group, images.task, args, epoch)
             if epoch is None and first:
                 outputs.save_images(name, sized, output, args, folder)
-                album.add(batch.name[0], x, output, target, numbers.get(args.protocols[0].name, {}))
+                album.add(batch.name[0], x, output, target, numbers.get(args.protocol[0].name, {}))
                 if args.save_maps:
                     outputs.save_maps(restorer.method, x, name, batch.name[0], args, folder)
         rows.append((batch.name[0], numbers))
     rows = sorted(process.gather(rows), key=lambda row: natural(row[0]))
     if epoch is None:
-        album.write(folder, args.protocols[0].settings() if any(numbers for _, numbers in rows) else {})
+        album.write(folder, args.protocol[0].settings() if any(numbers for _, numbers in rows) else {})
     return rows
 
 
@@ -134,7 +134,7 @@ def _measured(x: Tensor, output: Tensor, target: Tensor, protocols: list[metric.
     """Return an image's numbers by protocol; in a final test those of its input as well, as input_<metric>."""
     numbers = {}
     for protocol in protocols:
-        row = metric.compare(output, target, protocol, task, args.extra_metrics)
+        row = metric.compare(output, target, protocol, task, args.metrics)
         before = metric.compare(x, target, protocol, task) if epoch is None else {}
         numbers[protocol.name] = row | {f"input_{key}": value for key, value in before.items()}
     return numbers
@@ -143,10 +143,10 @@ def _measured(x: Tensor, output: Tensor, target: Tensor, protocols: list[metric.
 def _concluded(name: str, rows: list[tuple[str, Numbers]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
                epoch: int | None, seconds: float | None, tiles: dict) -> dict:
     """Say what a set came to, write its table, and return its numbers."""
-    scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocols}
+    scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocol}
     measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
                  "channel": metric.resolved(protocol.channels[0], task)}
-                for protocol in args.protocols if scored[protocol.name]]
+                for protocol in args.protocol if scored[protocol.name]]
     first, others = (measured[0], measured[1:]) if measured else ({}, [])
     result = {"data_set": name, "count": len(rows), "subset": subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,

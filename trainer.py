@@ -206,7 +206,7 @@ class Trainer:
                 score = number if self.run.blind else found
             keep = tested or time.monotonic() - self.saved > OFTEN
             if keep and process.rank() == 0:
-                note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.data_range}
+                note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.flags["data_range"]}
                 content = weights.model_content(self.method, self.args, note)
         if tested and results is None:
             self._save_state(self.mark)

@@ -41,7 +41,7 @@ def make_optimizer(args, parameters) -> torch.optim.Optimizer:
     if args.optimizer == "RMSPROP":
         return torch.optim.RMSprop(parameters, eps=args.epsilon, momentum=args.momentum, **common)
     adam = {"ADAM": torch.optim.Adam, "ADAMW": torch.optim.AdamW}[args.optimizer]
-    return adam(parameters, betas=args.adam_betas, eps=args.epsilon, **common)
+    return adam(parameters, betas=args.betas, eps=args.epsilon, **common)
 
 
 def learning_rate(args, progress: float) -> float:
@@ -53,7 +53,7 @@ def learning_rate(args, progress: float) -> float:
     if progress < args.warmup:
         return args.lr * progress / args.warmup
     if args.schedule == "step":
-        return args.lr * args.gamma ** sum(progress >= epoch for epoch in args.milestones)
+        return args.lr * args.gamma ** sum(progress >= epoch for epoch in args.decay)
     done = (progress - args.warmup) / max(args.epochs - args.warmup, 1e-9)
     return args.lr_min + (args.lr - args.lr_min) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
 

@@ -40,13 +40,13 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     items, own_part, task = _open(args, base, role)
     if sigma:
         items = [item._replace(images={"image": item.images["image"]}) for item in items]
-    if sigma or args.sigmas and base.lower().endswith(LISTS):
-        items = _with_noise(items, base, _noise_levels(name, sigma) if sigma else args.sigmas, role, args.seed)
+    if sigma or args.sigma and base.lower().endswith(LISTS):
+        items = _with_noise(items, base, _noise_levels(name, sigma) if sigma else args.sigma, role, args.seed)
     if any("input" not in item.images for item in items):
         raise UserError(f"{base} has clean photos; name a noise level, as in {base}@25, or in training a range, as in {base}@0-55")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
     shared = not (own_part or whole) and name in names(args.data_train) and name in names(args.data_test)
-    if args.ranges and (whole or not (base in PICTURES and args.dir_demo)):
+    if args.data_range and (whole or not (base in PICTURES and args.dir_demo)):
         chosen = _by_range(args, name, "train" if whole else role, items, shared)
     elif shared:
         chosen = _held_out(name, role, items)
@@ -57,11 +57,11 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
 
 
 def _by_range(args, name: str, role: str, items: list[Item], shared: bool) -> list[Item]:
-    ranges, count = args.ranges, len(items)
-    first, last = ranges[0] if role == "train" or len(ranges) == 1 else ranges[1]
+    count = len(items)
+    first, last = args.data_range.get(role, args.data_range["train"])
     if first > count:
         raise UserError(f"--data_range starts at image {first}, but {name} has {count}")
-    if role == "test" and len(ranges) == 1 and not args.range_is_for_test:    # one range: to train on; the rest is for testing
+    if role not in args.data_range:       # one range: to train on; the rest is for testing
         if not shared:
             return items
         rest = items[:first - 1] + items[last:]
@@ -90,7 +90,7 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     if name == "Folder":
         raise UserError("the data set Folder is the folder of pictures that --dir_demo names; give --dir_demo")
     if name.lower().endswith(LISTS):
-        photos = tuple(each for each, entry in DATASETS.items() if entry.task == "noise") if args.sigmas else ()
+        photos = tuple(each for each, entry in DATASETS.items() if entry.task == "noise") if args.sigma else ()
         return paired.listed(Path(name), Path(args.train_dir or args.dir_data), photos), False, ""
     root, entry = Path(args.dir_data) / name, DATASETS.get(name)
     if entry and entry.embedded:

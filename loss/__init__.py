@@ -94,13 +94,13 @@ def _make(part: Part, args) -> Term:
 
 def _without_missing(args) -> str:
     """Return --loss, all stages of it, without the terms whose networks are missing."""
-    missing = set()
-    for part in (part for text in args.losses for part in parse(text)):
+    missing, specs = set(), args.loss.split(" / ")
+    for part in (part for spec in specs for part in parse(spec)):
         try:
             _make(part, args)
         except pretrained.Missing:
             missing.add(part.type)
-    return " / ".join(without_types(text, missing) for text in args.losses)
+    return " / ".join(without_types(spec, missing) for spec in specs)
 
 
 def listed(losses: dict[str, float]) -> str:

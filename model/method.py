@@ -19,8 +19,8 @@ class Method(nn.Module):
         self.network = network            # what is saved, shipped and tested
 
     def stages(self, args) -> list[Stage]:
-        """Return the training plan: the flags' stages, one value each or `a-b-c` (see option.py)."""
-        return [Stage(*values) for values in zip(args.stage_epochs, args.losses, args.patch_sizes, args.batch_sizes)]
+        """Return the training plan: the stages that the flags describe (see option.py)."""
+        return list(args.stages)
 
     def prepare(self, args) -> None:
         """Get ready for training: load or make what only that needs (teachers, say); UserError when it cannot be had."""

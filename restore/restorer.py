@@ -34,8 +34,7 @@ class Settings(NamedTuple):
     @classmethod
     def of(cls, args) -> "Settings":
         """Return the settings that the flags describe."""
-        tile = args.tile if args.chop or args.tile_given else None
-        return cls(args.chop, tile, args.tile_overlap, args.self_ensemble, args.test_precision, args.memory)
+        return cls(args.chop, args.tile, args.tile_overlap, args.self_ensemble, args.test_precision, args.memory)
 
 
 DEFAULT = Settings()

@@ -1,9 +1,11 @@
-"""All flags of the command line, in the groups of --help."""
+"""How flags are parsed and their texts read."""
 import argparse
 import difflib
 import math
 import re
+from argparse import Namespace
 from collections.abc import Callable
+from typing import Any
 
 from runtime.errors import UserError
 
@@ -15,8 +17,47 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in ("", False) else super()._get_help_string(action)
 
 
+class Joined(argparse.Action):
+    """Stores several values as one text, joined by `mark`."""
+
+    def __init__(self, *args, mark: str, **options):
+        super().__init__(*args, **options)
+        self.mark = mark
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Store the values (called by argparse)."""
+        setattr(namespace, self.dest, self.mark.join(values))
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence."""
+    """A parser that tells what was typed from defaults, and whose errors are one sentence."""
+
+    def given(self, argv: list[str] | None, others: bool = False) -> dict[str, Any]:
+        """Return the flags that a command line sets, without defaults; with `others` it may hold flags that are unknown here."""
+        unset = object()
+        empty = Namespace(**dict.fromkeys((action.dest for action in self._actions), unset))
+        found = self.parse_known_args(argv, empty)[0] if others else self.parse_args(argv, empty)
+        return {flag: value for flag, value in vars(found).items() if value is not unset}
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the default of every flag, in the order of --help."""
+        return {action.dest: action.type(action.default) if action.type and isinstance(action.default, str) else action.default
+                for action in self._actions if action.default != argparse.SUPPRESS}
+
+    def converted(self, flag: str, value: object) -> object:
+        """Return a value from a file as if it had been typed; ValueError or ArgumentTypeError if it could not have been."""
+        action = next(action for action in self._actions if action.dest == flag)
+        if isinstance(action.default, bool) or isinstance(value, bool):
+            fits = isinstance(value, bool) and isinstance(action.default, bool)
+        elif isinstance(action.default, list):
+            fits = isinstance(value, list) and all(isinstance(part, str) for part in value)
+        else:
+            text = "-".join(map(str, value)) if isinstance(value, list) and action.nargs == "+" else str(value)
+            value = action.type(text) if action.type else text
+            fits = not action.choices or value in action.choices
+        if not fits:
+            raise ValueError(value)
+        return value
 
     def error(self, message: str):
         unknown = re.match(r"unrecognized arguments: (--?[\w-]+)", message)
@@ -57,3 +98,45 @@ COUNT, SIZE, EPOCHS = number(int, 0, 10**6), number(int, 1, 10**6), number(int, 
 REAL, RATIO = number(float, 0), number(float, 0, 1)
 
 
+def whole_numbers(text: str, flag: str) -> list[int]:
+    """Read `a-b-c`, numbers from 1."""
+    parts = text.split("-")
+    if not all(part.isdecimal() and 0 < int(part) <= 10**9 for part in parts):
+        raise UserError(f"{flag} '{text}' is not a whole number from 1 to 1000000000, nor several joined by '-' as in 100-200")
+    return [int(part) for part in parts]
+
+
+def betas(text: str) -> tuple[float, float]:
+    """Read two numbers below 1, with any brackets, commas or a hyphen between."""
+    parts = [part for part in re.split(r"[\s,()]+|(?<!e)-", text) if part]
+    try:
+        first, second = map(float, parts)
+    except ValueError:
+        first = second = -1.0
+    if not (0 <= first < 1 and 0 <= second < 1):
+        raise UserError(f"--betas '{text}' is not two numbers from 0 to below 1, as in --betas 0.9 0.999")
+    return first, second
+
+
+def ranges(text: str, both: bool) -> dict[str, tuple[int, int]]:
+    """Read `a-b` or `a-b/c-d`, positions from 1: {'train': (a, b), 'test': (c, d)}.
+
+    A single range is that of the training alone, or with `both` that of the test, too.
+    """
+    if not text:
+        return {}
+    parts = [part.split("-") for part in text.split("/")]
+    if len(parts) > 2 or not all(len(part) == 2 and part[0].isdecimal() and part[1].isdecimal()
+                                 and 1 <= int(part[0]) <= int(part[1]) for part in parts):
+        raise UserError(f"--data_range '{text}' is not first-last or first-last/first-last with positions from 1, "
+                        "as in 1-800/801-810 (training/test)")
+    found = [(int(first), int(last)) for first, last in parts]
+    return {"train": found[0]} | ({"test": found[-1]} if both or len(found) == 2 else {})
+
+
+def noise_levels(text: str) -> tuple[int, int] | None:
+    """Read `a-b`, two noise levels on the scale 0-255."""
+    low, mark, high = text.partition("-")
+    if text and not (mark and low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 255):
+        raise UserError(f"--sigma '{text}' is not two noise levels from 0 to 255, as in --sigma 0-55")
+    return (int(low), int(high)) if text else None

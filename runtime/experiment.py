@@ -14,7 +14,9 @@ STATE_FORMAT = "unweather state 2"
 BEFORE = "state_before.pt"
 FINISHED = "pictures.json"                            # the images that are finished, of a training with a network for each
 ROOT = Path("experiment")
-PASSING = ("reset", "load", "resume", "config", "template", "list")    # flags of one call, not of the experiment
+PASSING = ("reset", "load", "resume", "config", "template", "list", "explain")    # flags of one call, not of the experiment
+# Flags of older versions that an args.json may name: {old name: new name}; an empty new name means that the flag is ignored.
+RENAMED: dict[str, str] = {}
 # flags in which a re-run of a finished experiment may differ without being another experiment
 INCIDENTAL = (*PASSING, "n_threads", "cpu", "n_GPUs", "print_every", "ext", "save_every", "report", "logger")
 
@@ -64,14 +66,15 @@ def stored_args(folder: Path) -> dict:
 
 
 def read_args(path: str | Path) -> dict:
-    """Return the flags of an args.json; UserError if it is none."""
+    """Return the flags of an args.json under their names of today; UserError if it is none."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the flags in {path}: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no object of flags; it should be an experiment's args.json")
-    return values
+    named = {RENAMED.get(key, key): value for key, value in values.items()}
+    return {key: value for key, value in named.items() if key}
 
 
 def find_state(args) -> dict | None:
@@ -175,6 +178,10 @@ def _finished(folder: Path, args) -> dict | None:
 
 
 def _same_flags(folder: Path, args) -> bool:
-    """Return whether the flags are those of the experiment, but for what changes no result."""
-    one, two = ({key: value for key, value in flags.items() if key not in INCIDENTAL} for flags in (stored_args(folder), args.flags))
-    return one == two
+    """Return whether the flags are those of the experiment, but for what changes no result.
+
+    A flag that its args.json lacks, being newer, is the same at its default.
+    """
+    stored, defaults = stored_args(folder), {key: value for key, value in args.flags.items() if args.origin[key] == "default"}
+    one, two = ({key: value for key, value in flags.items() if key not in INCIDENTAL} for flags in (defaults | stored, args.flags))
+    return bool(stored) and one == two

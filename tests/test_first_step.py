@@ -38,7 +38,7 @@ def first_losses(name: str, monkeypatch) -> list[dict[str, float]]:
         method.projectors = filled(Collation(method.network.widths, 3), 7)
     batch = Batch(["a", "b", "c"], pictures(20), {"image": pictures(10), "mask": pictures(30)}, torch.tensor([2, 0, 1]))
     found = []
-    for spec in dict.fromkeys(args.losses):
+    for spec in dict.fromkeys(stage.loss for stage in args.stages):
         method.enter(Stage(1, spec, 64, 3))
         total, parts = Loss(spec, args)(method.train()(batch), batch)
         found.append({"loss": total.item(), **{key: value.item() for key, value in parts.items()}})

@@ -1,8 +1,12 @@
 """The command line: stages, what wins, and one clear sentence for what cannot be."""
 import json
+import shlex
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import model
 import option
 from model.method import Method
 from runtime.errors import UserError
@@ -26,15 +30,19 @@ def test_borders(flags):
 
 
 def test_epochs_scale_the_borders_of_a_recipe():
-    fold = option._fold([{"epochs": 250, "epoch_chg": "125-250"}, {"epochs": 10}])
-    assert (fold["epochs"], fold["epoch_chg"]) == (10, "5-10")
-    fold = option._fold([{"epochs": 250, "epoch_chg": "125-250"}, {"epochs": 10, "epoch_chg": "2-10"}])
-    assert fold["epoch_chg"] == "2-10"
-    assert option._fold([{"epochs": 250}, {"epoch_chg": "2-7"}])["epochs"] == 7
+    kd = ["--model", "two_stage_kd", "--data_train", "x"]                         # 250 epochs, the first stage ends at 125
+    for flags, epochs, ends, warmup, origin in (
+            (["--epochs", "10"], 10, "5-10", 0.12, "typed, follows from --epochs"),
+            (["--epochs", "10", "--epoch_chg", "2-10", "--warmup", "1"], 10, "2-10", 1, "typed"),
+            (["--epoch_chg", "2-7"], 7, "2-7", 3, "typed")):
+        args = option.parse([*kd, *flags])
+        assert (args.epochs, args.epoch_chg, args.origin["epoch_chg"]) == (epochs, ends, origin)
+        assert args.warmup == pytest.approx(warmup)
+    assert args.origin["epochs"] == "typed, follows from --epoch_chg" and args.origin["warmup"] == "recipe two_stage_kd"
 
 
 def test_recipe_template_config_and_command_line(place):
-    assert option.parse([]).losses == ["1*L1+1*L1:mask"]                          # the paper's recipe
+    assert [stage.loss for stage in option.parse([]).stages] == ["1*L1+1*L1:mask"]                          # the paper's recipe
     assert option.parse(["--template", "demo"]).channels == 16
     (place / "args.json").write_text(json.dumps({"template": "", "channels": 24, "lr": 1}))
     assert option.parse(["--template", "demo", "--config", "args.json"]).channels == 24
@@ -44,8 +52,28 @@ def test_recipe_template_config_and_command_line(place):
 
 @pytest.mark.parametrize("text", ["0.5-0.9", "(0.5, 0.9)", "0.5,0.9", "0.5 0.9"])
 def test_betas(text):
-    assert option.parse(["--betas", text]).adam_betas == (0.5, 0.9)
-    assert option.parse(["--betas", *text.split()]).adam_betas == (0.5, 0.9)
+    assert option.parse(["--betas", text]).betas == (0.5, 0.9)
+    assert option.parse(["--betas", *text.split()]).betas == (0.5, 0.9)
+
+
+def test_what_texts_mean():
+    """args holds what a flag means, args.flags the text that args.json stores."""
+    args = option.parse(["--betas", "0.5", "0.9", "--sigma", "0-55", "--decay", "3-5", "--data_range", "1-5/7-8", "--metrics", "ms_ssim",
+                         "--chop", "--tile_overlap", "300"])
+    assert (args.betas, args.sigma, args.decay, args.metrics) == ((0.5, 0.9), (0, 55), [3, 5], ("ms_ssim",))
+    assert args.data_range == {"train": (1, 5), "test": (7, 8)} and (args.tile, args.tile_overlap) == (512, 256)
+    assert [args.flags[name] for name in ("betas", "sigma", "decay", "metrics", "data_range", "tile", "tile_overlap")] == [
+        "0.5 0.9", "0-55", "3-5", "ms_ssim", "1-5/7-8", "auto", 300]
+    assert option.parse(["--data_range", "1-5"]).data_range == {"train": (1, 5)}
+    assert option.parse(["--data_range", "1-5", "--test_only"]).data_range == {"train": (1, 5), "test": (1, 5)}
+    assert option.parse([]).tile is None and option.parse(["--tile", "64"]).tile == 64 and option.parse([]).sigma is None
+
+
+def test_other_data_sets_drop_an_inherited_range(place):
+    (place / "args.json").write_text(json.dumps({"data_train": "A", "data_range": "1-5"}))
+    for flags, expected in (((), {"train": (1, 5)}), (("--data_train", "A"), {"train": (1, 5)}), (("--data_train", "B"), {}),
+                            (("--data_test", "B"), {}), (("--data_train", "B", "--data_range", "1-2"), {"train": (1, 2)})):
+        assert option.parse(["--config", "args.json", *flags]).data_range == expected
 
 
 def test_test_sets_follow_the_training_sets():
@@ -58,8 +86,7 @@ def test_test_sets_follow_the_training_sets():
     ("--epochs 0", "'0' is not a whole number from 1 to 1000000000"),
     ("--gamma nan", "'nan' is not a number from 0 to 1"),
     ("--scale 2", "--scale is 1"),
-    ("--model nafnet", "unknown model 'nafnet' in --model; known: dncnn, drsformer, dsrir, rain2avoid, resnet, restormer, "
-                       "sapnet, smgarn, two_stage_kd, unet"),
+    ("--model none", f"unknown model 'none' in --model; known: {', '.join(model.MODELS)}"),
     ("--template fast", "unknown template 'fast'; known: demo"),
     ("--loss 1*L2", "unknown loss 'L2' in --loss '1*L2'; known: L1, MSE, Charbonnier"),
     ("--loss L1", "'L1' is not weight*Type"),
@@ -91,8 +118,8 @@ def test_what_cannot_be(place, flags, words):
 
 
 @pytest.mark.parametrize("flags, words", [
-    ({"channelz": 3}, "--config args.json sets an unknown flag 'channelz'"),
-    ({"epochs": "many"}, "--config args.json: the flag 'epochs' cannot be 'many'"),
+    ({"channelz": 3}, "config args.json sets an unknown flag 'channelz'"),
+    ({"epochs": "many"}, "config args.json: the flag 'epochs' cannot be 'many'"),
     ({"seed": 1.5}, "the flag 'seed' cannot be 1.5"),
     ({"lr": -1}, "the flag 'lr' cannot be"), ({"epochs": -1}, "the flag 'epochs' cannot be"),
     ({"channels": 0}, "the flag 'channels' cannot be"),
@@ -111,3 +138,63 @@ def test_help_is_grouped(capsys):
     text = capsys.readouterr().out
     for group in ("model", "data", "training", "optimisation", "test and restore", "experiment", "hardware", "smgarn"):
         assert f"\n{group}:\n" in text
+
+
+def explained(run, *flags: str) -> dict[str, str]:
+    """Return {flag and value: source} of what --explain prints, whose columns are aligned."""
+    status, text = run(*flags, "--explain")
+    assert status == 0
+    rows = [line.partition("   ") for line in text.splitlines()]
+    starts = {len(line) - len(source.lstrip()) for line, (flag, _, source) in zip(text.splitlines(), rows) if len(flag) <= option.COLUMN}
+    assert len(starts) == 1
+    return {flag: source.strip() for flag, _, source in rows}
+
+
+@pytest.mark.parametrize("name", model.MODELS)
+def test_explain_works_for_every_model(run, place, name):
+    """Each flag that differs from its built-in default is printed once, and typing what is printed gives the same flags."""
+    rows = explained(run, "--model", name, "--data_train", "A", "--n_threads", "1", "--no-audit", "--dir_demo", "my photos")
+    assert rows["--n_threads 1"] == rows["--no-audit"] == rows["--dir_demo 'my photos'"] == "typed"
+    assert any(source == f"recipe {name}" for source in rows.values())
+    typed = shlex.split(" ".join(rows))
+    expected = option.parse(["--model", name, "--data_train", "A", "--n_threads", "1", "--no-audit", "--dir_demo", "my photos"])
+    assert option.parse(typed).flags == expected.flags
+    assert list(place.iterdir()) == []
+
+
+def test_explain_names_the_source_of_each_value(run, trained):
+    """A template, a config, a file and an experiment, each below the command line."""
+    assert explained(run, "--template", "demo", "--lr", "3")["--lr 3.0"] == "typed"
+    rows = explained(run, "--template", "demo")
+    assert rows["--lr 0.002"] == rows["--channels 16"] == "template demo" and rows["--loss '1*L1+1*L1:mask'"] == "recipe smgarn"
+    rows = explained(run, "--config", "experiment/x/args.json", "--template", "demo", "--save", "y")
+    assert rows["--channels 4"] == "config experiment/x/args.json" and rows["--save y"] == "typed" and "--lr 0.002" not in rows
+    best = "experiment/x/model/model_best.pt"
+    rows = explained(run, "--pre_train", best, "--data_train", "set", "--save", "y")
+    assert rows["--channels 4"] == f"file {best}" and rows["--data_test set"] == "typed, follows from --data_train"
+    rows = explained(run, "--load", "x")
+    assert rows["--channels 4"] == rows["--data_train set"] == rows["--save x"] == "experiment/x/args.json"
+    rows = explained(run, "--load", "x", "--test_only")
+    assert rows[f"--pre_train {best}"] == "best weights of experiment/x" and rows["--test_only"] == "typed"
+
+
+def test_core_flags_are_frozen():
+    """A flag that is added, renamed or lost by accident changes what people type and what args.json holds."""
+    listed = Path(__file__).with_name("core_flags.txt").read_text(encoding="utf-8").split()
+    flags = sorted(name.removeprefix("--") for action in option.parser()._actions for name in action.option_strings[:1])
+    added, lost = sorted(set(flags) - set(listed)), sorted(set(listed) - set(flags))
+    assert not added and not lost, (
+        f"the core's flags have changed: added {added}, missing {lost}. If that is meant, edit tests/core_flags.txt and add a line to "
+        "CHANGELOG.md; a flag that is renamed or removed also needs an entry in RENAMED of runtime/experiment.py")
+    assert listed == sorted(listed)
+
+
+@pytest.mark.parametrize("flag, options, words", [
+    ("--lr", {}, "the package model/mine adds the flag --lr, which exists already; rename it there"),
+    ("--rate", {"dest": "lr"}, "the package model/mine adds a flag that is stored as args.lr, which exists already"),
+    ("--stages", {}, "stored as args.stages, which exists already")])
+def test_a_flag_of_a_model_that_the_core_has(flag, options, words):
+    package = ModuleType("model.mine")
+    package.add_arguments = lambda group: group.add_argument(flag, default=1, **options)
+    with pytest.raises(UserError, match=words):
+        option.parser(package)

@@ -90,7 +90,7 @@ def package(monkeypatch):
 
 
 def make(spec: str, folder: Path, **flags) -> loss.Loss:
-    usual = dict(vgg=0, vgg_weights="", weights_dir=str(folder), num_of_SegClass=21, losses=[spec])
+    usual = dict(vgg=0, vgg_weights="", weights_dir=str(folder), num_of_SegClass=21, loss=spec)
     return loss.Loss(spec, Namespace(**usual | flags))
 
 

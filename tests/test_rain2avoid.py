@@ -10,6 +10,7 @@ import torch
 
 import option
 import tester
+from contract import Stage
 from data import image
 from model.rain2avoid import nss
 from model.rain2avoid.references import References
@@ -288,6 +289,6 @@ def test_a_mean_has_the_gradient_of_its_references():
 def test_recipes(place):
     """What the paper sets, by strategy."""
     single, multiple = (option.parse(["--model", "rain2avoid", "--strategy", each, "--dir_demo", "x"]) for each in ("single", "multiple"))
-    assert (single.epochs, multiple.epochs, multiple.patch_sizes, multiple.batch_sizes) == (100, 2000, [64], [64])
+    assert (single.epochs, multiple.stages) == (100, [Stage(2000, "1*MSE", 64, 64)])
     assert single.lr == 1e-3 and single.loss == "1*MSE" and (single.K, single.k, single.sdr_num, single.pow) == (7, 3, 50, 0.5)
     assert process.log() is not None

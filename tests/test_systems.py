@@ -73,29 +73,33 @@ def test_training_raises_psnr(run, place, name, steps, lr):
 def test_the_stages_of_each_recipe(place):
     """What --help prints is what the papers say: epochs, patches, batches, losses by stage."""
     sapnet = option.parse(["--model", "sapnet"])
-    assert (sapnet.stage_epochs, sapnet.batch_sizes, sapnet.patch_sizes) == ([50, 50], [12, 12], [100, 100])
-    assert "UBS" not in sapnet.losses[0] and sapnet.losses[1].endswith("0.1*UBS") and sapnet.data_test == "Rain100H"
-    assert sapnet.milestones == [30, 50, 80] and sapnet.gamma == 0.2
+    assert sizes(sapnet) == [(50, 100, 12), (50, 100, 12)]
+    assert "UBS" not in sapnet.stages[0].loss and sapnet.stages[1].loss.endswith("0.1*UBS") and sapnet.data_test == "Rain100H"
+    assert sapnet.decay == [30, 50, 80] and sapnet.gamma == 0.2
     dsrir = option.parse(["--model", "dsrir", "--data_train", "DemoNoise"])
-    assert (dsrir.stage_epochs, dsrir.batch_sizes) == ([135, 103, 76, 33], [16, 14, 12, 8])
-    assert dsrir.patch_sizes == [128, 160, 192, 256] and dsrir.warmup == 3
-    assert option.parse(["--model", "dsrir", "--data_train", "DemoNoise", "--mode", "noise"]).stage_epochs == [390, 299, 219, 97]
+    assert sizes(dsrir) == [(135, 128, 16), (103, 160, 14), (76, 192, 12), (33, 256, 8)] and dsrir.warmup == 3
+    noise = option.parse(["--model", "dsrir", "--data_train", "DemoNoise", "--mode", "noise"])
+    assert [stage.epochs for stage in noise.stages] == [390, 299, 219, 97]
     assert option.parse(["--model", "dsrir", "--data_train", "DemoNoise", "--mode", "rain"]).epochs == 1054
     kd = option.parse(["--model", "two_stage_kd", "--data_train", "A+B+C", "--teachers", "a", "b", "c"])
-    assert (kd.stage_epochs, kd.patch_sizes, kd.lr, kd.balanced) == ([125, 125], [224, 224], 4e-4, True)
+    assert (sizes(kd), kd.lr, kd.balanced) == ([(125, 224, 32), (125, 224, 32)], 4e-4, True)
     assert option.parse(["--model", "two_stage_kd", "--data_train", "A", "--batch_size", "16"]).lr == 2e-4
+
+
+def sizes(args) -> list[tuple[int, int, int]]:
+    return [(stage.epochs, stage.patch_size, stage.batch_size) for stage in args.stages]
 
 
 def test_epochs_scale_borders_and_warm_up(place):
     args = option.parse(["--model", "two_stage_kd", "--data_train", "A", "--epochs", "50"])
-    assert args.stage_epochs == [25, 25] and args.warmup == pytest.approx(0.6)
+    assert [stage.epochs for stage in args.stages] == [25, 25] and args.warmup == pytest.approx(0.6)
 
 
 def test_flags_of_the_rain_recipe(run, fails, place):
     """Real booleans: --no-use_… takes a term out of the loss; without stage 1 there is nothing to train."""
     args = option.parse(["--model", "sapnet", "--no-use_contrast", "--no-use_lpis", "--save_freq", "5"])
-    assert args.losses == ["1*SSIM", "1*SSIM+0.1*UBS"] and args.val_epochs == 5 and args.save_models
-    assert option.parse(["--model", "sapnet", "--no-use_seg_stage1"]).losses[1] == "1*SSIM+0.4*PCL+1*LPISL"
+    assert [stage.loss for stage in args.stages] == ["1*SSIM", "1*SSIM+0.1*UBS"] and args.val_epochs == 5 and args.save_models
+    assert option.parse(["--model", "sapnet", "--no-use_seg_stage1"]).stages[1].loss == "1*SSIM+0.4*PCL+1*LPISL"
     make_pairs(place / "dataset" / "set")
     sentence = fails("--model", "sapnet", *PLAIN["sapnet"], "--data_train", "set", "--no-use_stage1", "--save", "x", *SHORT)
     assert "--no-use_stage1 leaves nothing to train" in sentence

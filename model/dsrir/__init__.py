@@ -100,7 +100,7 @@ def recipe(args) -> dict:
         found = next((path for place in places if (path := place / f"train_{args.mode}.csv").is_file()), None)
         if found:
             changes["data_train"], images = str(found), max(_lines(found), 1)
-        elif not (args.test_only or args.list):
+        elif not (args.test_only or args.list or args.explain):
             raise UserError(f"there is no list train_{args.mode}.csv in {' or '.join(map(str, places))}; python -m tool.make_lists "
                             "writes it, or --data_train names other data")
     changes["epoch_chg"] = borders(images, args.batch_size)

@@ -166,12 +166,12 @@ def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, 
         return {}
     images = {"": result, "input_": picture.rgb, "fused_": picture.fused, "network_": network}
     found: dict[str, dict[str, float]] = {}
-    for protocol in args.protocols:
+    for protocol in args.protocol:
         truth = protocol.fit(image.to_tensor(picture.truth)[None])
         found[protocol.name] = {
             f"{prefix}{key}": value for prefix, each in images.items()
             for key, value in metric.compare(protocol.fit(image.to_tensor(each)[None]), truth, protocol, task,
-                                             () if prefix else args.extra_metrics).items()}
+                                             () if prefix else args.metrics).items()}
     return found
 
 

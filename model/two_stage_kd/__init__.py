@@ -95,7 +95,7 @@ class AllWeatherRestoration(Method):
     def prepare(self, args) -> None:
         """Load --teachers and make the projectors; UserError when they are not one for each data set."""
         sets = [name for name in args.data_train.split("+") if name]
-        needed = any(_collating(text) for text in args.losses)
+        needed = any(_collating(stage.loss) for stage in args.stages)
         if needed and len(args.teachers) != len(sets):
             raise UserError(f"knowledge collation needs one teacher for each data set, but there are {len(args.teachers)} --teachers "
                             f"for {len(sets)} sets ({', '.join(sets)}); --template kd_teacher trains one")
@@ -186,7 +186,7 @@ def recipe(args) -> dict:
         lists = sorted(Path(folder).glob("*.json"), key=natural)
         if lists and not (args.data_train or getattr(args, flag)):
             changes[flag] = "+".join(map(str, lists))
-    if not (args.data_train or "data_train" in changes or args.test_only or args.list):
+    if not (args.data_train or "data_train" in changes or args.test_only or args.list or args.explain):
         raise UserError("there is no JSON list in meta/train; put one for each weather there, or name data with --data_train")
     return changes
 

@@ -51,7 +51,7 @@ def main(version: str) -> None:
         args = option.parse(["--model", name, "--save", name, *TINY[name]])
         method = model.build(args)
         fill(method.network, GAIN.get(name, 1.0))
-        note = {"epoch": 3, "score": 21.5, "data_train": args.data_train, "data_range": args.data_range}
+        note = {"epoch": 3, "score": 21.5, "data_train": args.data_train, "data_range": args.flags["data_range"]}
         path = folder / f"{name}.pt"
         files.write_tensors(path, weights.model_content(method, args, note))
         (folder / f"{name}.pt.xz").write_bytes(lzma.compress(path.read_bytes(), preset=9))
