@@ -44,9 +44,9 @@ def _place(error: Exception, key: str) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno
     else:
-        folder, frames = str(Path(__file__).parent / key), traceback.extract_tb(error.__traceback__)
-        file, line = next(((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename.startswith(folder)),
-                          (f"{folder}/__init__.py", 1))
+        frames = traceback.extract_tb(error.__traceback__)
+        file, line = next(((frame.filename, frame.lineno) for frame in reversed(frames) if key in Path(frame.filename).parts),
+                          (f"model/{key}/__init__.py", 1))
     root = Path(__file__).parent.parent
     return f"{Path(file).relative_to(root) if Path(file).is_relative_to(root) else file}, line {line}"
 

@@ -15,6 +15,7 @@ from runtime.arguments import COUNT, RATIO, REAL, SIZE, Parser, number
 from runtime.errors import UserError
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, gamma=1.0, test_every=0, data_train="Folder", augment="mirror", audit=False)
+TINY = dict(channels=4)                   # a small network, for the tests
 STRATEGIES = {                            # what else holds by strategy
     "single": dict(epochs=100, batch_size="1", patch_size="256"),          # crops; 4096 takes pictures whole, as the paper does
     "online": dict(epochs=100, batch_size="1", patch_size="256"),
