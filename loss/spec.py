@@ -92,8 +92,7 @@ def _converted(text: str, default: Value, what: str, known: str) -> Value:
             return {"true": True, "false": False}[text.lower()]
         if kind is str and re.fullmatch(r"[A-Za-z_][\w.]*", text):
             return text
-        value = kind(text)
-        if kind is not str and math.isfinite(value):
+        if kind in (int, float) and math.isfinite(value := int(text) if kind is int else float(text)):
             return value
     except (KeyError, ValueError):
         pass

@@ -41,16 +41,10 @@ class Method(nn.Module):
 
     def restore(self, x: Tensor) -> Tensor:
         """Return the restored images for (B, 3, H, W) in [0, 1] of any size, the same size out."""
-        return tiling.padded(x, self._image, self.multiple_of, self.least_side)
+        return tiling.padded(x, lambda part: self.check(self.predict(part), part), self.multiple_of, self.least_side)
 
-    def _image(self, x: Tensor) -> Tensor:
-        """Return the predicted image, checked."""
-        prediction = self.predict(x)
-        self.check(prediction, x)
-        return prediction["image"]
-
-    def check(self, prediction: Prediction, x: Tensor) -> None:
-        """Raise UserError when a prediction for x, (B, 3, H, W), is no dictionary with an 'image' of that shape; copies nothing."""
+    def check(self, prediction: Prediction, x: Tensor) -> Tensor:
+        """Return the 'image' of a prediction for x, (B, 3, H, W); UserError when it has none or one of another shape or kind."""
         name = type(self).__module__.removeprefix("model.")
         if not isinstance(prediction, dict):
             raise UserError(f"the model {name}: predict returned {_kind(prediction)}, not a dictionary with 'image', "
@@ -66,6 +60,7 @@ class Method(nn.Module):
                             f"says so by multiple_of, which is {self.multiple_of} here")
         if not image.is_floating_point():
             raise UserError(f"the model {name}: the predicted 'image' has the type {image.dtype}; it must have a floating-point type")
+        return image
 
     def shown(self, x: Tensor) -> dict[str, Tensor]:
         """Return what else the network shows for (B, 3, H, W), of the same size: `mask`, `steps_1`, … (see `maps`)."""
