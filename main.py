@@ -136,15 +136,31 @@ def known_trouble(error: RuntimeError | ValueError) -> str:
 
 
 def show_lists() -> int:
-    """Print models, templates, losses and data sets, a line each."""
-    print("models:", *(f"  {name:14} {first_line(model.package(name))}" for name in model.MODELS), sep="\n")
+    """Print models, templates, losses, data sets, measures and protocols, a line each."""
+    print("models:", *(f"  {name:14} {about_model(name)}" for name in model.MODELS), sep="\n")
     print("templates:", *(f"  {name:14} {owner}: {' '.join(f'--{k} {v}' for k, v in flags.items())}"
                           for name, (owner, flags) in model.templates().items()), sep="\n")
-    print("losses:", *(f"  {name:14} {first_line(term)}" for name, term in loss.TERMS.items()), sep="\n")
+    print("losses:", *(f"  {name:14} {first_line(term)}{parameters(name)}" for name, term in loss.TERMS.items()), sep="\n")
     print("data sets:", *(f"  {name:14} {entry.task + ': ' if entry.task else ''}{entry.about}"
                           for name, entry in data.DATASETS.items()), sep="\n")
+    print("metrics:", *(f"  {name:14} {first_line(entry.function)}{' (lower is better)' if entry.lower_is_better else ''}"
+                        for name, entry in metric.METRICS.items()), sep="\n")
     print("protocols:", *(f"  {name:14} {metric.described(each)}" for name, each in metric.PROTOCOLS.items()), sep="\n")
     return 0
+
+
+def about_model(name: str) -> str:
+    """Return what a model says of itself, or why its package cannot be imported."""
+    try:
+        return first_line(model.package(name))
+    except UserError as error:
+        return f"BROKEN: {error}"
+
+
+def parameters(name: str) -> str:
+    """Return the parameters of a loss term with their defaults, '' when it has none."""
+    text = loss.described(name)
+    return f" Parameters: {text}." if text else ""
 
 
 def first_line(thing) -> str:

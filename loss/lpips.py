@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from contract import Batch, Prediction
 from loss import pretrained
 from loss.pixel import pick
+from runtime.errors import UserError
 
-SIZE = (256, 256)
 
-
-def lpisl(prediction: str, target: str, args) -> nn.Module:
-    """LPIPS (AlexNet) between inverted, min-max-normalised images of 256 × 256 (SAPNet); needs the package lpips."""
+def lpisl(prediction: str, target: str, args, side: int = 256) -> nn.Module:
+    """LPIPS (AlexNet) between inverted, min-max-normalised images of side × side pixels (SAPNet); needs the package lpips."""
+    if not 32 <= side <= 4096:
+        raise UserError(f"--loss: the parameter side of LPISL must be from 32 to 4096, not {side}")
     try:
         import lpips
     except ImportError as error:
@@ -26,25 +27,25 @@ def lpisl(prediction: str, target: str, args) -> nn.Module:
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     body = network.net.state_dict()                               # its slices keep torchvision's numbers: slice2.3 is features.3
     network.net.load_state_dict({key: weights["features." + key.partition(".")[2]].float() for key in body})
-    return Similarity(network.requires_grad_(False).eval(), prediction, target)
+    return Similarity(network.requires_grad_(False).eval(), prediction, target, side)
 
 
 class Similarity(nn.Module):
     """The mean distance of a batch, computed in float32."""
 
-    def __init__(self, network: nn.Module, prediction: str, target: str):
+    def __init__(self, network: nn.Module, prediction: str, target: str, side: int = 256):
         super().__init__()
-        self.network, self.prediction, self.target = network, prediction, target
+        self.network, self.prediction, self.target, self.side = network, prediction, target, side
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return the distance of the named images, (B, 3, H, W) in [0, 1] of any size."""
         output, truth = pick(self.prediction, prediction), pick(self.target, batch.targets, prediction)
         with torch.autocast(output.device.type, enabled=False):
-            return self.network(inverted(output), inverted(truth.detach()), normalize=True).mean()
+            return self.network(inverted(output, self.side), inverted(truth.detach(), self.side), normalize=True).mean()
 
 
-def inverted(x: Tensor) -> Tensor:
-    """Return 1 - x after x is stretched to [0, 1] image by image, resized bilinearly to 256 × 256."""
+def inverted(x: Tensor, side: int = 256) -> Tensor:
+    """Return 1 - x after x is stretched to [0, 1] image by image, resized bilinearly to side × side."""
     x = x.float()
     low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
-    return F.interpolate(1 - (x - low) / (high - low).clamp_min(1e-6), SIZE, mode="bilinear", align_corners=False)
+    return F.interpolate(1 - (x - low) / (high - low).clamp_min(1e-6), (side, side), mode="bilinear", align_corners=False)

@@ -22,14 +22,18 @@ def mse(prediction: str, target: str, args) -> Callable:
     return _compare(F.mse_loss, prediction, target)
 
 
-def charbonnier(prediction: str, target: str, args) -> Callable:
-    """Mean of sqrt(difference² + 1e-6), a smooth L1 (Lai et al., CVPR 2017)."""
-    return _compare(lambda a, b: torch.sqrt((a - b) ** 2 + 1e-6).mean(), prediction, target)
+def charbonnier(prediction: str, target: str, args, eps: float = 1e-3) -> Callable:
+    """Mean of sqrt(difference² + eps²), a smooth L1 (Lai et al., CVPR 2017)."""
+    if eps <= 0:
+        raise UserError(f"--loss: the parameter eps of Charbonnier must be positive, not {eps:g}")
+    return _compare(lambda a, b: torch.sqrt((a - b) ** 2 + eps**2).mean(), prediction, target)
 
 
-def psnr(prediction: str, target: str, args) -> Callable:
-    """Minus the PSNR in dB of each image, mean over images (DSRIR)."""
-    return _compare(lambda a, b: 10 / math.log(10) * ((a - b) ** 2).mean((1, 2, 3)).add(1e-8).log().mean(), prediction, target)
+def psnr(prediction: str, target: str, args, eps: float = 1e-8) -> Callable:
+    """Minus the PSNR in dB of each image, mean over images; eps is added to the mean squared error (DSRIR)."""
+    if eps <= 0:
+        raise UserError(f"--loss: the parameter eps of PSNR must be positive, not {eps:g}")
+    return _compare(lambda a, b: 10 / math.log(10) * ((a - b) ** 2).mean((1, 2, 3)).add(eps).log().mean(), prediction, target)
 
 
 def _compare(function: Callable[[Tensor, Tensor], Tensor], prediction_key: str, target_key: str) -> Callable:

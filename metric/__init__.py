@@ -1,11 +1,15 @@
-"""How restored images are compared with the truth: measures (metric/measure.py) under named protocols."""
+"""How restored images are compared with the truth: measures (metric/measure.py, metric/further.py) under named protocols."""
 from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from metric import measure
+from metric import further, measure
+from metric.further import METRICS, Metric
 from runtime.errors import UserError
+
+__all__ = ["METRICS", "PROTOCOLS", "Metric", "Protocol", "check_best", "compare", "described", "measures", "prepare", "protocols",
+           "resolved", "score"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,35 @@ def protocols(joined: str) -> list[Protocol]:
 
 def prepare(extra: tuple[str, ...], device) -> None:
     """Load what further measures need, so that a missing one is known before anything starts; UserError then."""
-    measure.prepare(extra, device)
+    further.prepare(extra, device)
+
+
+def measures(protocols: list[Protocol], extra: tuple[str, ...]) -> list[str]:
+    """Return the names of the numbers that a test under these protocols gives: psnr, ssim, psnr_y, further measures."""
+    own = [f"{name}_{kind}" if place else name for protocol in protocols
+           for place, kind in enumerate(protocol.channels) for name in ("psnr", "ssim")]
+    return list(dict.fromkeys([*own, *extra]))
+
+
+def check_best(best: str, protocols: list[Protocol], extra: tuple[str, ...]) -> None:
+    """Raise UserError when --best names no number that a test gives."""
+    known = measures(protocols, extra)
+    if best not in known:
+        raise UserError(f"--best '{best}': no test gives that number; --protocol {'+'.join(each.name for each in protocols)} and "
+                        f"--metrics '{'+'.join(extra)}' give {', '.join(known)}")
+
+
+def score(results: dict[str, dict], best: str) -> float | None:
+    """Return the number that --best names from a test's results by data set, such that higher is better; None when none has it.
+
+    The first data set and the first of its protocols that give the number count; one that is better when lower is negated.
+    """
+    for result in results.values():
+        for numbers in (result, *result.get("others", ())):
+            if best in numbers:
+                lower = best not in measures(list(PROTOCOLS.values()), ()) and further.lower_is_better(best)
+                return -numbers[best] if lower else numbers[best]
+    return None
 
 
 def compare(output: Tensor, target: Tensor, protocol: Protocol, task: str = "", extra: tuple[str, ...] = ()) -> dict[str, float]:
@@ -87,7 +119,7 @@ def compare(output: Tensor, target: Tensor, protocol: Protocol, task: str = "", 
         numbers[f"psnr{ending}"] = measure.psnr(a, b)
         numbers[f"ssim{ending}"] = measure.SSIM[protocol.ssim](a, b)
         for name in extra if not place else ():
-            numbers[name] = measure.other(name, output, target)
+            numbers[name] = further.measured(name, output, target)
     return numbers
 
 

@@ -1,5 +1,4 @@
-"""PSNR, SSIM, MS-SSIM of images (B, C, H, W) in [0, 1], on the device where they are."""
-import functools
+"""PSNR, SSIM, MS-SSIM and mean absolute error of images (B, C, H, W) in [0, 1], on the device where they are."""
 import math
 
 import torch
@@ -10,7 +9,6 @@ from runtime.errors import UserError
 
 BT601 = (65.481, 128.553, 24.966)         # luma of R, G, B in [0, 1] on the 16-235 scale
 C1, C2 = 0.01**2, 0.03**2
-NOT_FURTHER = ("psnr", "ssim", "fid", "fid_dinov2", "sfid", "inception_score", "clipscore")    # ours, or of whole sets
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)      # weights of MS-SSIM (Wang et al. 2003)
 
 
@@ -70,38 +68,12 @@ def ms_ssim(output: Tensor, target: Tensor) -> float:
     return result.mean().item()
 
 
+def mae(output: Tensor, target: Tensor) -> float:
+    """Return the mean absolute error in levels of 255."""
+    return (output - target).abs().mean().item() * 255
+
+
 SSIM = {"gaussian": ssim, "uniform7": ssim_uniform, "columns7": ssim_columns}
-
-
-def other(name: str, output: Tensor, target: Tensor) -> float:
-    """Return a further measure by name: ms_ssim, or any of pyiqa's (lpips, niqe, …), on RGB."""
-    if name == "ms_ssim":
-        return ms_ssim(output, target)
-    model = _pyiqa(name, output.device)
-    images = (output.float(),) if model.metric_mode == "NR" else (output.float(), target.float())      # NR: without reference
-    return float(model(*images))
-
-
-def prepare(names: tuple[str, ...], device: torch.device) -> None:
-    """Load what `other` will need; UserError for a measure that is not known, not installed or has no weights."""
-    for name in names:
-        if name != "ms_ssim":
-            _pyiqa(name, device)
-
-
-@functools.lru_cache
-def _pyiqa(name: str, device: torch.device):
-    try:
-        import pyiqa
-    except ImportError as error:
-        raise UserError(f"the measure '{name}' comes from the package pyiqa: pip install pyiqa; built in: ms_ssim") from error
-    if name not in pyiqa.list_models() or name in NOT_FURTHER:
-        raise UserError(f"pyiqa knows no measure '{name}' besides psnr and ssim; see pyiqa.list_models(), or take ms_ssim")
-    try:
-        return pyiqa.create_metric(name, device=device)
-    except OSError as error:
-        raise UserError(f"pyiqa could not get the weights of '{name}' ({error}); it keeps them in {torch.hub.get_dir()}/pyiqa "
-                        "and torchvision's in checkpoints beside it") from error
 
 
 def _gaussian(like: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """What the Trainer sees of a model: a network, and how a batch becomes a prediction."""
-
 from torch import Tensor, nn
 
 from contract import Batch, Prediction, Stage
 from model import tiling
+from runtime.errors import UserError
 
 
 class Method(nn.Module):
@@ -41,7 +41,26 @@ class Method(nn.Module):
 
     def restore(self, x: Tensor) -> Tensor:
         """Return the restored images for (B, 3, H, W) in [0, 1] of any size, the same size out."""
-        return tiling.padded(x, lambda part: self.predict(part)["image"], self.multiple_of, self.least_side)
+        return tiling.padded(x, lambda part: self.check(self.predict(part), part), self.multiple_of, self.least_side)
+
+    def check(self, prediction: Prediction, x: Tensor) -> Tensor:
+        """Return the 'image' of a prediction for x, (B, 3, H, W); UserError when it has none or one of another shape or kind."""
+        name = type(self).__module__.removeprefix("model.")
+        if not isinstance(prediction, dict):
+            raise UserError(f"the model {name}: predict returned {_kind(prediction)}, not a dictionary with 'image', "
+                            'as in {"image": self.network(x)}')
+        if "image" not in prediction:
+            raise UserError(f"the model {name}: predict returned a dictionary without 'image'; it has: {', '.join(map(str, prediction))}")
+        image = prediction["image"]
+        if not isinstance(image, Tensor):
+            raise UserError(f"the model {name}: the predicted 'image' is {_kind(image)}, not a tensor")
+        if image.shape != x.shape:
+            raise UserError(f"the model {name}: the predicted 'image' has the shape {tuple(image.shape)} for an input of {tuple(x.shape)}; "
+                            "it must have the input's size and three channels; a network that needs sides which are multiples of N "
+                            f"says so by multiple_of, which is {self.multiple_of} here")
+        if not image.is_floating_point():
+            raise UserError(f"the model {name}: the predicted 'image' has the type {image.dtype}; it must have a floating-point type")
+        return image
 
     def shown(self, x: Tensor) -> dict[str, Tensor]:
         """Return what else the network shows for (B, 3, H, W), of the same size: `mask`, `steps_1`, … (see `maps`)."""
@@ -57,3 +76,8 @@ class Method(nn.Module):
 
     def load_side_state(self, state: dict[str, Tensor]) -> None:
         """Take up the state that `side_state` gave."""
+
+
+def _kind(value: object) -> str:
+    """Return what a value is, in words: 'a Tensor', 'a tuple'."""
+    return f"a{'n' if type(value).__name__[0] in 'aeiou' else ''} {type(value).__name__}" if value is not None else "None"

@@ -97,7 +97,7 @@ def test_a_state_that_does_not_fit(fails, trained):
 
 def other_model(path: str) -> None:
     content = files.read_tensors("experiment/x/model/model_best.pt")
-    torch.save(content | {"model": "nafnet"}, path)
+    torch.save(content | {"model": "no_such_model"}, path)
 
 
 def cut(path: str) -> None:
@@ -106,7 +106,7 @@ def cut(path: str) -> None:
 
 
 @pytest.mark.parametrize("make, words", [
-    (other_model, "unknown model 'nafnet'"),
+    (other_model, "unknown model 'no_such_model'"),
     (cut, "bad.pt is damaged or no file of weights"),
     (lambda path: Path(path).write_bytes(b""), "bad.pt is damaged or no file of weights"),
     (lambda path: torch.save([1, 2], path), "bad.pt holds no named weights"),

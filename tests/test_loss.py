@@ -1,4 +1,5 @@
 """Loss specifications, the terms' values, and where their gradients go."""
+import inspect
 import json
 import re
 from argparse import Namespace
@@ -10,7 +11,7 @@ import torch
 
 import loss
 from contract import Batch
-from loss import contrast, pixel, pretrained, segmentation, ssim, uncertainty
+from loss import contrast, pixel, pretrained, segmentation, ssim, terms, uncertainty
 from runtime.errors import UserError
 from tests.parity import facts, picture, released_state
 
@@ -37,6 +38,100 @@ def test_terms(spec, total, names):
     value, parts = loss.Loss(spec)(PREDICTION, BATCH)
     assert value.item() == pytest.approx(total)
     assert list(parts) == names
+
+
+@pytest.mark.parametrize("spec, total, names", [
+    ("1*Charbonnier(eps=0.5)", (0.25**2 + 0.25) ** 0.5, ["Charbonnier"]),
+    ("1*Charbonnier ( eps = 5e-1 ) : mask", (1 + 0.25) ** 0.5, ["Charbonnier:mask"]),
+    ("1*Charbonnier(eps=1e+0)+1e+0*L1", (0.25**2 + 1) ** 0.5 + 0.25, ["Charbonnier", "L1"]),
+    ("1E+0*L1 + 1*Charbonnier(eps=5E-1):image:mask", 0.25 + 0.5, ["L1", "Charbonnier:mask"]),
+    ("1*Charbonnier()", (0.25**2 + 1e-6) ** 0.5, ["Charbonnier"]),
+    ("2*L1+1*L1+1*L1:mask+1*L1:mask", 2.75, ["L1", "L1#2", "L1:mask", "L1:mask#2"]),
+])
+def test_parameters(spec, total, names):
+    value, parts = loss.Loss(spec)(PREDICTION, BATCH)
+    assert value.item() == pytest.approx(total)
+    assert list(parts) == names
+
+
+def test_defaults_give_what_they_gave_before():
+    """Bit for bit the constants that stood in the code of version 0.1.0."""
+    torch.manual_seed(0)
+    a, b = torch.rand(2, 3, 33, 20), torch.rand(2, 3, 33, 20)
+    batch = Batch(["a", "b"], a, {"image": b}, torch.zeros(2))
+    scale = torch.randn(2, 3, 33, 20)
+    found = {name: loss.Loss(f"1*{name}")({"image": a, "log_scale": scale}, batch)[0]
+             for name in ("Charbonnier", "PSNR", "SSIM", "Uncertainty")}
+    assert torch.equal(found["Charbonnier"], torch.sqrt((a - b) ** 2 + 1e-6).mean())
+    assert torch.equal(found["PSNR"], 10 / np.log(10) * ((a - b) ** 2).mean((1, 2, 3)).add(1e-8).log().mean())
+    assert torch.equal(found["Uncertainty"], (torch.exp(-scale) * (a - b)).abs().mean() + 2 * scale.mean())
+    assert torch.equal(found["SSIM"], 1 - ssim.similarity(a, b, 11, 1.5))
+
+
+def test_a_window_of_one_pixel():
+    """SSIM's parameters reach it: with one pixel the variances vanish and only the means count."""
+    value, _ = loss.Loss("1*SSIM(window=1, sigma=2)")({"image": X}, Batch(["a"], X, {"image": X + 0.25}, torch.zeros(1)))
+    expected = [(2 * a * b + ssim.C1) / (a * a + b * b + ssim.C1) for a, b in ((0, 0.25), (0.5, 0.75))]
+    assert value.item() == pytest.approx(1 - sum(expected) / 2, rel=1e-5)
+
+
+def example(prediction: str, target: str, args, sharp: bool = False, count: int = 2, by: str = "mask"):
+    """A term with a parameter of each kind."""
+    return lambda output, batch: torch.tensor(float(sharp)) + 10 * count + 100 * len(by)
+
+
+@pytest.mark.parametrize("given, total", [("", 420), ("(sharp=true)", 421), ("(sharp=False, count=3)", 430), ("(by=a_b.1, count=-1)", 490)])
+def test_each_kind_of_parameter(monkeypatch, given, total):
+    monkeypatch.setitem(loss.TERMS, "Example", example)
+    assert loss.Loss(f"1*Example{given}")({}, BATCH)[0].item() == total
+    assert loss.described("Example") == "sharp=false, count=2, by=mask"
+
+
+KNOWN = "its parameters and their defaults: "
+
+
+@pytest.mark.parametrize("spec, words", [
+    ("1*Charbonnier(delta=1)", f"Charbonnier has no parameter 'delta'; {KNOWN}eps=0.001"),
+    ("1*Charbonnier(eps=small)", f"the parameter eps of Charbonnier is a number, not 'small'; {KNOWN}eps=0.001"),
+    ("1*Charbonnier(eps=nan)", "the parameter eps of Charbonnier is a number, not 'nan'"),
+    ("1*Charbonnier(eps=)", "the parameter eps of Charbonnier is a number, not ''"),
+    ("1*Charbonnier(1e-3)", f"'1e-3' is not parameter=value; {KNOWN}eps=0.001"),
+    ("1*Charbonnier(eps=1,)", "'' is not parameter=value"),
+    ("1*Charbonnier(eps=1, eps=2)", "'eps' is given twice"),
+    ("1*Charbonnier(eps=1e-3", f"the brackets of '1*Charbonnier(eps=1e-3' are not balanced; {KNOWN}eps=0.001"),
+    ("1*Charbonnier(eps=1e-3+1*L1", "the brackets of '1*Charbonnier(eps=1e-3+1*L1' are not balanced"),
+    ("1*Charbonnier eps=1)", "'1*Charbonnier eps=1)' is not weight*Type"),
+    ("1*Charbonnier(eps=(1))", "are not balanced"),
+    ("1*SSIM(window=5.5)", f"the parameter window of SSIM is a whole number, not '5.5'; {KNOWN}window=11, sigma=1.5"),
+    ("1*Uncertainty(scale=3)", f"the parameter scale of Uncertainty is a name, not '3'; {KNOWN}scale=log_scale, weight=2.0"),
+    ("1*L1(eps=1)", "L1 has no parameter 'eps'; L1 has no parameters"),
+    ("1*L1)+1*L1", "--loss '1*L1)+1*L1': "),
+    ("1*L1:mask(eps=1)", "is not weight*Type"),
+])
+def test_parameters_that_cannot_be(spec, words):
+    with pytest.raises(UserError) as error:
+        loss.parse(spec)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("spec, words", [
+    ("1*Charbonnier(eps=0)", "eps of Charbonnier must be positive, not 0"),
+    ("1*PSNR(eps=-1)", "eps of PSNR must be positive, not -1"),
+    ("1*SSIM(window=4)", "an odd window from 1 to 99 and a positive sigma, not window=4, sigma=1.5"),
+    ("1*SSIM(sigma=0)", "not window=11, sigma=0"),
+    ("1*LPISL(side=8)", "side of LPISL must be from 32 to 4096, not 8"),
+])
+def test_values_that_cannot_be(spec, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        loss.Loss(spec)
+
+
+def test_every_parameter_has_a_default():
+    """Its type is what a specification's value is read as; a term's first three arguments are always the same."""
+    for name, make in loss.TERMS.items():
+        assert list(inspect.signature(make).parameters)[:3] == ["prediction", "target", "args"], name
+        assert all(type(value) in (bool, int, float, str) for value in terms.parameters(name).values()), name
+        assert make.__doc__, name
 
 
 def test_parts_are_unweighted():
@@ -69,13 +164,15 @@ def test_without_a_target():
 
 
 def test_without_types():
+    assert loss.without_types("1*SSIM(window=7, sigma=1e+0)+1*L1", {"L1"}) == "1*SSIM(window=7, sigma=1e+0)"
+    assert loss.without("1*L1+1*Charbonnier(eps=1):mask", "mask") == "1*L1"
     assert loss.without_types("1*SSIM + 1e+0*PCL+0.1*UBS", {"PCL", "UBS"}) == "1*SSIM"
     assert loss.without_types("0.4*PCL", {"PCL"}) == "1*L1"
 
 
 def test_a_psnr_is_listed_in_decibels():
-    values = {"loss": -20.0, "PSNR": -23.456, "PSNR:restored.1": -20.0, "L1": 0.5}
-    assert loss.listed(values) == "loss -20, PSNR -23.456 (23.46 dB), PSNR:restored.1 -20 (20.00 dB), L1 0.5"
+    values = {"loss": -20.0, "PSNR": -23.456, "PSNR:restored.1": -20.0, "PSNR#2": -1.0, "L1": 0.5}
+    assert loss.listed(values) == "loss -20, PSNR -23.456 (23.46 dB), PSNR:restored.1 -20 (20.00 dB), PSNR#2 -1 (1.00 dB), L1 0.5"
 
 
 def test_a_negative_loss_trains_on(run, place):

@@ -1,4 +1,6 @@
 """PSNR and SSIM against scikit-image and against values measured on real data."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import metric
 from data import image, paired
-from metric import measure
+from metric import further, measure
+from runtime.errors import UserError
 from tests.conftest import photo, veiled
 
 CLEAN = photo(60, 80, 1)
@@ -59,3 +62,51 @@ def test_rain100l(real_data):
 def test_luma_of_white_and_black():
     assert measure.channel(torch.ones(1, 3, 1, 1), "y").item() == pytest.approx(235 / 255)
     assert measure.channel(torch.zeros(1, 3, 1, 1), "y").item() == pytest.approx(16 / 255)
+
+
+def test_further_measures():
+    """Those of the table, by name; on RGB, whatever channels the protocol measures."""
+    target = image.to_tensor(CLEAN)[None]
+    found = metric.compare(target + 2 / 255, target, metric.PROTOCOLS["snow100k_y"], extra=("mae",))
+    assert found["mae"] == pytest.approx(2) and set(found) == {"psnr", "ssim", "mae"}
+    assert not set(metric.METRICS) & set(metric.measures(list(metric.PROTOCOLS.values()), ()))
+
+
+def test_a_measure_of_ones_own(monkeypatch):
+    monkeypatch.setitem(metric.METRICS, "bias", metric.Metric(lambda output, target: (output - target).mean().item(), True))
+    metric.prepare(("bias",), torch.device("cpu"))
+    target = image.to_tensor(CLEAN)[None]
+    assert metric.compare(target + 2 / 255, target, metric.PROTOCOLS["default"], extra=("bias",))["bias"] == pytest.approx(2 / 255)
+    metric.check_best("bias", metric.protocols("default"), ("bias",))
+    assert metric.score({"set": {"bias": 0.5}}, "bias") == -0.5
+
+
+RESULTS = {"photos": {"data_set": "photos", "count": 3}, "a": {"psnr": 30.0, "ssim": 0.9, "mae": 4.0, "ms_ssim": 0.95, "others": [
+    {"psnr": 29.0, "psnr_y": 33.0}]}, "b": {"psnr": 20.0, "ssim": 0.7}}
+
+
+@pytest.mark.parametrize("best, score", [("psnr", 30.0), ("ssim", 0.9), ("ms_ssim", 0.95), ("mae", -4.0), ("psnr_y", 33.0),
+                                         ("ssim_y", None)])
+def test_the_number_that_chooses_the_best(best, score):
+    """Higher is better; of the first set and the first protocol that have it."""
+    assert metric.score(RESULTS, best) == score
+
+
+def test_a_measure_of_pyiqa_knows_its_direction(monkeypatch):
+    monkeypatch.setattr(further, "_pyiqa", lambda name, device: SimpleNamespace(lower_better=name == "niqe"))
+    assert metric.score({"a": {"niqe": 3.0, "musiq": 60.0}}, "niqe") == -3
+    assert metric.score({"a": {"niqe": 3.0, "musiq": 60.0}}, "musiq") == 60
+
+
+def test_a_best_that_nothing_measures():
+    both = metric.protocols("smgarn+default")
+    for best in ("psnr", "ssim", "psnr_y", "ssim_y", "mae"):
+        metric.check_best(best, both, ("mae",))
+    with pytest.raises(UserError) as error:
+        metric.check_best("ms_ssim", both, ("mae",))
+    assert str(error.value) == ("--best 'ms_ssim': no test gives that number; --protocol smgarn+default and --metrics 'mae' give "
+                                "psnr, ssim, psnr_y, ssim_y, mae")
+    with pytest.raises(UserError):
+        metric.check_best("psnr_y", metric.protocols("smgarn"), ())
+    with pytest.raises(UserError):
+        metric.check_best("count", both, ())

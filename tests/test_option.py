@@ -86,7 +86,7 @@ def test_test_sets_follow_the_training_sets():
     ("--epochs 0", "'0' is not a whole number from 1 to 1000000000"),
     ("--gamma nan", "'nan' is not a number from 0 to 1"),
     ("--scale 2", "--scale is 1"),
-    ("--model none", f"unknown model 'none' in --model; known: {', '.join(model.MODELS)}"),
+    ("--model no_such_model", f"unknown model 'no_such_model' in --model; known: {', '.join(model.MODELS)}"),
     ("--template fast", "unknown template 'fast'; known: demo"),
     ("--loss 1*L2", "unknown loss 'L2' in --loss '1*L2'; known: L1, MSE, Charbonnier"),
     ("--loss L1", "'L1' is not weight*Type"),

@@ -225,7 +225,7 @@ def test_backbones(run, photos, backbone, flags):
 
 @pytest.mark.parametrize("flags, words", [
     ("--backbone rain2avoid", "is this system itself"),
-    ("--backbone nafnet", "unknown model 'nafnet'"),
+    ("--backbone no_such_model", "unknown model 'no_such_model'"),
     ("--backbone Unet --blocks 3", "the backbone unet has no flag --blocks"),
     ("--backbone Restormer --channels 7", "--channels must be even"),
     ("--K 8", "windows are odd"),

@@ -8,6 +8,7 @@ from runtime.arguments import SIZE
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs=100, test_every=1000, batch_size="16", patch_size="64",
               data_train="", data_test="")
+TINY = dict(channels=4)                   # a small network, for the tests
 
 # released key prefix -> ours; the release numbers convolutions, norms and ReLUs in one row
 RELEASED = {

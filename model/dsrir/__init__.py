@@ -13,6 +13,7 @@ RECIPE = dict(optimizer="ADAMW", lr=2e-4, weight_decay=1e-4, betas="0.9 0.999", 
               loss="1*Uncertainty:restored:image+1*PSNR+0.25*PSNR:restored.1:image+0.25*PSNR:restored.2:image+0.2*POCL",
               patch_size="128-160-192-256", batch_size="16-14-12-8", epochs=347, epoch_chg="135-238-314-347", test_every=0,
               val_epochs=5, sigma="0-55", data_train="", data_test="")
+TINY = dict(channels=16)                  # a small network, for the tests
 ITERATIONS = (128_000, 112_000, 96_000, 64_000)           # steps of the four phases
 IMAGES = {"all_in_one": 15_144, "noise": 5_244, "rain": 5_000, "haze": 5_000}       # lines of the released lists
 TESTS = {"noise": [f"{name}@{sigma}" for name in ("CBSD68", "Urban100") for sigma in (15, 25, 50)],

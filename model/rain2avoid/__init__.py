@@ -15,6 +15,7 @@ from runtime.arguments import COUNT, RATIO, REAL, SIZE, Parser, number
 from runtime.errors import UserError
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, gamma=1.0, test_every=0, data_train="Folder", augment="mirror", audit=False)
+TINY = dict(channels=4)                   # a small network, for the tests
 STRATEGIES = {                            # what else holds by strategy
     "single": dict(epochs=100, batch_size="1", patch_size="256"),          # crops; 4096 takes pictures whole, as the paper does
     "online": dict(epochs=100, batch_size="1", patch_size="256"),
@@ -25,8 +26,9 @@ ODD = number(int, 3, 15)
 
 def add_arguments(group) -> None:
     """Add the flags of the network: the backbone and its own."""
-    group.add_argument("--backbone", type=str.lower, default="Unet",
-                       help="the network: Unet, ResNet, DnCNN, Restormer, DRSFormer (the paper's), or any other model")
+    group.add_argument("--backbone", type=_backbone, default="Unet", metavar="NAME",
+                       help="the network: Unet, ResNet, DnCNN, Restormer, DRSFormer (the paper's), or any other model; "
+                            "its own flags stand in brackets, as in 'sapnet(recurrent_iter=3, use_dilation=false)'")
     group.add_argument("--channels", type=COUNT, default=0, help="width of the backbone; 0: its own default")
     group.add_argument("--blocks", default="", help="the backbone's --blocks, where it has such a flag")
 
@@ -63,22 +65,44 @@ def recipe(args) -> dict:
     return STRATEGIES[args.strategy]
 
 
+def _backbone(text: str) -> str:
+    """Return a value of --backbone with its model's name in lower case."""
+    name, mark, rest = text.partition("(")
+    return name.strip().lower() + mark + rest
+
+
 def build(args) -> Method:
     """Return the backbone's method; UserError for a model that is none, or flags that it does not have."""
-    package = model.package(args.backbone)
+    name, mark, rest = args.backbone.partition("(")
+    package = model.package(name)
     if package.__name__ == __name__:
-        raise UserError(f"--backbone {args.backbone} is this system itself; a backbone is any other model: "
-                        f"{', '.join(name for name in model.MODELS if name != args.backbone)}")
+        raise UserError(f"--backbone {name} is this system itself; a backbone is any other model: "
+                        f"{', '.join(each for each in model.MODELS if each != name)}")
     own = Parser(prog="main.py", add_help=False, allow_abbrev=False)
     package.add_arguments(own)
-    known = {action.dest for action in own._actions}
+    known = {action.dest: action for action in own._actions}
     own.set_defaults(**{key: value for key, value in package.RECIPE.items() if key in known})
-    given = {"channels": args.channels or "", "blocks": args.blocks}
-    for name, value in given.items():
-        if value and name not in known:
-            raise UserError(f"the backbone {args.backbone} has no flag --{name}")
-    typed = [part for name, value in given.items() if value for part in (f"--{name}", str(value))]
-    return package.build(Namespace(model=args.backbone, rgb_range=args.rgb_range, n_colors=args.n_colors, **vars(own.parse_args(typed))))
+    given = {"channels": str(args.channels or ""), "blocks": args.blocks}
+    given = {key: value for key, value in given.items() if value} | (_own_flags(args.backbone, rest) if mark else {})
+    typed = []
+    for flag, value in given.items():
+        if flag not in known:
+            raise UserError(f"the backbone {name} has no flag --{flag}; it has {', '.join(f'--{each}' for each in known) or 'none'}")
+        action = known[flag]
+        if action.nargs == 0 and value.lower() not in ("true", "false"):
+            raise UserError(f"--backbone '{args.backbone}': {flag} is true or false, not '{value}'")
+        typed += [] if action.nargs == 0 else [f"--{flag}={value}"]
+        if action.nargs == 0:
+            own.set_defaults(**{flag: value.lower() == "true"})
+    return package.build(Namespace(model=name, rgb_range=args.rgb_range, n_colors=args.n_colors, **vars(own.parse_args(typed))))
+
+
+def _own_flags(backbone: str, rest: str) -> dict[str, str]:
+    """Read `a=1, b=2)`, what follows the bracket of --backbone; UserError for anything else."""
+    pairs = [[part.strip() for part in each.split("=")] for each in rest.removesuffix(")").split(",")]
+    if not rest.endswith(")") or not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise UserError(f"--backbone '{backbone}': the flags of a backbone are written as name(flag=value, flag=value)")
+    return dict(pairs)
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:

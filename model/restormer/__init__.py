@@ -11,6 +11,7 @@ from runtime.errors import UserError
 
 RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=3e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="8",
               patch_size="128", epochs=300, test_every=1000)
+TINY = dict(channels=4, blocks="1-1-1-1") # a small network, for the tests
 
 # released key prefix -> ours, and what then changes inside
 RELEASED = {

@@ -13,6 +13,7 @@ TERMS = {"use_contrast": "0.4*PCL", "use_lpis": "1*LPISL", "use_seg_stage1": "0.
 RECIPE = dict(loss="1*SSIM+0.4*PCL+1*LPISL / 1*SSIM+0.4*PCL+1*LPISL+0.1*UBS", epochs=100, epoch_chg="50-100", test_every=1568,
               batch_size="12", patch_size="100", optimizer="ADAM", lr=1e-3, schedule="step", decay="30-50-80", gamma=0.2,
               data_train="RainTrainH", data_test="", no_augment=True)
+TINY = dict(channels=16, recurrent_iter=2)# a small network, for the tests
 
 # released key prefix -> ours
 RELEASED = {

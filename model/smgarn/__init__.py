@@ -8,6 +8,7 @@ from runtime.arguments import SIZE
 
 RECIPE = dict(loss="1*L1+1*L1:mask", optimizer="ADAM", lr=1e-4, gamma=0.5, decay="100-200-300-400-500-600-700-800-900",
               epochs=300, test_every=1000, batch_size="16", patch_size="64")
+TINY = dict(channels=4)                   # a small network, for the tests
 
 TEMPLATES = {                             # the demo: a width of 16 that two CPU cores train in three minutes
     "demo": dict(channels=16, data_train="DemoSnow", data_test="DemoSnow", save="demo", lr=2e-3, schedule="cosine", warmup=0.2,

@@ -19,6 +19,7 @@ COLLATION = "1*L1:image:teacher_image+1*L1:projected:teacher_projected+0.05*L1:r
 RECIPE = dict(loss=f"{COLLATION} / 1*L1+0.2*HCR", epochs=250, epoch_chg="125-250", test_every=0, balanced=True, augment="mirror",
               batch_size="32", patch_size="224", optimizer="ADAM", lr=4e-4, schedule="cosine", warmup=3.0, lr_min=1e-6,
               data_train="", data_test="")
+TINY = dict(channels=4, blocks=1)         # a small network, for the tests
 TEACHER = dict(loss="1*L1", epoch_chg="250", epochs=250)
 SMALL = dict(channels=8, blocks=1, lr=2e-3, batch_size="8", patch_size="48", warmup=0.2, augment="all", n_threads=0, val_epochs=2,
              save_results=True)

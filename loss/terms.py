@@ -1,0 +1,37 @@
+"""The table of loss terms. A new term is one function and one line here."""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from torch import Tensor
+
+from contract import Batch, Prediction
+from loss import contrast, lpips, pixel, segmentation, ssim, uncertainty
+
+Term = Callable[["Prediction", "Batch"], Tensor]
+
+TERMS: dict[str, Callable[..., Term]] = {      # name: make(prediction key, target key, args, parameter=default, ...) -> Term
+    "L1": pixel.l1,
+    "MSE": pixel.mse,
+    "Charbonnier": pixel.charbonnier,
+    "PSNR": pixel.psnr,
+    "SSIM": ssim.ssim,
+    "Uncertainty": uncertainty.uncertainty,
+    "SCR": contrast.scr,
+    "HCR": contrast.hcr,
+    "PCL": contrast.pcl,
+    "POCL": contrast.pocl,
+    "LPISL": lpips.lpisl,
+    "UBS": segmentation.ubs,
+}
+
+
+def parameters(name: str) -> dict[str, bool | int | float | str]:
+    """Return the parameters of a term with their defaults: the arguments of its function after the first three."""
+    return {each.name: each.default for each in list(inspect.signature(TERMS[name]).parameters.values())[3:]}
+
+
+def described(name: str) -> str:
+    """Return a term's parameters and defaults as a specification writes them, '' when it has none: 'eps=0.001'."""
+    return ", ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in parameters(name).items())
