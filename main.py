@@ -76,7 +76,10 @@ def make_trainer(args, job: data.Run, state: dict | None) -> Trainer:
     utility.seed_everything(args.seed)
     method = model.build(args)
     if args.pre_train and not state:
-        process.log().say(weights.load_weights(method, args.pre_train, args.model), keep=job.kept)
+        # with a network for each picture the file is needed again
+        process.log().say(weights.load_weights(method, args.pre_train, args.model, again=not job.kept), keep=job.kept)
+    else:
+        weights.forget()
     job.begin(method)
     return (Trainer if job.kept else Brief)(args, method, job, experiment.folder_of(args.save), state)
 

@@ -39,7 +39,8 @@ def parse(argv: list[str] | None = None) -> Namespace:
                "data_test": values["data_test"] or values["data_train"]}
     if "data_range" not in typed and _speaks_of_other_sets(typed, layers[:-1]):
         values["data_range"] = ""
-    return _understand(Namespace(flags=dict(values), range_is_for_test=values["test_only"] and "data_range" in typed, **values))
+    return _understand(Namespace(flags=dict(values), defaults=vars(full.parse_args([])),
+                                 range_is_for_test=values["test_only"] and "data_range" in typed, **values))
 
 
 def _first_pass(argv: list[str] | None) -> dict:

@@ -18,7 +18,7 @@ from loss import Loss, listed
 from model import norm, weights
 from model.method import Method
 from report import plots
-from runtime import experiment, files, process
+from runtime import VERSION, experiment, files, process
 from runtime.errors import Failure, Interrupted, Stopped, UserError
 from tester import evaluate
 
@@ -245,7 +245,7 @@ class Trainer:
             self.method.network = trained
 
     def _state(self) -> dict:
-        return {"format": experiment.STATE_FORMAT, "log": process.log().lengths(),
+        return {"format": experiment.STATE_FORMAT, "version": VERSION, "log": process.log().lengths(),
                 "progress": {name: getattr(self, name) for name in PROGRESS}, "random": process.random_state(),
                 "network": self.method.network.state_dict(), "side": self.method.side_state(),
                 "average": self.average.state_dict() if self.average else {},
@@ -256,7 +256,7 @@ class Trainer:
             raise UserError(f"{self.folder} has been trained to epoch {state['progress']['epoch']} already, "
                             f"beyond --epochs {self.args.epochs}")
         for name in PROGRESS:
-            setattr(self, name, state["progress"][name])
+            setattr(self, name, state["progress"].get(name, getattr(self, name)))     # an older version had not all of them
         try:
             self.method.network.load_state_dict(state["network"])
             self.method.load_side_state(state["side"])
