@@ -87,7 +87,10 @@ def make_method(args, job: Run, state: dict | None) -> Method:
     utility.seed_everything(args.seed)
     method = model.build(args)
     if args.pre_train and not state:
-        process.log().say(weights.load_weights(method, args.pre_train, args.model), keep=job.kept)
+        # with a network for each picture the file is needed again
+        process.log().say(weights.load_weights(method, args.pre_train, args.model, again=not job.kept), keep=job.kept)
+    else:
+        weights.forget()
     job.begin(method)
     return method.to(process.device(), memory_format=torch.channels_last)         # a third faster in convolutions
 

@@ -60,11 +60,11 @@ def templates() -> dict[str, tuple[str, dict]]:
     return found
 
 
-def own_flags(name: str) -> list[str]:
-    """Return the names of the flags that a model's network depends on."""
+def own_flags(name: str) -> dict[str, argparse.Action]:
+    """Return the flags that a model's network depends on, by name: what `add_arguments` declares and model files state."""
     holder = argparse.ArgumentParser(add_help=False)
     package(name).add_arguments(holder)
-    return [action.dest for action in holder._actions]
+    return {action.dest: action for action in holder._actions}
 
 
 def build(args) -> Method:

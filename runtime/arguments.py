@@ -83,6 +83,29 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
     return convert
 
 
+def converted(action: argparse.Action, value: object) -> object:
+    """Return a value that a file states for a flag as if it had been typed; ValueError for one that could not have been."""
+    if isinstance(value, (list, tuple)) and action.nargs not in (None, "?", 0):
+        return [_one(action, part) for part in value]
+    if isinstance(value, bool) and isinstance(action.default, bool) or value is None and action.default is None:
+        return value
+    if isinstance(action.default, bool):
+        raise ValueError
+    return _one(action, value)
+
+
+def _one(action: argparse.Action, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError
+    try:
+        result = action.type(str(value)) if action.type else str(value)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError from error
+    if action.choices is not None and result not in action.choices:
+        raise ValueError
+    return result
+
+
 def interval(text: str) -> str:
     """Check an argparse value: `500` steps, `10m` minutes."""
     number(float, 0)(text.removesuffix("m")) if text.endswith("m") else number(int, 0)(text)

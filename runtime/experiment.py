@@ -6,11 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
-from runtime import files, process
+from runtime import VERSION, files, process
 from runtime.errors import UserError
 from runtime.files import read_tensors
 
-STATE_FORMAT = "unweather state 2"
+STATE_FORMAT = "unweather state 2"                    # a new number only where older programs would misread the file
+STATE_PARTS = ("log", "progress", "random", "network", "side", "average", "optimizer", "scaler")
 BEFORE = "state_before.pt"
 FINISHED = "pictures.json"                            # the images that are finished, of a training with a network for each
 ROOT = Path("experiment")
@@ -157,10 +158,21 @@ def _state(folder: Path, resume: str) -> dict | None:
 
 
 def read_state(path: Path) -> dict:
-    """Read the state of a training; UserError if the file is none."""
+    """Read the state of a training; UserError if the file is none, or has a format that this version does not know.
+
+    States are readable for ever, as model files are: who needs more than STATE_PARTS of a state takes, where an older version
+    has not written it, what a fresh start has.
+    """
     state = read_tensors(path)
-    if state.get("format") != STATE_FORMAT:
-        raise UserError(f"{path} is not the state of a training of this version")
+    stated = state.get("format")
+    if isinstance(stated, str) and stated.startswith("unweather state") and stated != STATE_FORMAT:
+        raise UserError(f"{path} has the format '{stated}'{files.origin(state)}, but unweather {VERSION} reads '{STATE_FORMAT}'; "
+                        "resume with the version that wrote it, or start from its weights with --pre_train")
+    if stated != STATE_FORMAT:
+        raise UserError(f"{path} is not the state of a training; a training writes state.pt into experiment/<save>/model/")
+    missing = [name for name in STATE_PARTS if not isinstance(state.get(name), dict)]
+    if missing or not isinstance(state["progress"].get("epoch"), int):
+        raise UserError(f"{path}{files.origin(state)} is not the state of a training: it lacks '{[*missing, 'epoch'][0]}'")
     return state
 
 

@@ -98,11 +98,15 @@ def write_tensors(path: Path, content: dict) -> None:
 
 
 def read_tensors(path: str | Path) -> dict:
-    """Read a file of tensors and plain values, without running anything in it; UserError if it is none or damaged."""
+    """Read a file of tensors and plain values, without running anything in it; UserError if it is none or damaged.
+
+    The bytes are read and hashed once; they are freed on return, only the tensors made of them stay in memory.
+    """
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}; a file of weights (.pt, .pth) is wanted")
     data = Path(path).read_bytes()
-    body, mark, digest = data[:-64 - len(SUM)], data[-64 - len(SUM):-64], data[-64:]
+    mark, digest = data[-64 - len(SUM):-64], data[-64:]
+    body = memoryview(data)[:-64 - len(SUM)]                       # no copy of a large file
     if mark == SUM and hashlib.sha256(body).hexdigest().encode() != digest:
         raise UserError(f"{path} is damaged: its checksum does not fit")
     try:
@@ -114,3 +118,8 @@ def read_tensors(path: str | Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no named weights")
     return content
+
+
+def origin(content: dict) -> str:
+    """Return ` (written by unweather 0.3.0)` from what a file of ours holds, '' where it does not say its version."""
+    return f" (written by unweather {content['version']})" if isinstance(content.get("version"), str) else ""

@@ -1,5 +1,5 @@
 """The full state of a training, as state.pt holds it: from it the training continues exactly."""
-from runtime import experiment, process
+from runtime import VERSION, experiment, process
 from runtime.errors import UserError
 
 PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")     # of the Trainer, beside all tensors
@@ -7,7 +7,7 @@ PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")   
 
 def collect(trainer) -> dict:
     """Return the state of a Trainer: progress, lengths of the logs, random numbers, weights, optimiser."""
-    return {"format": experiment.STATE_FORMAT, "log": process.log().lengths(),
+    return {"format": experiment.STATE_FORMAT, "version": VERSION, "log": process.log().lengths(),
             "progress": {name: getattr(trainer, name) for name in PROGRESS}, "random": process.random_state(),
             "network": trainer.method.network.state_dict(), "side": trainer.method.side_state(),
             "average": trainer.average.state_dict() if trainer.average else {},
@@ -20,7 +20,7 @@ def restore(trainer, state: dict) -> None:
         raise UserError(f"{trainer.folder} has been trained to epoch {state['progress']['epoch']} already, "
                         f"beyond --epochs {trainer.args.epochs}")
     for name in PROGRESS:
-        setattr(trainer, name, state["progress"][name])
+        setattr(trainer, name, state["progress"].get(name, getattr(trainer, name)))     # an older version may lack some
     try:
         trainer.method.network.load_state_dict(state["network"])
         trainer.method.load_side_state(state["side"])

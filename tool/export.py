@@ -84,9 +84,10 @@ def run(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     if args.kind == "onnx":
         need("onnx", "onnxscript", "onnxruntime")
+    stated = weights.describe(args.file)
     with process.session(True, 0):
         method = weights.load(args.file)
-    facts = about(args.file, method)
+    facts = about(stated, method)
     program = traced(method, facts["model"])
     content, run_again = {"onnx": as_onnx, "pt2": as_torch}[args.kind](program, facts)
     with temporary(args.output) as part:
@@ -108,9 +109,8 @@ def need(*packages: str) -> None:
             raise UserError(f"--onnx needs the package {name}: pip install {' '.join(packages)}") from error
 
 
-def about(path: str, method: Method) -> dict[str, str]:
-    """Return what an exported file says of itself."""
-    stated = weights.describe(path)
+def about(stated: dict, method: Method) -> dict[str, str]:
+    """Return what an exported file says of itself, from what the model file states."""
     return {"model": stated["model"], "input": "(batch, 3, height, width), float32, RGB", "range": "[0, 1], output not clipped",
             "multiple": f"{method.multiple_of}, padded and cropped inside", "smallest_side": str(smallest(method)),
             "arguments": json.dumps({key: value for key, value in stated.items() if key not in ("model", "data_train", "data_range")})}

@@ -136,6 +136,7 @@ def find(given: list[str]) -> dict[str, Path]:
         short = path.parents[1].name if path.parent.name == "model" else path.stem
         label = f"{short} ({stated['model']})"
         found[label if label not in found else f"{path} ({stated['model']})"] = path
+    weights.forget()
     if not found:
         raise UserError(f"there are no weights in {experiment.ROOT}/*/model/model_best.pt nor in {ZOO}/; name some with --weights FILE")
     return found

@@ -1,0 +1,324 @@
+"""Files that older versions wrote are loaded, applied and resumed for ever; a start reads a model file once."""
+import gc
+import json
+import lzma
+import weakref
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+import model
+import option
+import trainer
+from model import weights
+from runtime import VERSION, files
+from runtime.errors import UserError
+from tests.conftest import REPO, TINY, make_pairs
+from tests.stored.make import picture
+from tool import export, serve
+
+STORED = [path for path in sorted((REPO / "tests" / "stored").glob("*/*.pt.xz")) if path.name != "state.pt.xz"]
+NAMES = [f"{path.parent.name}/{path.name[:-6]}" for path in STORED]
+stored = pytest.mark.parametrize("packed", STORED, ids=NAMES)
+
+
+def unpack(packed: Path, path: str) -> Path:
+    files.folder(Path(path).parent)
+    Path(path).write_bytes(lzma.decompress(packed.read_bytes()))
+    return Path(path)
+
+
+def rewrite(path: Path, **changes) -> Path:
+    """Write a model file again with other contents; a value of None takes a key away."""
+    content = files.read_tensors(path) | changes
+    files.write_tensors(path, {key: value for key, value in content.items() if value is not None})
+    return path
+
+
+def check(method, packed: Path) -> None:
+    """Compare what a method makes of the picture with what the version that wrote the file made of it.
+
+    The allowed difference is 1e-4 of the result's standard deviation. The results are stored with 6 decimals, and the networks
+    compute in float32 (rounding error 6e-8), where another processor adds in another order. The kernels for AVX-512, AVX2 and
+    for no extension (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA) gave at most 5e-6 for the files of 0.1.0; one weight tensor
+    multiplied by 0.9 gives 3e-4 to 5e-1.
+    """
+    with torch.inference_mode():
+        found = method.eval().restore(picture())[0, :, ::4, ::5].flatten()
+    expected = torch.tensor(json.loads(packed.with_name(packed.name.replace(".pt.xz", "-result.json")).read_text()))
+    assert (found - expected).abs().max() < 1e-4 * expected.std()
+
+
+def test_the_stored_files_are_there():
+    assert sum(name.startswith("0.1.0/") for name in NAMES) == 10
+
+
+@stored
+def test_a_stored_file_is_loaded_and_applied(place, packed):
+    check(weights.load(unpack(packed, "old.pt")), packed)
+
+
+@stored
+def test_a_stored_file_is_tested_by_main(place, packed):
+    args = option.parse(["--test_only", "--pre_train", str(unpack(packed, "old.pt")), "--data_test", "DemoRain"])
+    method = model.build(args)
+    assert "tensors matched" in weights.load_weights(method, args.pre_train, args.model)
+    check(method, packed)
+
+
+@stored
+def test_the_flags_of_a_stored_file_are_read(place, packed):
+    """The args.json that belongs to it, given by --config, names the same network."""
+    config = packed.with_name(packed.name.replace(".pt.xz", ".json"))
+    args = option.parse(["--config", str(config)])
+    method = model.build(args)
+    weights.load_weights(method, unpack(packed, "old.pt"), args.model)
+    check(method, packed)
+
+
+def with_a_new_argument(monkeypatch, name: str) -> None:
+    package, before = model.package(name), model.package(name).add_arguments
+
+    def add_arguments(group, *rest, **more):
+        before(group, *rest, **more)
+        group.add_argument("--gates", type=int, default=3)
+    monkeypatch.setattr(package, "add_arguments", add_arguments)
+
+
+@stored
+def test_a_new_argument_has_its_default(place, monkeypatch, packed):
+    """A file that was written before an argument existed gets its default, not what the recipe would set."""
+    path = unpack(packed, "old.pt")
+    name = weights.describe(path)["model"]
+    with_a_new_argument(monkeypatch, name)
+    weights.forget()
+    monkeypatch.setitem(model.package(name).RECIPE, "gates", 7)
+    assert weights.describe(path)["gates"] == 3
+    args = option.parse(["--test_only", "--pre_train", str(path), "--data_test", "DemoRain"])
+    assert args.gates == 3
+    check(weights.load(path), packed)
+    assert weights.model_content(model.build(args), args, {})["arguments"]["gates"] == 3
+
+
+@pytest.fixture
+def old(place) -> Path:
+    """A model file of version 0.1.0."""
+    return unpack(REPO / "tests/stored/0.1.0/smgarn.pt.xz", "old.pt")
+
+
+def refused(path: Path) -> str:
+    weights.forget()
+    with pytest.raises(UserError) as error:
+        weights.load(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_an_unknown_argument_is_refused(old, fails):
+    """One sentence names the file, the argument, who wrote it and what to do; the program prints the same."""
+    arguments = weights.describe(old)
+    stated = {key: arguments[key] for key in ("channels", "rgb_range", "n_colors")}
+    rewrite(old, arguments=stated | {"gates": 3})
+    assert refused(old) == (f"old.pt states the argument 'gates', which smgarn does not have in unweather {VERSION}: it takes channels, "
+                            "rgb_range, n_colors; use the version that wrote the file, or a newer one")
+    rewrite(old, version="9.1.0")
+    assert refused(old).startswith("old.pt (written by unweather 9.1.0) states the argument 'gates'")
+    assert "old.pt (written by unweather 9.1.0) states the argument 'gates'" in fails("--test_only", "--pre_train", old, "--cpu")
+
+
+@pytest.mark.parametrize("key, value", [("channels", [4]), ("channels", "wide"), ("channels", 4.5), ("channels", True), ("channels", None),
+                                        ("channels", 0), ("n_colors", 4), ("rgb_range", float("nan")), ("rgb_range", torch.zeros(9, 9))])
+def test_a_value_that_cannot_be(old, key, value):
+    """Arguments are checked as typed flags are: type, range, choices."""
+    rewrite(old, arguments={"channels": 4, "rgb_range": 255.0, "n_colors": 3} | {key: value})
+    assert refused(old).startswith(f"old.pt: the argument '{key}' of smgarn cannot be ")
+
+
+def test_a_switch_is_a_switch(place):
+    path = unpack(REPO / "tests/stored/0.1.0/sapnet.pt.xz", "old.pt")
+    arguments = files.read_tensors(path)["arguments"]
+    assert arguments["use_dilation"] is False
+    rewrite(path, arguments=arguments | {"use_dilation": "no"})
+    assert "the argument 'use_dilation' of sapnet cannot be 'no'; its default is True" in refused(path)
+
+
+def test_a_package_translates_old_arguments(old, monkeypatch):
+    """A renamed and a dropped argument; the package hears which version wrote them, 0.1.0 where none is stated."""
+    heard = []
+
+    def translate(arguments: dict, version: tuple[int, ...]) -> dict:
+        heard.append(version)
+        arguments.pop("dropped", None)
+        return {"channels": arguments.pop("width")} | arguments if "width" in arguments else arguments
+    monkeypatch.setattr(model.package("smgarn"), "translate", translate, raising=False)
+    rewrite(old, arguments={"width": 4, "dropped": 1, "rgb_range": 255.0, "n_colors": 3})
+    assert weights.describe(old)["channels"] == 4
+    check(weights.load(old), REPO / "tests/stored/0.1.0/smgarn.pt.xz")
+    rewrite(old, version="0.10.2", arguments={"channels": 4})
+    assert weights.read(old).arguments == {"channels": 4, "rgb_range": 255.0, "n_colors": 3}
+    assert heard == [(0, 1, 0), (0, 10, 2)]
+    rewrite(old, arguments={"widht": 4})
+    assert "states the argument 'widht'" in refused(old)
+
+
+def test_a_newer_format_says_so(old):
+    rewrite(old, format="unweather model 2", version="0.7.0")
+    assert refused(old) == (f"old.pt has the format 'unweather model 2' (written by unweather 0.7.0), but unweather {VERSION} reads "
+                            "'unweather model 1'; use the version that wrote it, or a newer one")
+
+
+def test_a_file_of_ours_that_is_not_whole(old):
+    rewrite(old, note=None)
+    assert refused(old) == "old.pt is no whole model file: it lacks 'note'"
+    unpack(REPO / "tests/stored/0.1.0/state.pt.xz", "state.pt")
+    assert "state.pt is the state of a training, not a model file" in refused(Path("state.pt"))
+
+
+def test_new_files_say_who_wrote_them(trained):
+    pyproject = (REPO / "pyproject.toml").read_text()
+    assert f'\nversion = "{VERSION}"\n' in pyproject
+    for name in ("model_best.pt", "model_latest.pt", "state.pt"):
+        assert files.read_tensors(trained / "model" / name)["version"] == VERSION
+
+
+def stored_experiment() -> Path:
+    """Make experiment/x what version 0.1.0 left after the first of two epochs, and a small data set to test on; return the state."""
+    source = REPO / "tests" / "stored" / "0.1.0"
+    state = unpack(source / "state.pt.xz", "experiment/x/model/state.pt")
+    Path("experiment/x/args.json").write_bytes((source / "state-args.json").read_bytes())
+    best = {"format": "unweather model 1", "model": "smgarn", "arguments": {"channels": 2}, "note": {}}
+    files.write_tensors(state.with_name("model_best.pt"), best | {"state": files.read_tensors(state)["network"]})
+    make_pairs(Path("dataset/set"), 1)
+    return state
+
+
+@pytest.mark.parametrize("how", [["--save", "x", "--resume", "-1"], ["--load", "x"]])
+def test_a_stored_state_goes_on(run, how):
+    """The second epoch has the losses that it had in the version that wrote the state.
+
+    The allowed relative difference is 1e-6. The rounding error of float32 is 6e-8; the kernels for AVX-512, AVX2 and for no
+    extension all gave 3e-8. A state without Adam's moments gives 5e-6, another order of the images 3e-1.
+    """
+    stored_experiment()
+    status, text = run(*how, "--data_test", "set")
+    assert status == 0, text
+    records = [json.loads(line) for line in Path("experiment/x/log.jsonl").read_text().splitlines()]
+    losses = [record["losses"] for record in records if record["event"] == "epoch"]
+    assert losses == [pytest.approx(json.loads((REPO / "tests/stored/0.1.0/state-result.json").read_text()), rel=1e-6)]
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"format": "unweather state 3", "version": "0.7.0"},
+     f"has the format 'unweather state 3' (written by unweather 0.7.0), but unweather {VERSION} reads 'unweather state 2'; "
+     "resume with the version that wrote it, or start from its weights with --pre_train"),
+    ({"format": "unweather model 1"}, "is not the state of a training; a training writes state.pt"),
+    ({"optimizer": None}, "is not the state of a training: it lacks 'optimizer'"),
+    ({"progress": {}}, "is not the state of a training: it lacks 'epoch'")])
+def test_a_state_that_cannot_be_read(fails, place, changes, words):
+    rewrite(stored_experiment(), **changes)
+    assert words in fails("--load", "x")
+
+
+def test_a_state_without_a_newer_number(run, place):
+    """What a later version adds to the progress of a training starts afresh in an older state."""
+    state = stored_experiment()
+    progress = files.read_tensors(state)["progress"]
+    rewrite(state, progress={key: value for key, value in progress.items() if key != "skipped"})
+    assert run("--load", "x", "--data_test", "set")[0] == 0
+
+
+def test_a_finished_experiment_lacks_a_new_flag(run, trained):
+    """The same command is the same experiment, although its args.json was written before a flag existed; another value is another."""
+    flags = json.loads((trained / "args.json").read_text())
+    assert flags.pop("seed") == 1
+    files.write_json(trained / "args.json", flags)
+    assert "experiment/x is finished" in run("--data_train", "set", "--save", "x", *TINY)[1]
+    assert "experiment/x exists already" in run("--data_train", "set", "--save", "x", *TINY, "--seed", "2")[1]
+
+
+@pytest.fixture
+def reads(monkeypatch) -> Counter:
+    """How often each file of tensors is read and hashed."""
+    count, before = Counter(), files.read_tensors
+
+    def read_tensors(path):
+        count[Path(path).name] += 1
+        return before(path)
+    weights.forget()
+    monkeypatch.setattr(files, "read_tensors", read_tensors)
+    return count
+
+
+def test_a_test_reads_its_file_once(run, old, reads):
+    make_pairs(Path("dataset/set"), 2)
+    assert run("--test_only", "--pre_train", old, "--data_test", "set", "--cpu")[0] == 0
+    assert reads == {"old.pt": 1}
+
+
+def test_a_continued_test_reads_its_file_once(run, trained, reads):
+    assert run("--test_only", "--load", "x", "--data_test", "set", "--cpu")[0] == 0
+    assert reads == {"model_best.pt": 1}
+
+
+def test_a_training_reads_its_file_once(run, old, reads):
+    """Its own best weights are read once, too, at the end."""
+    make_pairs(Path("dataset/set"), 2, masks=True)
+    assert run("--pre_train", old, "--data_train", "set", "--save", "y", *TINY)[0] == 0
+    assert reads == {"old.pt": 1, "model_best.pt": 1}
+
+
+def test_networks_for_each_picture_read_their_file_once(run, place, reads):
+    unpack(REPO / "tests/stored/0.1.0/rain2avoid.pt.xz", "old.pt")
+    make_pairs(Path("dataset/set"), 2)
+    status, text = run("--model", "rain2avoid", "--data_train", "set", "--pre_train", "old.pt", "--save", "y", "--epochs", "1",
+                       "--test_every", "1", "--patch_size", "32", "--sdr_num", "2", "--cpu", "--n_threads", "0", "--threshold", "0")
+    assert status == 0 and text.count("tensors matched") == 2, text
+    assert reads == {"old.pt": 1}
+
+
+def test_tools_read_each_file_once(old, reads, capsys):
+    unpack(REPO / "tests/stored/0.1.0/unet.pt.xz", "unet.pt")
+    assert set(serve.find(["old.pt", "unet.pt"])) == {"old (smgarn)", "unet (unet)"}
+    assert reads == {"old.pt": 1, "unet.pt": 1}
+    assert weights._read.cache_info().currsize == 0
+    reads.clear()
+    export.run(["unet.pt", "--torch"])
+    assert reads == {"unet.pt": 1}
+
+
+def test_a_changed_file_is_read_again(old):
+    assert weights.describe(old)["channels"] == 4
+    arguments = files.read_tensors(old)["arguments"]
+    rewrite(old, arguments=arguments | {"channels": 5})
+    assert weights.describe(old)["channels"] == 5
+
+
+@pytest.mark.parametrize("more", [[], ["--resume", "-1"]], ids=["fresh", "resumed"])
+def test_a_file_does_not_stay_in_memory(run, old, monkeypatch, more):
+    """While a network is trained, the tensors of the file from which it started are gone; so they are when it is resumed."""
+    make_pairs(Path("dataset/set"), 2, masks=True)
+    command = ["--pre_train", old, "--data_train", "set", "--save", "y", *TINY]
+    if more:
+        assert run(*command)[0] == 0
+        command[command.index("--epochs") + 1] = "2"
+    weights.forget()
+    kept, alive = [], []
+    before = files.read_tensors
+
+    def read_tensors(path):
+        content = before(path)
+        if Path(path) == old:
+            kept.extend(weakref.ref(value) for value in content["state"].values())
+        return content
+
+    class Watched(trainer.Trainer):
+        def train_step(self, batch):
+            gc.collect()
+            alive.append(sum(each() is not None for each in kept))
+            return super().train_step(batch)
+    monkeypatch.setattr(files, "read_tensors", read_tensors)
+    monkeypatch.setattr("main.Trainer", Watched)
+    assert run(*command, *more)[0] == 0
+    assert len(kept) == 130 and alive == [0, 0]
