@@ -182,6 +182,7 @@ def _understood(flags: dict, origin: dict[str, str]) -> Namespace:
         raise UserError(f"--scale {flags['scale']}: images keep their size here, so --scale is 1 (or left out)")
     experiment.folder_of(flags["save"])
     meaning = {flag: read(flags[flag]) for flag, read in READERS.items()}
+    metric.check_best(flags["best"], meaning["protocol"], meaning["metrics"])
     both = flags["test_only"] and origin["data_range"] == TYPED          # a test alone: the range is that of the test
     meaning["data_range"] = arguments.ranges(flags["data_range"], both)
     meaning["tile"] = int(flags["tile"]) if flags["tile"] != "auto" else 512 if flags["chop"] else None

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import metric
 import tester
 import utility
 from contract import Batch, Run, Stage, collate
@@ -97,7 +98,9 @@ class Trainer:
             raise UserError(f"--patch_size {stage.patch_size}: the model {self.args.model} needs a multiple of {self.method.multiple_of}")
         batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
         self.method.enter(stage)
-        Loss(stage.loss, self.args).to(self.device)(self.method.eval()(batch), batch)
+        prediction = self.method.eval()(batch)
+        self.method.check(prediction, batch.input)
+        Loss(stage.loss, self.args).to(self.device)(prediction, batch)
 
     def enter(self, stage: Stage) -> None:
         """Set up a stage: what is frozen, the loss, and DDP around both where there are several processes."""
@@ -202,8 +205,8 @@ class Trainer:
                 except Interrupted:
                     results = None
             if tested and results:
-                found = next((r["psnr"] for r in results.values() if "psnr" in r), -losses.get("loss", math.inf))
-                score = number if self.run.blind else found
+                found = metric.score(results, self.args.best)             # without a test set that has it: minus the loss
+                score = number if self.run.blind else -losses.get("loss", math.inf) if found is None else found
             keep = tested or time.monotonic() - self.saved > OFTEN
             if keep and process.rank() == 0:
                 note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.flags["data_range"]}
