@@ -13,7 +13,7 @@ import main
 REPO = Path(__file__).parent.parent
 TINY = ["--channels", "4", "--epochs", "1", "--test_every", "2", "--batch_size", "2", "--patch_size", "16",
         "--n_threads", "0", "--cpu"]
-torch.set_num_threads(1)                  # such small networks gain nothing from more, and lose much on a busy machine
+torch.set_num_threads(int(os.environ.get("UNWEATHER_TEST_THREADS", "1")))     # so small networks gain nothing from more than one
 
 
 @pytest.fixture

@@ -76,3 +76,27 @@ def test_two_nodes(place, monkeypatch):
     for process in [start("--save", "nodes", launch=launch) for _ in range(2)]:
         finish(process)
     assert files.read_tensors("experiment/nodes/model/state.pt")["progress"]["epoch"] == 3
+
+
+@pytest.mark.parametrize(("ending", "status"), [("return 3", 3), ("raise ValueError('unexpected')", 1), ("raise SystemExit(5)", 5)])
+def test_the_end_of_one_of_several(monkeypatch, ending, status):
+    """The status, the output, what is registered for the exit and other threads are as at a usual end; no teardown follows."""
+    for name, value in dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1").items():
+        monkeypatch.setenv(name, value)
+    code = f"""
+import atexit, threading, time
+from runtime import process
+class Teardown:
+    def __del__(self): print("teardown")
+kept = Teardown()
+def command():
+    atexit.register(print, "registered")
+    threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
+    print("command", end=" ")
+    {ending}
+process.leave(command)
+"""
+    result = subprocess.run(python("-c", code), capture_output=True, text=True, cwd=REPO)
+    assert result.returncode == status, result.stderr
+    assert result.stdout == "command thread\nregistered\n" + ("teardown\n" if status == 5 else "")
+    assert ("ValueError: unexpected" in result.stderr) == (status == 1)

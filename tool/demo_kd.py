@@ -2,6 +2,10 @@
 import json
 import sys
 
+if __name__ == "__main__":                # before torch is imported
+    from runtime import waiting
+    waiting.leave_cores_to_others()
+
 import numpy as np
 
 import main

@@ -5,6 +5,10 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+if __name__ == "__main__":                # before torch is imported
+    from runtime import waiting
+    waiting.leave_cores_to_others()
+
 import torch
 from tqdm import tqdm
 

@@ -13,6 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+if __name__ == "__main__":                # before torch is imported
+    from runtime import waiting
+    waiting.leave_cores_to_others()
+
 import numpy as np
 import torch
 from PIL import Image
