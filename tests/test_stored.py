@@ -21,6 +21,7 @@ from tool import export, serve
 
 STORED = [path for path in sorted((REPO / "tests" / "stored").glob("*/*.pt.xz")) if path.name != "state.pt.xz"]
 NAMES = [f"{path.parent.name}/{path.name[:-6]}" for path in STORED]
+STATES = sorted((REPO / "tests" / "stored").glob("*/state.pt.xz"))
 stored = pytest.mark.parametrize("packed", STORED, ids=NAMES)
 
 
@@ -183,30 +184,30 @@ def test_new_files_say_who_wrote_them(trained):
         assert files.read_tensors(trained / "model" / name)["version"] == VERSION
 
 
-def stored_experiment() -> Path:
-    """Make experiment/x what version 0.1.0 left after the first of two epochs, and a small data set to test on; return the state."""
-    source = REPO / "tests" / "stored" / "0.1.0"
-    state = unpack(source / "state.pt.xz", "experiment/x/model/state.pt")
-    Path("experiment/x/args.json").write_bytes((source / "state-args.json").read_bytes())
+def stored_experiment(packed: Path = STATES[0]) -> Path:
+    """Make experiment/x what a version left after the first of two epochs, and a small data set to test on; return the state."""
+    state = unpack(packed, "experiment/x/model/state.pt")
+    Path("experiment/x/args.json").write_bytes(packed.with_name("state-args.json").read_bytes())
     best = {"format": "unweather model 1", "model": "smgarn", "arguments": {"channels": 2}, "note": {}}
     files.write_tensors(state.with_name("model_best.pt"), best | {"state": files.read_tensors(state)["network"]})
     make_pairs(Path("dataset/set"), 1)
     return state
 
 
-@pytest.mark.parametrize("how", [["--save", "x", "--resume", "-1"], ["--load", "x"]])
-def test_a_stored_state_goes_on(run, how):
+@pytest.mark.parametrize("packed", STATES, ids=[path.parent.name for path in STATES])
+@pytest.mark.parametrize("how", [["--save", "x", "--resume", "-1"], ["--load", "x"]], ids=["resume", "load"])
+def test_a_stored_state_goes_on(run, packed, how):
     """The second epoch has the losses that it had in the version that wrote the state.
 
     The allowed relative difference is 1e-6. The rounding error of float32 is 6e-8; the kernels for AVX-512, AVX2 and for no
     extension all gave 3e-8. A state without Adam's moments gives 5e-6, another order of the images 3e-1.
     """
-    stored_experiment()
+    stored_experiment(packed)
     status, text = run(*how, "--data_test", "set")
     assert status == 0, text
     records = [json.loads(line) for line in Path("experiment/x/log.jsonl").read_text().splitlines()]
     losses = [record["losses"] for record in records if record["event"] == "epoch"]
-    assert losses == [pytest.approx(json.loads((REPO / "tests/stored/0.1.0/state-result.json").read_text()), rel=1e-6)]
+    assert losses == [pytest.approx(json.loads(packed.with_name("state-result.json").read_text()), rel=1e-6)]
 
 
 @pytest.mark.parametrize("changes, words", [

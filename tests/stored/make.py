@@ -1,4 +1,4 @@
-"""Write the files of the current version: python -m tests.stored.make VERSION, once before a file format changes.
+"""Write the files of the current version: python -m tests.stored.make VERSION, once for each release and never again.
 
 Every model at its smallest width, with weights from a short repeating pattern, so that the compressed folder stays small.
 """
