@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
 import model
 import option
 from tests.conftest import REPO, make_pairs, photo, save
-from tests.test_commands import ROWS, make_everything, place_files, shortened
+from tests.test_commands import ROWS, make_everything, place_files, shortened, write_weights
 from tool import guarded
 
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "dataset/README.md", REPO / "experiment/README.md",
@@ -131,7 +132,7 @@ def test_a_command_of_a_tool_parses(data, command):
 def arguments(name: str):
     """Return the function of a tool that reads its flags."""
     module = importlib.import_module(name)
-    return getattr(module, "arguments", None) or module.parse
+    return module.parse if hasattr(module, "parse") else module.arguments
 
 
 @pytest.mark.parametrize("command", MAKE, ids=lambda command: command.text)
@@ -177,6 +178,20 @@ def test_a_tool_runs(run, data, monkeypatch, command):
         save(Path("clean/photo.png"), photo(40, 48, 1))
     module = importlib.import_module(name)
     assert (guarded(name, lambda: module.run(flags)) if hasattr(module, "run") else module.main(flags)) == 0
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "import unweather" in page.read_text(encoding="utf-8")],
+                         ids=lambda page: str(page.relative_to(REPO)))
+def test_python_examples_run(place, page):
+    """As printed, with a model file and two pictures of the names in it."""
+    write_weights(Path("experiment/mine/model/model_best.pt"), "smgarn")
+    save(Path("snowy.jpg"), photo(40, 48, 1))
+    save(Path("clean.png"), photo(40, 48, 1))
+    examples = [code for _, language, code in FENCE.findall(page.read_text(encoding="utf-8")) if "import unweather" in code]
+    for code in examples:
+        exec(code, {})
+        assert Image.open("restored.png").size == (48, 40)
+        Path("restored.png").unlink()
 
 
 def test_readme_is_short():
