@@ -87,7 +87,8 @@ def shortened(flags: list[str]) -> list[str]:
         return [*flags, *extra]
     several = "-" in named(flags, "--patch_size")
     extra += ["--test_every", "1", "--batch_size", "2-2" if several else "2", "--patch_size", "16-32" if several else "32"]
-    extra += ["--epoch_chg", "1-2"] if "--epoch_chg" in flags else ["--epochs", "4" if name == "dsrir" else "2"]
+    stages = {"dsrir": "4", "sapnet": "2", "two_stage_kd": "1" if template else "2"}.get(name, "1")
+    extra += ["--epoch_chg", "1-2"] if "--epoch_chg" in flags else ["--epochs", stages]
     small = smaller(name)
     given = template or "--loss" in flags                    # then the loss is not replaced
     return [*flags, *(small[:small.index("--loss")] if given and "--loss" in small else small), *extra]

@@ -20,9 +20,9 @@ PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "dataset/README.md
          *sorted((REPO / "docs").rglob("*.md"))]
 DOCS = [page for page in PAGES if page.is_relative_to(REPO / "docs")]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"(?:^|[\s`])((?:python main\.py|python -m (?:tool\.|tests\.|pytest)|torchrun|make [a-z])[^`\n]*)")
+COMMAND = re.compile(r"(?:^|[\s`])((?:python main\.py|python -m (?:tool\.\w|tests\.\w|pytest)|torchrun|make [a-z])[^`\n]*)")
 PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "tool.serve", "tool.demo")    # print lists, need packages, serve, take minutes
-SLOW = ("--template demo", "--save_maps")
+SLOW = ("--template demo", "--save_maps", "--teachers", "tool.export")
 
 
 class Command(NamedTuple):
@@ -69,7 +69,8 @@ def flags_of(text: str) -> list[str] | None:
     return words[words.index("main.py") + 1:] if "main.py" in words else None
 
 
-MAIN = [command for command in printed() if flags_of(command.text) is not None]
+MAIN = [command for command in printed() if flags_of(command.text) is not None
+        and command.page != "CONTRIBUTING.md"]              # they use the model that it adds: tests/test_contributing.py runs them
 TOOLS = [command for command in printed() if command.text.startswith("python -m tool.")]
 MAKE = [command for command in printed() if command.text.startswith("make ")]
 PYTEST = [command for command in printed() if command.text.startswith(("python -m pytest", "python -m tests."))]
@@ -77,6 +78,11 @@ TABLE = [f"python main.py {row}" for _, row in ROWS]                     # tests
 RUN = [command for command in MAIN if command.text not in TABLE and command.text.startswith("python")
        and not any(word in command.text for word in PARSED_ONLY)]
 RUN_TOOLS = [command for command in TOOLS if not any(word in command.text for word in (*PARSED_ONLY, " DIR", " A B"))]
+
+
+def marked(commands: list[Command]) -> list:
+    """Return the commands as parameters of a test, those that take longer as slow ones."""
+    return [pytest.param(command, marks=[pytest.mark.slow] * any(word in command.text for word in SLOW)) for command in commands]
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +155,7 @@ def test_a_file_of_tests_exists(command):
         assert (REPO / path).exists(), f"{command.page}: {path}"
 
 
-@pytest.mark.parametrize("command", [pytest.param(each, marks=[pytest.mark.slow] * any(word in each.text for word in SLOW))
-                                     for each in RUN], ids=lambda command: command.text)
+@pytest.mark.parametrize("command", marked(RUN), ids=lambda command: command.text)
 def test_a_command_runs(run, data, command):
     """On tiny data, with small networks and few steps."""
     flags = flags_of(command.text)
@@ -159,7 +164,7 @@ def test_a_command_runs(run, data, command):
     assert status == 0, text
 
 
-@pytest.mark.parametrize("command", RUN_TOOLS, ids=lambda command: command.text)
+@pytest.mark.parametrize("command", marked(RUN_TOOLS), ids=lambda command: command.text)
 def test_a_tool_runs(run, data, monkeypatch, command):
     """On tiny data."""
     name, *flags = shlex.split(command.text)[2:]
