@@ -110,7 +110,7 @@ def test_the_extractor_finds_commands():
 def test_there_are_commands_of_every_kind():
     assert len(MAIN) >= 50 and len(RUN) >= 15 and len(MAKE) >= 4
     assert {re.search(r"tool\.(\w+)", command.text)[1] for command in TOOLS} >= {
-        path.stem for path in (REPO / "tool").glob("[a-z]*.py") if path.stem != "demo_kd"}
+        path.stem for path in (REPO / "tool").glob("[a-z]*.py") if "__main__" in path.read_text() and path.stem != "demo_kd"}
 
 
 @pytest.mark.parametrize("command", MAIN, ids=lambda command: command.text)
@@ -199,6 +199,16 @@ def test_python_examples_run(place, page):
         Path("restored.png").unlink()
 
 
+def test_versions_agree():
+    """What the pages state is what pyproject.toml and requirements.txt say."""
+    stated = {"version": r'^version = "(.+)"', "python": r'^requires-python = ">=(.+)"', "torch": r"^torch>=(.+)$"}
+    sources = (REPO / "pyproject.toml").read_text() + (REPO / "requirements.txt").read_text()
+    known = {name: re.search(pattern, sources, re.MULTILINE)[1] for name, pattern in stated.items()}
+    assert f"Version {known['version']}." in (REPO / "docs/README.md").read_text(encoding="utf-8")
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    assert f"Python {known['python']} or newer and torch {known['torch']} or newer" in readme
+
+
 def test_readme_is_short():
     assert len((REPO / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 
@@ -228,7 +238,7 @@ def test_a_page_starts_with_a_command(page):
 def test_no_table_is_cut_in_two():
     """A line of a table without a heading above it is shown as text."""
     for page in PAGES:
-        lines = [""] + FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()
+        lines = ["", *FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()]
         for number, line in enumerate(lines):
             if line.startswith("|") and not lines[number - 1].startswith("|"):
                 assert re.fullmatch(r"\|[-:|]+\|", lines[number + 1]), f"{page}: {line}"
