@@ -83,7 +83,7 @@ def _meet(backend: str) -> None:
     """Join the process group.
 
     torchrun keeps one store for all its restarts: on one machine each meets under a name of its own, lest it take the
-    address of a process that is gone for that of its partner (several machines: see the README's job.sh).
+    address of a process that is gone for that of its partner (several machines: see job.sh in docs/training.md).
     """
     store, number, size = next(dist.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":

@@ -72,7 +72,7 @@ def test_two_nodes(place, monkeypatch):
         free.bind(("127.0.0.1", 0))
         meet = f"127.0.0.1:{free.getsockname()[1]}"
     launch = ("--nnodes", "2", "--nproc_per_node", "1", "--rdzv_id", "one", "--rdzv_backend", "c10d", "--rdzv_endpoint", meet)
-    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")      # as the README's job.sh has it
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")      # as job.sh in docs/training.md has it
     for process in [start("--save", "nodes", launch=launch) for _ in range(2)]:
         finish(process)
     assert files.read_tensors("experiment/nodes/model/state.pt")["progress"]["epoch"] == 3

@@ -53,6 +53,8 @@ def test_a_folder_of_photos(run, photos):
     sizes = {"0": (96, 90, 3), "1": (50, 81, 3), "2": (101, 64, 3)}
     assert results("ldgp") == results("sdr(fuse)") == results() == sizes
     assert "3 images, restored without truth" in text and not (PLACE / "sdr").exists()
+    assert "maps, references and results are in dataset/photos" in text
+    assert "logs and numbers are in experiment/mine" in text
     assert not list(photos.glob("*/"))                            # nothing is written beside the user's photos
 
 

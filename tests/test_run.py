@@ -164,7 +164,7 @@ def test_released_weights(run, pairs):
 
 
 def test_python_call(run, trained):
-    """The README's ten lines."""
+    """A model file alone is enough to restore an image."""
     method = weights.load(trained / "model/model_best.pt")
     with torch.inference_mode():
         restored = method.restore(image.to_tensor(photo(30, 20, 0))[None])
@@ -200,7 +200,7 @@ def test_lists(run, place):
         assert f"\n  {name} " in text
 
 
-def test_readme_has_both_commands():
+def test_readme_has_the_commands_of_the_paper():
     text = (REPO / "README.md").read_text()
     assert "make demo" in text and "make test" in text
     assert "python main.py " + " ".join(LINE1) in text and "python main.py " + " ".join(LINE2) in text
