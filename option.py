@@ -2,6 +2,7 @@
 import argparse
 import functools
 import shlex
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from types import ModuleType
@@ -51,6 +52,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
     name, stored = _stored(parser().given(argv, others=True))
     package = model.package(name)
     full = parser(package)
+    argv = getattr(package, "command_line", list)(sys.argv[1:] if argv is None else argv)       # a system may rewrite its flags
     default = Source(DEFAULT, full.defaults())
     lower = [_checked(full, source) for source in (Source(f"recipe {name}", package.RECIPE), *stored)]
     full.set_defaults(**_fold([default, *lower])[0])                     # what --help shows

@@ -66,6 +66,7 @@ with _importing():
     from data.image import read
     from model import weights
     from model.method import Method
+    from restore.restorer import Restorer
     from runtime.errors import UserError
 
 if not _ours(metric.__file__):
@@ -80,9 +81,8 @@ def load(path: str | Path) -> Method:
 
 def restore(method: Method, image: np.ndarray) -> np.ndarray:
     """Return the restored image, (H, W, 3) uint8 as the input; it is computed on the device of the method's weights."""
-    x = _tensor(image, "the image").to(next(method.parameters()).device)
-    with torch.inference_mode():
-        return files.to_array(method.restore(x)[0])
+    x = _tensor(image, "the image")
+    return files.to_array(Restorer(method)(x)[0])
 
 
 def write(path: str | Path, image: np.ndarray) -> None:

@@ -50,6 +50,7 @@ class Restorer:
     def __init__(self, method: Method, settings: Settings = DEFAULT, finish: Finish | None = None,
                  progress: Callable[[int, int], None] | None = None):
         self.method, self.settings, self.finish, self.progress = method.eval(), settings, finish, progress
+        self.device = next((parameter.device for parameter in method.parameters()), process.device())
         self.too_large = float("inf")     # pixels of the smallest batch that did not fit
         self.side = self.most = settings.tile or MOST
         self.per_pixel: float | None = None
@@ -136,7 +137,7 @@ class Restorer:
     def _apply(self, x: Tensor, name: str = "an image") -> Tensor:
         """Return the network's answer for a batch in one piece, on the device; Failure: it is not finite."""
         with process.autocast(self.settings.precision), process.exact_convolutions():
-            x = x.to(process.device())
+            x = x.to(self.device)
             y = (tiling.ensemble(x, self.method.restore) if self.settings.ensemble else self.method.restore(x)).float()
         if not y.sum().isfinite() and not y.isfinite().all():
             raise Failure(f"the network's output for {name} is not finite in the precision {self.settings.precision}; the weights are "

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import main
+from tests.stored import unpack
 
 REPO = Path(__file__).parent.parent
 TINY = ["--channels", "4", "--epochs", "1", "--test_every", "2", "--batch_size", "2", "--patch_size", "16",
@@ -72,6 +73,12 @@ def trained(run, pairs) -> Path:
     """A finished experiment 'x' on the data set 'set'."""
     assert run("--data_train", "set", "--save", "x", *TINY)[0] == 0
     return Path("experiment/x")
+
+
+@pytest.fixture
+def old(place) -> Path:
+    """A model file of SMGARN as version 0.1.0 wrote it."""
+    return unpack(REPO / "tests/stored/0.1.0/smgarn.pt.xz", "old.pt")
 
 
 def photo(height: int, width: int, seed: int) -> np.ndarray:

@@ -266,4 +266,4 @@ def test_read_only_data_is_decoded_each_time(place, monkeypatch):
     from data import runs
     job = runs(option.parse(["--data_train", "set", "--n_threads", "0"]))[0]
     assert "--ext img" in process.log().waiting[-1]
-    assert next(iter(job.test["set"])).name == ["03"]
+    assert [item.name for item in job.test["set"].items] == ["03"]

@@ -198,3 +198,13 @@ def test_a_flag_of_a_model_that_the_core_has(flag, options, words):
     package.add_arguments = lambda group: group.add_argument(flag, default=1, **options)
     with pytest.raises(UserError, match=words):
         option.parser(package)
+
+
+def test_a_backbones_own_flags():
+    """They are typed as flags or in brackets; files keep the brackets."""
+    for typed in (["--backbone", "SAPNet", "--recurrent_iter", "3", "--no-use_dilation"],
+                  ["--backbone", "sapnet(recurrent_iter=3, use_dilation=false)"]):
+        args = option.parse(["--model", "rain2avoid", "--dir_demo", "x", *typed])
+        assert args.flags["backbone"].lower() == "sapnet(recurrent_iter=3, use_dilation=false)"
+    with pytest.raises(UserError, match="unknown flag --recurrent_iter"):
+        option.parse(["--model", "rain2avoid", "--dir_demo", "x", "--recurrent_iter", "3"])

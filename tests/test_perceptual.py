@@ -1,7 +1,5 @@
 """Losses that look at features: weights, gradients, memory, several processes."""
-import os
 import re
-import socket
 import sys
 import types
 from argparse import Namespace
@@ -17,7 +15,6 @@ import loss
 from contract import Batch
 from loss import contrast, lpips, pretrained, segmentation
 from model.sapnet.network import SAPNet
-from runtime import process
 from runtime.errors import UserError
 from tests.parity import released_state
 
@@ -262,46 +259,3 @@ def test_without_the_package_lpips(fails, weights, pairs, offline, monkeypatch):
     assert ("the loss LPISL needs the package lpips: pip install lpips; "
             "without: --loss '1*SSIM+0.4*PCL / 1*SSIM+0.4*PCL+0.1*UBS'") in sentence
     assert not Path("experiment/x").exists()
-
-
-def share(rank: int, world: int, weights: str) -> dict[str, tuple[float, Tensor]]:
-    """The value of each term and the gradient of a small network, by one of the processes that share a batch of four."""
-    torch.set_num_threads(1)
-    part, results = slice(4 * rank // world, 4 * (rank + 1) // world), {}
-    with process.session(cpu=True, n_gpus=1):
-        x, truth = (value.detach()[part] for value in (sample(4)[1].input, sample(4)[1].targets["image"]))
-        network = nn.Conv2d(3, 3, 3, padding=1)
-        with torch.no_grad():
-            network.weight.copy_(torch.linspace(-0.3, 0.5, 81).view(3, 3, 3, 3))
-            network.bias.zero_()
-        for name in ("SCR", "HCR"):
-            total, _ = make(f"1*{name}", Path(weights))({"image": network(x)}, Batch([""] * len(x), x, {"image": truth}, x))
-            gradient, = torch.autograd.grad(total, network.weight)
-            results[name] = (total.item(), process.mean(gradient))
-        if rank == 0 and world > 1:
-            torch.save(results, Path(weights) / "shared.pt")
-    return results
-
-
-def one_of_two(rank: int, port: int, weights: str) -> None:
-    """A process that ends as those of main.py do."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    process.leave(lambda: int(not share(rank, 2, weights)))
-
-
-def test_two_processes_equal_one(weights):
-    """To float32 rounding: sixteen convolutions that add up to 4608 products each, by other kernels for a batch of 2 than of 4.
-
-    A sum of n products is off by about sqrt(n) * 6e-8, here 4e-6 of its value, and sixteen layers add up to 6e-5. The value
-    is a mean over many features, whose errors cancel. The gradient goes through the layers twice, and through |x|, whose
-    slope jumps where rounding decides on the sign of x: several times 6e-5. A term that takes the mean of the processes'
-    ratios, not the ratio of their means, is off by 3e-4 in the value and by 2e-2 in the gradient.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(one_of_two, (port, str(weights)), nprocs=2)
-    one, two = share(0, 1, str(weights)), torch.load(weights / "shared.pt", weights_only=True)
-    for name in ("SCR", "HCR"):
-        assert two[name][0] == pytest.approx(one[name][0], rel=3e-5)
-        assert (two[name][1] - one[name][1]).norm() <= 5e-4 * one[name][1].norm()

@@ -97,6 +97,23 @@ def build(args) -> Method:
     return package.build(Namespace(model=name, rgb_range=args.rgb_range, n_colors=args.n_colors, **vars(own.parse_args(typed))))
 
 
+def command_line(argv: list[str]) -> list[str]:
+    """Return a command line with the backbone's own flags in the brackets of --backbone: `--backbone sapnet --recurrent_iter 3`
+    becomes `--backbone sapnet(recurrent_iter=3)`, the form that files keep."""
+    chosen = Parser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--backbone", default="")
+    backbone = chosen.given(argv, others=True).get("backbone", "").lower()
+    if backbone not in model.MODELS or f"model.{backbone}" == __name__:
+        return argv
+    own, ours = Parser(add_help=False, allow_abbrev=False), model.own_flags(__name__.rpartition(".")[2])
+    for flag, action in model.own_flags(backbone).items():
+        if flag not in ours:
+            own._add_action(action)
+    given, rest = own.given(argv, others=True), own.parse_known_args(argv)[1]
+    inner = ", ".join(f"{flag}={str(value).lower() if isinstance(value, bool) else value}" for flag, value in given.items())
+    return [*rest, "--backbone", f"{backbone}({inner})"] if given else argv
+
+
 def _own_flags(backbone: str, rest: str) -> dict[str, str]:
     """Read `a=1, b=2)`, what follows the bracket of --backbone; UserError for anything else."""
     pairs = [[part.strip() for part in each.split("=")] for each in rest.removesuffix(")").split(",")]
