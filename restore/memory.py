@@ -21,7 +21,7 @@ PROCESS, GROUPS, MEMORY = Path("/proc/self"), Path("/sys/fs/cgroup"), Path("/pro
 def lacks(error: BaseException) -> bool:
     """Return whether an error says that memory (or the index range of a GPU's kernels) was too small."""
     text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or isinstance(error, RuntimeError) and any(w in text for w in WORDS)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and any(w in text for w in WORDS))
 
 
 def available(most: float = 0) -> int | None:

@@ -74,7 +74,7 @@ class Restorer:
                     self.progress(1, 1)
                 return y if self.finish is None else self._finished(x, y)
             except (MemoryError, RuntimeError) as error:
-                if not may_tile or self.settings.chop or not memory.lacks(error) or not whole and self.side <= LEAST:
+                if not may_tile or self.settings.chop or not memory.lacks(error) or (not whole and self.side <= LEAST):
                     raise
             self._shrink(x, whole)        # outside the except block, since the error's frames hold tensors
 

@@ -87,7 +87,7 @@ def converted(action: argparse.Action, value: object) -> object:
     """Return a value that a file states for a flag as if it had been typed; ValueError for one that could not have been."""
     if isinstance(value, (list, tuple)) and action.nargs not in (None, "?", 0):
         return [_one(action, part) for part in value]
-    if isinstance(value, bool) and isinstance(action.default, bool) or value is None and action.default is None:
+    if (isinstance(value, bool) and isinstance(action.default, bool)) or (value is None and action.default is None):
         return value
     if isinstance(action.default, bool):
         raise ValueError

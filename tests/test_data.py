@@ -71,7 +71,7 @@ def test_other_files_are_left_alone(tmp_path):
 def test_sizes_must_agree(tmp_path):
     root = make_pairs(tmp_path / "set")
     save(root / "target" / "03.png", photo(40, 50, 3))
-    with pytest.raises(UserError, match="03.png is 48x40, .*03.png is 50x40"):
+    with pytest.raises(UserError, match=r"03\.png is 48x40, .*03\.png is 50x40"):
         source.check_sizes(items(root))
 
 
@@ -252,7 +252,7 @@ def test_cache_is_whole_or_absent(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space left on device"):
         cache.fill(tmp_path / "bin", tmp_path, [root / "input" / "00.png"])
     assert not list((tmp_path / "bin").rglob("*.*"))
 

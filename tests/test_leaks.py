@@ -108,7 +108,7 @@ def test_cache(tmp_path, monkeypatch):
 
 def test_damaged_file(tmp_path):
     (tmp_path / "x.png").write_bytes(b"")
-    with pytest.raises(UserError, match="x.png: the file is empty"):
+    with pytest.raises(UserError, match=r"x\.png: the file is empty"):
         leaks.find([Item("x", {"image": tmp_path / "x.png"})], items(scene(0)))
 
 

@@ -252,7 +252,7 @@ def test_a_download(weights, monkeypatch, tmp_path):
     pretrained._vgg.cache_clear()
     Path(tmp_path, "hub/checkpoints").mkdir(parents=True)
     Path(tmp_path, "hub/checkpoints", FILES["vgg16"]).write_bytes(b"")
-    with pytest.raises(UserError, match="vgg16-397923af.pth is damaged"):
+    with pytest.raises(UserError, match=r"vgg16-397923af\.pth is damaged"):
         make("1*PCL", "")
 
 

@@ -110,7 +110,7 @@ def test_weights_are_found(place, capsys):
     Path("zoo/bad.pt").write_bytes(b"nonsense")
     assert serve.find([]) == {"mine (smgarn)": Path("experiment/mine/model/model_best.pt"), "rain (unet)": Path("zoo/rain.pt")}
     assert "left out: zoo/bad.pt is damaged" in capsys.readouterr().err
-    with pytest.raises(UserError, match="zoo/bad.pt is damaged"):
+    with pytest.raises(UserError, match=r"zoo/bad\.pt is damaged"):
         serve.find(["zoo/bad.pt"])
     assert len(serve.find(["zoo/rain.pt", "./zoo/../zoo/rain.pt"])) == 2
 
