@@ -13,7 +13,7 @@ from runtime.errors import UserError
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Help with defaults, where there are any worth a word."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in ("", False) else super()._get_help_string(action)
 
 

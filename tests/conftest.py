@@ -1,7 +1,11 @@
 """Shared fixtures: small data sets made on the spot, a run of the command line, real data where there is some."""
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")             # of this process and those that tests start: small networks, many processes
 
 import numpy as np
 import pytest
@@ -13,7 +17,8 @@ import main
 REPO = Path(__file__).parent.parent
 TINY = ["--channels", "4", "--epochs", "1", "--test_every", "2", "--batch_size", "2", "--patch_size", "16",
         "--n_threads", "0", "--cpu"]
-torch.set_num_threads(1)                  # such small networks gain nothing from more, and lose much on a busy machine
+PATIENCE = 600.0                          # seconds until a test gives up: enough for a busy machine, less than a process group waits
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture
@@ -113,6 +118,15 @@ def make_div2k(root: Path, count: int = 12, scale: str = "x1") -> Path:
         save(root / "DIV2K_train_EDGE" / f"{number:04}.png", photo(56, 64, 100 + number))
         save(root / "DIV2K_train_LR_bicubic" / scale / f"{number:04}.{endings[number % 5]}", veiled(clean))
     return root
+
+
+def until(ready: Callable[[], object], goes_on: Callable[[], bool] = lambda: True):
+    """Return what `ready` returns as soon as that is true; fails after PATIENCE seconds, or at once when `goes_on` is false."""
+    end = time.monotonic() + PATIENCE
+    while not (found := ready()):
+        assert goes_on() and time.monotonic() < end, "the condition that the test waits for did not come true"
+        time.sleep(0.02)
+    return found
 
 
 def python(*arguments: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Data: pairing, hold-out, draws, crops, the cache."""
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -235,13 +234,18 @@ def test_cache(tmp_path, monkeypatch):
 def test_two_that_fill_one_cache(tmp_path):
     """The second waits for the first and says for whom."""
     root, folder = make_pairs(tmp_path / "set"), files.folder(tmp_path / "bin")
-    code = ("import pathlib, sys, time\nfrom runtime import files\n"
-            "with files.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); time.sleep(1.5)")
-    first = subprocess.Popen(python("-c", code, str(folder / "lock")), stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(REPO)})
+    code = ("import pathlib, sys, time; from runtime import files; lock = pathlib.Path(sys.argv[1])\n"
+            "with files.locked(lock, print): print('held', flush=True); sys.stdin.read(); time.sleep(0.5); lock.with_name('end').touch()")
+    first = subprocess.Popen(python("-c", code, str(folder / "lock")), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             env={**os.environ, "PYTHONPATH": str(REPO)})
     assert first.stdout.readline() == b"held\n"
-    said, begun = [], time.monotonic()
-    places = cache.fill(folder, tmp_path, sorted((root / "input").iterdir()), said.append)
-    assert time.monotonic() - begun > 0.5 and first.wait() == 0
+    said = []
+
+    def busy(holder: str) -> None:
+        said.append(holder)
+        first.stdin.close()                                        # the first ends half a second after it is told to
+    places = cache.fill(folder, tmp_path, sorted((root / "input").iterdir()), busy)
+    assert (folder / "end").is_file() and first.wait() == 0
     assert len(said) == 1 and f"process {first.pid} on " in said[0]
     assert all(path.is_file() for path in places.values())
 
