@@ -1,5 +1,6 @@
 """Shared fixtures: small data sets made on the spot, a run of the command line, real data where there is some."""
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -72,9 +73,27 @@ def pairs(place) -> Path:
     return make_pairs(place / "dataset" / "set", 4, masks=True)
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A folder with the data set 'set' and a finished experiment 'x' on it, made once; tests work on copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    make_pairs(folder / "dataset" / "set", 4, masks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main.main(["--data_train", "set", "--save", "x", *TINY]) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(run, pairs) -> Path:
+def trained(place, finished) -> Path:
     """A finished experiment 'x' on the data set 'set'."""
+    shutil.copytree(finished, place, dirs_exist_ok=True)
+    return Path("experiment/x")
+
+
+@pytest.fixture
+def trained_here(run, pairs) -> Path:
+    """The same, trained in this very folder: its image cache fits the files (a copy's are newer)."""
     assert run("--data_train", "set", "--save", "x", *TINY)[0] == 0
     return Path("experiment/x")
 

@@ -116,6 +116,7 @@ def test_damaged_file(tmp_path):
 TURNED = {f"{number}.jpg" for number in (187029, 187071, 187083, 198004, 198023, 198054, 20008, 22013, 22093, 225017)}
 
 
+@pytest.mark.slow
 def test_real_leaks(real_data):
     """Every file listed whose scene is at hand is found, and no file without one."""
     train = [Item(path.name, {"image": path}) for path in sorted(image.listing(real_data / "BSDS500" / "train"))[40:96]]

@@ -28,6 +28,7 @@ def foreign(*flags: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_and_restores_photos(sets):
     """With a cache, a loading process, the state, its resumption, and a folder of photos whose memory is unknown."""
     train = ("--data_train", "set", "--save", "x", *TINY, "--n_threads", "1", "--no-audit", "--loss", "1*L1")
@@ -39,6 +40,7 @@ def test_a_network_is_trained_and_restores_photos(sets):
     assert len(list(Path("experiment/photos/results-Demo").glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 def test_a_lock_is_held_and_waited_for(sets):
     """The second process is told who holds the lock, and gets it after the first has ended."""
     code = ("import pathlib, sys, torch; from tests.foreign import become_foreign; become_foreign(); from runtime import files\n"

@@ -41,6 +41,7 @@ def equal(first: str, second: str) -> bool:
     return all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_stopped_failing_restarted(place):
     """Each way to the end of the undisturbed run, to the bit."""
     finish(start("--save", "whole"))
@@ -61,6 +62,7 @@ def test_stopped_failing_restarted(place):
     assert equal("whole", "again")
 
 
+@pytest.mark.slow
 def test_two_nodes(place, monkeypatch):
     """Two agents of torchrun, of one process each, meet at an address and train one network."""
     with socket.socket() as free:

@@ -173,6 +173,7 @@ def kill_at_a_state(command: list[str], state: Path, seconds: float) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_kill_at_once(sets, monkeypatch):
     """A process killed in the middle of training or writing resumes to the same end."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

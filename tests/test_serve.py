@@ -231,6 +231,7 @@ def answer(address: str, path: str, body: dict | None = None) -> tuple[int, str]
         return error.code, error.read().decode("utf-8", "replace")
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(address, place):
     for path in (place / "a.pt", "/etc/passwd"):          # a client names no file of this machine
         assert answer(address, f"/gradio_api/file={path}")[0] in (403, 404)
