@@ -11,11 +11,10 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import loss
 from contract import Batch
-from loss import contrast, lpips, pretrained, segmentation
+from loss import lpips, pretrained, segmentation
 from model.sapnet.network import SAPNet
 from runtime import process
 from runtime.errors import UserError
@@ -135,33 +134,6 @@ def test_inverted():
     torch.testing.assert_close(lpips.inverted(ramp), expected, atol=1e-6, rtol=1e-5)
     assert lpips.inverted(torch.rand(1, 3, 40, 31).bfloat16()).shape == (1, 3, 256, 256)
     assert torch.equal(lpips.inverted(torch.full((1, 3, 8, 8), 0.5)), torch.ones(1, 3, 256, 256))
-
-
-class Largest(TorchDispatchMode):
-    """Within the block, the number of elements of the largest tensor that is made."""
-    elements = 0
-
-    def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        tensors = [x for x in (result if isinstance(result, tuple) else (result,)) if isinstance(x, Tensor)]
-        self.elements = max([self.elements, *(x.numel() for x in tensors)])
-        return result
-
-
-def test_memory_grows_with_the_batch():
-    """Four times the batch needs four times the memory for all its pairs, not sixteen times."""
-    torch.manual_seed(0)
-    term, found = contrast.Contrast(pretrained.VGG(16), contrast.PCL, "image", "image", hard=True), []
-    term.requires_grad_(False)
-    for count in (4, 16):
-        prediction, batch = sample(count, side=16)
-        with Largest() as largest:
-            term(prediction, batch).backward()
-        kept = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.nbytes) or x, lambda x: x):
-            contrast.AllPairs.apply(prediction["image"] * 1, batch.input.detach())
-        found.append((largest.elements, sum(kept)))
-    assert [many / few for few, many in zip(*found)] == [4, 4]
 
 
 def test_one_network_in_memory(weights, package):
