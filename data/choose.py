@@ -40,7 +40,7 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     items, own_part, task = _open(args, base, role)
     if sigma:
         items = [item._replace(images={"image": item.images["image"]}) for item in items]
-    if sigma or args.sigma and base.lower().endswith(LISTS):
+    if sigma or (args.sigma and base.lower().endswith(LISTS)):
         items = _with_noise(items, base, _noise_levels(name, sigma) if sigma else args.sigma, role, args.seed)
     if any("input" not in item.images for item in items):
         raise UserError(f"{base} has clean photos; name a noise level, as in {base}@25, or in training a range, as in {base}@0-55")

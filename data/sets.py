@@ -1,6 +1,7 @@
 """The named data sets: what they are for, how many images they should have, how their files pair."""
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from contract import Item
@@ -12,7 +13,7 @@ class Entry(NamedTuple):
     """A data set: task (noise, rain, haze, snow, drops), published counts by split, layouts, where to look for it."""
     task: str
     about: str
-    counts: dict[str, int] = {}               # {'train': 200, 'test': 100}; what is not published is not there
+    counts: Mapping[str, int] = MappingProxyType({})   # {'train': 200, 'test': 100}; what is not published is not there
     layouts: tuple[Layout, ...] = (INPUT_TARGET, EDSR)
     embedded: Callable[[Path, str], list[Item]] | None = None
 
@@ -52,8 +53,8 @@ DATASETS = {
     "Outdoor-Rain": Entry("rain", "rain and fog", {"train": 9000, "test": 750},
                           tuple(Layout(i, t, pattern=r"(im_\d+)_s\d+_a\d+") for i, t in (("in", "gt"), ("input", "target")))),
     "Raindrop": Entry("drops", "drops on the lens", {"train": 861, "test": 58},
-                      tuple(Layout(f"{part}data", f"{part}gt", pattern=r"(\d+)_rain", partner=r"\1_clean") for part in ("", "test_a/"))
-                      + (INPUT_TARGET,)),
+                      (*(Layout(f"{part}data", f"{part}gt", pattern=r"(\d+)_rain", partner=r"\1_clean") for part in ("", "test_a/")),
+                       INPUT_TARGET)),
     "Raindrop-b": Entry("drops", "Raindrop's larger test", {},
                         (Layout("data", "gt", pattern=r"(\d+)_rain", partner=r"\1_clean"), INPUT_TARGET)),
     "BSDS500": Entry("noise", "Berkeley's photos: 200 train, 200 test (100 val)", {"train": 200, "test": 200}, CLEAN),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from contract import Batch, Prediction
 from loss import pretrained
+from loss.pixel import added
 from loss.spec import Part, listed, parse, targets, without, without_types
 from loss.terms import TERMS, Term, described
 from runtime.errors import UserError
@@ -51,7 +52,7 @@ class Loss(nn.Module):
         A name that occurs several times, as with two parameters of one term, is numbered from the second on: 'SSIM', 'SSIM#2'.
         """
         values = [term(prediction, batch) for term in self.terms]
-        total = sum(part.weight * value for part, value in zip(self.parts, values))
+        total = added(part.weight * value for part, value in zip(self.parts, values))
         named: dict[str, Tensor] = {}
         for number, (part, value) in enumerate(zip(self.parts, values)):
             count = sum(part.name == before.name for before in self.parts[:number])

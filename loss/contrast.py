@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contract import Batch, Prediction
 from loss import pretrained
-from loss.pixel import pick
+from loss.pixel import added, pick_one
 from runtime import process
 
 MCR = dict(relu1_1=1 / 32, relu2_1=1 / 16, relu3_1=1 / 8, relu4_1=1 / 4, relu5_1=1.0)
@@ -48,18 +48,18 @@ class Contrast(nn.Module):
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return the loss, a scalar; with `hard` the denominator takes all pairs of outputs and inputs of the batch."""
-        output = self.vgg(pick(self.prediction, prediction), self.layers)
+        output = self.vgg(pick_one(self.prediction, prediction), self.layers)
         with torch.no_grad():
-            truth = self.vgg(pick(self.target, batch.targets, prediction), self.layers)
+            truth = self.vgg(pick_one(self.target, batch.targets, prediction), self.layers)
             degraded = self.vgg(batch.input, self.layers)
-        positives = [(truth, 1.0)] + [(self.vgg(pick(key, prediction), self.layers), share) for key, share in self.earlier]
-        total = 0
+        positives = [(truth, 1.0)] + [(self.vgg(pick_one(key, prediction), self.layers), share) for key, share in self.earlier]
+        parts = []
         for layer, weight in enumerate(self.weights):
-            near = sum(share * _distance(output[layer], features[layer]) for features, share in positives)
+            near = added(share * _distance(output[layer], features[layer]) for features, share in positives)
             far = (process.mean_with_own_gradient(AllPairs.apply(output[layer], process.gather_batch(degraded[layer]))) if self.hard
                    else _distance(output[layer], degraded[layer]))
-            total = total + weight * near / (far + 1e-7)
-        return total
+            parts.append(weight * near / (far + 1e-7))
+        return added(parts)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from contract import Batch, Prediction
 from loss import pretrained
-from loss.pixel import pick
+from loss.pixel import pick_one
 from runtime.errors import UserError
 
 
@@ -39,7 +39,7 @@ class Similarity(nn.Module):
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return the distance of the named images, (B, 3, H, W) in [0, 1] of any size."""
-        output, truth = pick(self.prediction, prediction), pick(self.target, batch.targets, prediction)
+        output, truth = pick_one(self.prediction, prediction), pick_one(self.target, batch.targets, prediction)
         with torch.autocast(output.device.type, enabled=False):
             return self.network(inverted(output, self.side), inverted(truth.detach(), self.side), normalize=True).mean()
 

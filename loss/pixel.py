@@ -1,8 +1,10 @@
 """Pixel losses: means over all elements of tensors in [0, 1]."""
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -41,12 +43,25 @@ def _compare(function: Callable[[Tensor, Tensor], Tensor], prediction_key: str, 
     def term(prediction: Prediction, batch: Batch) -> Tensor:
         a, b = pick(prediction_key, prediction), pick(target_key, batch.targets, prediction)
         if isinstance(a, Tensor):
-            return function(a.float(), b.float())
-        return sum(function(x.float(), (b if isinstance(b, Tensor) else b[number]).float()) for number, x in enumerate(a))
+            return function(a.float(), pick_one(target_key, batch.targets, prediction).float())
+        return added(function(x.float(), (b if isinstance(b, Tensor) else b[number]).float()) for number, x in enumerate(a))
     return term
 
 
-def pick(key: str, *places: dict[str, Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
+def added(values: Iterable[Tensor]) -> Tensor:
+    """Return the sum of one or more tensors, added from left to right."""
+    return functools.reduce(operator.add, values)
+
+
+def pick_one(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor:
+    """Return what `pick` returns; UserError if that is a list."""
+    found = pick(key, *places)
+    if not isinstance(found, Tensor):
+        raise UserError(f"--loss names '{key}', a list of {len(found)} tensors, where this loss takes one; for the first: '{key}.0'")
+    return found
+
+
+def pick(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
     """Return the first tensor or list of that name; `name.N` is the N-th of a list; UserError lists the names there are."""
     name, _, number = key.partition(".")
     for place in places:

@@ -2,6 +2,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from runtime import process
 from runtime.errors import UserError
 from runtime.files import read_tensors
 
+Network = TypeVar("Network", bound=nn.Module)
 WIDTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}      # VGG: convolutions before each of the five poolings
 
 
@@ -67,7 +69,7 @@ def resnet101(folder: str) -> nn.Module:
     return _filled(models.resnet101, "resnet101", "", folder)
 
 
-def _filled(make: Callable[[], nn.Module], name: str, file: str, folder: str) -> nn.Module:
+def _filled(make: Callable[[], Network], name: str, file: str, folder: str) -> Network:
     """Return the network with its weights, frozen and in eval mode; UserError when they do not fit."""
     with torch.device("meta"):            # no time, memory or random numbers for weights that are replaced at once
         network = make()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from contract import Batch, Prediction
 from loss import pretrained
-from loss.pixel import pick
+from loss.pixel import pick_one
 
 
 class FPN(nn.Module):
@@ -46,7 +47,7 @@ class Segmentation(nn.Module):
         self.resnet, self.fpn = resnet, FPN(classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        r = self.resnet
+        r: Any = self.resnet              # of torchvision, which states no types
         x, features = r.maxpool(r.relu(r.bn1(r.conv1(x)))), []
         for stage in (r.layer1, r.layer2, r.layer3, r.layer4):
             x = stage(x)
@@ -74,7 +75,7 @@ class Certainty(nn.Module):
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return the focal loss of the named image."""
-        return focal(self.network(pick(self.prediction, prediction)))
+        return focal(self.network(pick_one(self.prediction, prediction)))
 
     def train(self, mode: bool = True) -> Certainty:
         """Stay as it is: the batch norms keep ImageNet's statistics."""
@@ -90,5 +91,6 @@ def _network(classes: int, folder: str) -> Segmentation:
         for layer in network.fpn.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, 0, 0.01)
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
     return network.requires_grad_(False).eval()

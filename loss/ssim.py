@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contract import Batch, Prediction
-from loss.pixel import pick
+from loss.pixel import pick_one
 from runtime.errors import UserError
 
 C1, C2 = 0.01**2, 0.03**2
@@ -20,7 +20,7 @@ def ssim(prediction: str, target: str, args, window: int = 11, sigma: float = 1.
         raise UserError(f"--loss: SSIM needs an odd window from 1 to 99 and a positive sigma, not window={window}, sigma={sigma:g}")
 
     def term(output: Prediction, batch: Batch) -> Tensor:
-        return 1 - similarity(pick(prediction, output), pick(target, batch.targets, output), window, sigma)
+        return 1 - similarity(pick_one(prediction, output), pick_one(target, batch.targets, output), window, sigma)
     return term
 
 

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from contract import Batch, Prediction
-from loss.pixel import pick
+from loss.pixel import added, pick, pick_one
 
 
 def uncertainty(prediction: str, target: str, args, scale: str = "log_scale", weight: float = 2.0) -> Callable:
     """Mean of |e^-s · (restored - clean)| + weight · s, s the map named by scale of each restored image, mean over stages (DSRIR)."""
     def term(output: Prediction, batch: Batch) -> Tensor:
         restored, log_scale = pick(prediction, output), pick(scale, output)
-        clean = pick(target, batch.targets, output)
-        if isinstance(restored, Tensor):
-            restored, log_scale = [restored], [log_scale]
-        return sum(weighted(image, s, clean, weight) for image, s in zip(restored, log_scale)) / len(restored)
+        clean = pick_one(target, batch.targets, output)
+        images = [restored] if isinstance(restored, Tensor) else restored
+        scales = [log_scale] if isinstance(log_scale, Tensor) else log_scale
+        return added(weighted(image, s, clean, weight) for image, s in zip(images, scales)) / len(images)
     return term
 
 

@@ -39,7 +39,7 @@ class Album:
 
     def passes(self) -> bool:
         """Return whether the next image, one without truth, is not in the sample; it then counts as seen."""
-        left_out = not self.wanted or self.count > LIMIT and self.seen % self.step > 0
+        left_out = not self.wanted or (self.count > LIMIT and self.seen % self.step > 0)
         self.seen += left_out
         return left_out
 

@@ -189,7 +189,9 @@ def _is_newer(result: Path, picture: Path, weights: Path) -> bool:
 
 
 def _file(item: Item) -> Path:
-    return source.path_of(item.images["input"])
+    path = source.path_of(item.images["input"])
+    assert path                           # the pictures of a folder are files
+    return path
 
 
 def _show(album: report.Album, item: Item, result: Path) -> None:

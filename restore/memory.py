@@ -2,7 +2,6 @@
 import contextlib
 import ctypes
 import os
-import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,11 @@ from pathlib import Path
 import torch
 
 from runtime import process
+
+try:
+    import resource
+except ImportError:                       # Windows
+    resource = None  # type: ignore[assignment]
 
 SHARE = 0.8                               # of what is available that is used
 MARGIN = 1.25                             # on what was measured
@@ -21,7 +25,7 @@ PROCESS, GROUPS, MEMORY = Path("/proc/self"), Path("/sys/fs/cgroup"), Path("/pro
 def lacks(error: BaseException) -> bool:
     """Return whether an error says that memory (or the index range of a GPU's kernels) was too small."""
     text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or isinstance(error, RuntimeError) and any(w in text for w in WORDS)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and any(w in text for w in WORDS))
 
 
 def available(most: float = 0) -> int | None:
@@ -36,9 +40,9 @@ def available(most: float = 0) -> int | None:
         return min(free, int(most * 2**30) - torch.cuda.memory_allocated(device)) if most else free
     found = [bytes_ for bytes_ in (_machine(), _group()) if bytes_ is not None]
     found = [bytes_ // max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1) for bytes_ in found]
-    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], _status("VmSize")
-    if limit != resource.RLIM_INFINITY and used is not None:
-        found.append(limit - used)
+    if resource and (used := _status("VmSize")) is not None:
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [limit - used] if limit != resource.RLIM_INFINITY else []
     if most and (used := _status("VmRSS")) is not None:
         found.append(int(most * 2**30) - used)
     return max(min(found), 0) if found else None
@@ -49,10 +53,12 @@ def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
 
     restore: (1, 3, S, S) on the CPU -> the same, computed on the device.
     """
-    peaks = [_peak(lambda side=side: restore(torch.rand(1, 3, side, side))) for side in SIDES]
-    if None in peaks:
+    def peak(side: int) -> int | None:
+        return _peak(lambda: restore(torch.rand(1, 3, side, side)))
+    low, high = peak(SIDES[0]), peak(SIDES[1])
+    if low is None or high is None:
         return None
-    (few, many), (low, high) = (side * side for side in SIDES), peaks
+    few, many = (side * side for side in SIDES)
     return max((high - low) / (many - few), high / many) * MARGIN
 
 
@@ -60,11 +66,11 @@ def _peak(work: Callable[[], object]) -> int | None:
     """Return by how many bytes the memory of the device grows, at most, while `work` runs."""
     device = process.device()
     if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
+        held = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         work()
-        return torch.cuda.max_memory_allocated(device) - before
-    with contextlib.suppress(OSError, AttributeError):
+        return torch.cuda.max_memory_allocated(device) - held
+    with contextlib.suppress(OSError, AttributeError, TypeError):      # malloc_trim is of the GNU C library
         ctypes.CDLL(None).malloc_trim(0)                  # what was freed before is not to hide what is taken now
     before = _status("VmRSS")
     if before is None:
@@ -74,7 +80,7 @@ def _peak(work: Callable[[], object]) -> int | None:
     except OSError:
         return _watched(work, before)
     work()
-    return max(_status("VmHWM") - before, 0)
+    return max((_status("VmHWM") or before) - before, 0)
 
 
 def _watched(work: Callable[[], object], before: int) -> int:
@@ -83,7 +89,7 @@ def _watched(work: Callable[[], object], before: int) -> int:
 
     def watch() -> None:
         while not done.wait(0.001):
-            highest.append(max(highest.pop(), _status("VmRSS")))
+            highest.append(max(highest.pop(), _status("VmRSS") or before))
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -106,7 +112,7 @@ def _machine() -> int | None:
 def _line(path: Path, name: str) -> int | None:
     """Return the `name: N kB` of a file of /proc in bytes."""
     with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     return None

@@ -73,9 +73,9 @@ class Restorer:
                 y = self._apply(x, name) if whole else self._in_tiles(x, may_tile, name)
                 if whole and self.progress:
                     self.progress(1, 1)
-                return y if self.finish is None else self._finished(x, y)
+                return y if self.finish is None else _finished(self.finish, x, y)
             except (MemoryError, RuntimeError) as error:
-                if not may_tile or self.settings.chop or not memory.lacks(error) or not whole and self.side <= LEAST:
+                if not may_tile or self.settings.chop or not memory.lacks(error) or (not whole and self.side <= LEAST):
                     raise
             self._shrink(x, whole)        # outside the except block, since the error's frames hold tensors
 
@@ -84,9 +84,6 @@ class Restorer:
         if self.settings.chop:
             return max(x.shape[-2:]) <= self.most
         return not may_tile or self._fits(x)
-
-    def _finished(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([self.finish(rainy, answer.to(rainy.device)) for rainy, answer in zip(x.split(1), y.split(1))])
 
     def _fits(self, x: Tensor) -> bool:
         """Return whether to try a batch in one piece: no smaller one has failed, and the estimate allows it."""
@@ -149,7 +146,7 @@ class Restorer:
         overlap = min(self.settings.overlap, self.side // 2)
         if may_tile and max(x.shape[-2:]) > self.side:
             self._compare(x, overlap)
-        count, done = tiling.tiles(*x.shape[-2:], self.side, overlap), 0
+        count, done = tiling.tiles(x.shape[-2], x.shape[-1], self.side, overlap), 0
 
         def restored(part: Tensor) -> Tensor:
             nonlocal done
@@ -187,3 +184,7 @@ class Restorer:
     def _say(self, text: str) -> None:
         self.notes.append(text)
         process.log().say(text)
+
+
+def _finished(finish: Finish, x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat([finish(rainy, answer.to(rainy.device)) for rainy, answer in zip(x.split(1), y.split(1))])

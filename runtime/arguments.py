@@ -13,8 +13,13 @@ from runtime.errors import UserError
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Help with defaults, where there are any worth a word."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in ("", False) else super()._get_help_string(action)
+
+
+def typed(action: argparse.Action, text: str) -> Any:
+    """Return a text as a flag's type makes of it; ValueError or ArgumentTypeError if it cannot."""
+    return action.type(text) if callable(action.type) else text
 
 
 class Joined(argparse.Action):
@@ -41,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def defaults(self) -> dict[str, Any]:
         """Return the default of every flag, in the order of --help."""
-        return {action.dest: action.type(action.default) if action.type and isinstance(action.default, str) else action.default
+        return {action.dest: typed(action, action.default) if isinstance(action.default, str) else action.default
                 for action in self._actions if action.default != argparse.SUPPRESS}
 
     def converted(self, flag: str, value: object) -> object:
@@ -53,7 +58,7 @@ class Parser(argparse.ArgumentParser):
             fits = isinstance(value, list) and all(isinstance(part, str) for part in value)
         else:
             text = "-".join(map(str, value)) if isinstance(value, list) and action.nargs == "+" else str(value)
-            value = action.type(text) if action.type else text
+            value = typed(action, text)
             fits = not action.choices or value in action.choices
         if not fits:
             raise ValueError(value)
@@ -87,7 +92,7 @@ def converted(action: argparse.Action, value: object) -> object:
     """Return a value that a file states for a flag as if it had been typed; ValueError for one that could not have been."""
     if isinstance(value, (list, tuple)) and action.nargs not in (None, "?", 0):
         return [_one(action, part) for part in value]
-    if isinstance(value, bool) and isinstance(action.default, bool) or value is None and action.default is None:
+    if (isinstance(value, bool) and isinstance(action.default, bool)) or (value is None and action.default is None):
         return value
     if isinstance(action.default, bool):
         raise ValueError
@@ -98,7 +103,7 @@ def _one(action: argparse.Action, value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError
     try:
-        result = action.type(str(value)) if action.type else str(value)
+        result = typed(action, str(value))
     except argparse.ArgumentTypeError as error:
         raise ValueError from error
     if action.choices is not None and result not in action.choices:

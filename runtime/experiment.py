@@ -88,7 +88,7 @@ def find_state(args) -> dict | None:
     exists = folder.is_dir() and any(folder.iterdir())
     if process.restarted():               # by torchrun or SLURM, with the same command line
         return _state(folder, "auto")
-    if args.reset or (folder / FINISHED).is_file() and _same_flags(folder, args):        # goes on with the next picture
+    if args.reset or ((folder / FINISHED).is_file() and _same_flags(folder, args)):        # goes on with the next picture
         return None
     if args.resume != "0" or args.load:
         return _state(folder, args.resume)

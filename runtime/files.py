@@ -5,14 +5,23 @@ import io
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from runtime.errors import UserError
 
+try:
+    import fcntl
+except ImportError:                       # Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+LOCKED_BYTE = 2**30                       # the byte that stands for the lock, far behind the text of a lock file
 SUM = b"\nunweather sha256 "                # stands before the checksum at the end of our files of tensors
 
 
@@ -53,16 +62,15 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
 
     `busy` is told who holds it, before waiting for its end; it may raise instead.
     """
-    import fcntl
     folder(path.parent)
     with open(path, "a+", encoding="utf-8") as file:
         file.seek(0)
         holder = file.read().strip() or "another process"
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError:
             busy(holder)
-            fcntl.lockf(file, fcntl.LOCK_EX)
+            _wait_for(file)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -70,6 +78,26 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _lock(file: IO) -> None:
+    """Lock an open file; OSError when another process holds the lock. The system frees it when the file is closed."""
+    if fcntl:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        os.lseek(file.fileno(), LOCKED_BYTE, os.SEEK_SET)         # a locked byte cannot be read: one behind the text
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+
+
+def _wait_for(file: IO) -> None:
+    """Lock an open file as soon as no other process holds the lock."""
+    if fcntl:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        return None
+    while True:
+        with contextlib.suppress(OSError):
+            return _lock(file)
+        time.sleep(0.1)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,22 +18,24 @@ class Log:
     FILES = ("log.txt", "log.jsonl")
 
     def __init__(self, quiet: bool = False):
-        self.quiet, self.place = quiet, None
+        self.quiet = quiet
+        self.place: Path | None = None
         self.waiting: list[str] = []
         self.followers: list[Callable[[str, dict], None]] = []    # told of every event (see logger.py)
 
     def open(self, place: Path, lengths: dict[str, int] | None = None) -> None:
         """Write to a folder from now on; a training that goes on cuts the files to the `lengths` of its state."""
-        self.place = place.resolve()
+        self.place = place = place.resolve()
         for name, length in (lengths or {}).items():
-            if not self.quiet and (self.place / name).is_file():
-                os.truncate(self.place / name, min(length, (self.place / name).stat().st_size))
+            if not self.quiet and (place / name).is_file():
+                os.truncate(place / name, min(length, (place / name).stat().st_size))
         for text in self.waiting if not any((lengths or {}).values()) else ():
             self._write("log.txt", text)
         self.waiting = []
 
     def lengths(self) -> dict[str, int]:
         """Return how long the files are, in bytes."""
+        assert self.place
         return {name: (self.place / name).stat().st_size if (self.place / name).is_file() else 0 for name in self.FILES}
 
     def say(self, text: str, aside: str = "", keep: bool = True) -> None:
@@ -63,6 +65,7 @@ class Log:
             follower(event, values)
 
     def _write(self, name: str, line: str) -> None:
+        assert self.place
         path = self.place / name
         with open(path, "ab+") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))

@@ -131,7 +131,8 @@ def step_took(seconds: float) -> None:
 
 def random_state() -> dict:
     """Return the state of all random numbers as tensors and plain values."""
-    python, numpy_ = random.getstate(), np.random.get_state()
+    python = random.getstate()
+    numpy_: Any = np.random.get_state()
     return {"python": [python[0], list(python[1]), python[2]], "numpy": [numpy_[0], numpy_[1].tolist(), *numpy_[2:]],
             "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if _device.type == "cuda" else None}
 

@@ -6,6 +6,8 @@ import subprocess
 import urllib.request
 from pathlib import Path
 
+from tests.conftest import PATIENCE
+
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"        # the protocol's key of an element
 KEYS = {"Left": "\ue012", "Right": "\ue014", "Escape": "\ue00c", "Enter": "\ue007"}
 
@@ -43,13 +45,13 @@ class Browser:
             self.call("DELETE", "")
         finally:
             self.driver.terminate()
-            self.driver.wait(10)
+            self.driver.wait(PATIENCE)
 
     def call(self, method: str, path: str, body: dict | None = None, base: str = ""):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request((base or self.base) + path, data, {"Content-Type": "application/json"}, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as answer:
+        with opener.open(request, timeout=PATIENCE) as answer:
             return json.load(answer)["value"]
 
     def devtools(self, command: str, **parameters):

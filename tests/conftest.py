@@ -1,7 +1,12 @@
 """Shared fixtures: small data sets made on the spot, a run of the command line, real data where there is some."""
 import os
+import shutil
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")             # of this process and those that tests start: small networks, many processes
 
 import numpy as np
 import pytest
@@ -14,7 +19,8 @@ from tests.stored import unpack
 REPO = Path(__file__).parent.parent
 TINY = ["--channels", "4", "--epochs", "1", "--test_every", "2", "--batch_size", "2", "--patch_size", "16",
         "--n_threads", "0", "--cpu"]
-torch.set_num_threads(int(os.environ.get("UNWEATHER_TEST_THREADS", "1")))     # so small networks gain nothing from more than one
+PATIENCE = 600.0                          # seconds until a test gives up: enough for a busy machine, less than a process group waits
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture
@@ -68,9 +74,27 @@ def pairs(place) -> Path:
     return make_pairs(place / "dataset" / "set", 4, masks=True)
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A folder with the data set 'set' and a finished experiment 'x' on it, made once; tests work on copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    make_pairs(folder / "dataset" / "set", 4, masks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main.main(["--data_train", "set", "--save", "x", *TINY]) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(run, pairs) -> Path:
+def trained(place, finished) -> Path:
     """A finished experiment 'x' on the data set 'set'."""
+    shutil.copytree(finished, place, dirs_exist_ok=True)
+    return Path("experiment/x")
+
+
+@pytest.fixture
+def trained_here(run, pairs) -> Path:
+    """The same, trained in this very folder: its image cache fits the files (a copy's are newer)."""
     assert run("--data_train", "set", "--save", "x", *TINY)[0] == 0
     return Path("experiment/x")
 
@@ -120,6 +144,15 @@ def make_div2k(root: Path, count: int = 12, scale: str = "x1") -> Path:
         save(root / "DIV2K_train_EDGE" / f"{number:04}.png", photo(56, 64, 100 + number))
         save(root / "DIV2K_train_LR_bicubic" / scale / f"{number:04}.{endings[number % 5]}", veiled(clean))
     return root
+
+
+def until(ready: Callable[[], object], goes_on: Callable[[], bool] = lambda: True):
+    """Return what `ready` returns as soon as that is true; fails after PATIENCE seconds, or at once when `goes_on` is false."""
+    end = time.monotonic() + PATIENCE
+    while not (found := ready()):
+        assert goes_on() and time.monotonic() < end, "the condition that the test waits for did not come true"
+        time.sleep(0.02)
+    return found
 
 
 def python(*arguments: str) -> list[str]:

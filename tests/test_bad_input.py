@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from runtime import files
-from tests.conftest import TINY, photo, save, veiled
+from tests.conftest import TINY, make_pairs, photo, save, veiled
 
 
 def damage(what: str) -> None:
@@ -78,7 +78,8 @@ def test_an_existing_experiment(fails, trained):
 
 def test_a_failing_reset_loses_nothing(fails, trained):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    for flags in (("--data_train", "none"), ("--data_train", "set", "--pre_train", "none.pt"), ("--data_train", "DemoRain")):
+    make_pairs(Path("dataset/no_masks"))
+    for flags in (("--data_train", "none"), ("--data_train", "set", "--pre_train", "none.pt"), ("--data_train", "no_masks")):
         fails(*flags, "--save", "x", "--reset", *TINY)
         assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
@@ -172,11 +173,11 @@ def test_a_training_that_is_further(fails, trained):
     assert (trained / "args.json").read_bytes() == before
 
 
-def test_damaged_side_files(run, trained):
+def test_damaged_side_files(run, trained_here):
     """A log or a table that a kill cut short, or an emptied cache file, is no obstacle."""
-    with open(trained / "log.jsonl", "a") as file:
+    with open(trained_here / "log.jsonl", "a") as file:
         file.write('{"event": "tra')
-    (trained / "metrics.json").write_text("")
+    (trained_here / "metrics.json").write_text("")
     for path in Path("dataset/bin").rglob("*.npy"):
         whole = path.read_bytes()
         path.unlink()                                              # not in place: this process has the old file mapped

@@ -124,6 +124,7 @@ def test_the_table_is_whole():
     assert {paper: papers.count(paper) for paper in papers} == {"SMGARN": 2, "SAPNet": 2, "DSRIR": 8, "Rain2Avoid": 6, "two-stage": 2}
 
 
+@pytest.mark.slow
 def test_every_command(run, data):
     """One after the other, as someone who follows the table: what one trains, another tests."""
     for paper, command in ROWS:

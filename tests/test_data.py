@@ -1,7 +1,6 @@
 """Data: pairing, hold-out, draws, crops, the cache."""
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +70,7 @@ def test_other_files_are_left_alone(tmp_path):
 def test_sizes_must_agree(tmp_path):
     root = make_pairs(tmp_path / "set")
     save(root / "target" / "03.png", photo(40, 50, 3))
-    with pytest.raises(UserError, match="03.png is 48x40, .*03.png is 50x40"):
+    with pytest.raises(UserError, match=r"03\.png is 48x40, .*03\.png is 50x40"):
         source.check_sizes(items(root))
 
 
@@ -235,13 +234,18 @@ def test_cache(tmp_path, monkeypatch):
 def test_two_that_fill_one_cache(tmp_path):
     """The second waits for the first and says for whom."""
     root, folder = make_pairs(tmp_path / "set"), files.folder(tmp_path / "bin")
-    code = ("import pathlib, sys, time\nfrom runtime import files\n"
-            "with files.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); time.sleep(1.5)")
-    first = subprocess.Popen(python("-c", code, str(folder / "lock")), stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(REPO)})
+    code = ("import pathlib, sys, time; from runtime import files; lock = pathlib.Path(sys.argv[1])\n"
+            "with files.locked(lock, print): print('held', flush=True); sys.stdin.read(); time.sleep(0.5); lock.with_name('end').touch()")
+    first = subprocess.Popen(python("-c", code, str(folder / "lock")), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             env={**os.environ, "PYTHONPATH": str(REPO)})
     assert first.stdout.readline() == b"held\n"
-    said, begun = [], time.monotonic()
-    places = cache.fill(folder, tmp_path, sorted((root / "input").iterdir()), said.append)
-    assert time.monotonic() - begun > 0.5 and first.wait() == 0
+    said = []
+
+    def busy(holder: str) -> None:
+        said.append(holder)
+        first.stdin.close()                                        # the first ends half a second after it is told to
+    places = cache.fill(folder, tmp_path, sorted((root / "input").iterdir()), busy)
+    assert (folder / "end").is_file() and first.wait() == 0
     assert len(said) == 1 and f"process {first.pid} on " in said[0]
     assert all(path.is_file() for path in places.values())
 
@@ -252,7 +256,7 @@ def test_cache_is_whole_or_absent(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space left on device"):
         cache.fill(tmp_path / "bin", tmp_path, [root / "input" / "00.png"])
     assert not list((tmp_path / "bin").rglob("*.*"))
 

@@ -48,6 +48,7 @@ def test_two_processes_equal_one(place, thin):
     assert logs[0][0]["losses"]["loss"] == pytest.approx(logs[1][0]["losses"]["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["sapnet", "dsrir", "two_stage_kd", "unet", "restormer", "rain2avoid"])
 def test_each_system(place, thin, model):
     """All stages of every system, collation with teachers among them: two processes end with the weights of one."""

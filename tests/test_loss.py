@@ -175,10 +175,10 @@ def test_a_psnr_is_listed_in_decibels():
     assert loss.listed(values) == "loss -20, PSNR -23.456 (23.46 dB), PSNR:restored.1 -20 (20.00 dB), PSNR#2 -1 (1.00 dB), L1 0.5"
 
 
-def test_a_negative_loss_trains_on(run, place):
+def test_a_negative_loss_trains_on(run, pairs):
     """Minus a PSNR alone: no step of the second epoch counts as beyond --skip_threshold, and all that is logged is dB."""
     status, text = run("--model", "dsrir", "--channels", "16", "--loss", "1*PSNR", "--epochs", "2", "--test_every", "2", "--no-audit",
-                       "--data_train", "DemoNoise", "--data_test", "DemoNoise", "--data_range", "1-4/1-1", "--val_epochs", "2",
+                       "--data_train", "set", "--data_test", "set", "--data_range", "1-4/4-4", "--val_epochs", "2",
                        "--epoch_chg", "2", "--warmup", "0", "--batch_size", "2", "--patch_size", "32", "--n_threads", "0",
                        "--cpu", "--save", "x")
     assert status == 0, text

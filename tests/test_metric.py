@@ -47,6 +47,7 @@ def test_outputs_are_rounded_to_8_bits():
     assert metric.compare(target, target, metric.PROTOCOLS["y_truncated"])["psnr"] == 100
 
 
+@pytest.mark.slow
 def test_rain100l(real_data):
     """The rainy inputs of images 1-50: 25.18 dB RGB, 26.55 Y, SSIM-Y .8283 (Gaussian), as measured elsewhere."""
     rows = []

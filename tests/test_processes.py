@@ -2,14 +2,13 @@
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from runtime import files
-from tests.conftest import REPO, TINY, make_pairs, python
+from tests.conftest import PATIENCE, REPO, TINY, make_pairs, python, until
 
 FLAGS = ["--data_train", "set", *TINY, "--batch_size", "4", "--test_every", "4", "--epochs", "3", "--loss", "1*L1", "--data_range",
          "1-4/5-6", "--no-audit", "--save_every", "1"]
@@ -32,7 +31,7 @@ def start(*flags: str, launch: tuple[str, ...] = (), script: str = "main.py") ->
 
 
 def finish(process: subprocess.Popen) -> str:
-    _, text = process.communicate(timeout=150)
+    _, text = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, text
     return text
 
@@ -42,30 +41,28 @@ def equal(first: str, second: str) -> bool:
     return all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_stopped_failing_restarted(place):
     """Each way to the end of the undisturbed run, to the bit."""
     finish(start("--save", "whole"))
 
     process = start("--save", "parts")                            # a scheduler's SIGTERM to torchrun
-    while not STATE.is_file():
-        time.sleep(0.05)
+    until(STATE.is_file, lambda: process.poll() is None)
     process.send_signal(signal.SIGTERM)
-    told = time.monotonic()
-    text = process.communicate(timeout=60)[1]
-    assert time.monotonic() - told < 20 and process.returncode != 0
-    assert "stopped by SIGTERM in epoch" in text
+    text = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode != 0 and "stopped by SIGTERM in epoch" in text
     finish(start("--save", "parts", "--resume", "auto"))
     assert equal("whole", "parts")
 
-    process = start("--save", "failed", script="tests/failing.py")                   # one fails: all end
-    text = process.communicate(timeout=60)[1]
+    process = start("--save", "failed", script="tests/failing.py")                   # one fails: all end, and wait for nobody
+    text = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode != 0 and "main.py: error [process 1 of 2]: a made-up failure" in text
-    assert time.time() - Path("failed").stat().st_mtime < 20
 
     finish(start("--save", "again", script="tests/failing.py", launch=("--standalone", "--nproc_per_node", "2", "--max-restarts", "1")))
     assert equal("whole", "again")
 
 
+@pytest.mark.slow
 def test_two_nodes(place, monkeypatch):
     """Two agents of torchrun, of one process each, meet at an address and train one network."""
     with socket.socket() as free:
@@ -78,7 +75,7 @@ def test_two_nodes(place, monkeypatch):
     assert files.read_tensors("experiment/nodes/model/state.pt")["progress"]["epoch"] == 3
 
 
-@pytest.mark.parametrize(("ending", "status"), [("return 3", 3), ("raise ValueError('unexpected')", 1), ("raise SystemExit(5)", 5)])
+@pytest.mark.parametrize("ending, status", [("return 3", 3), ("raise ValueError('unexpected')", 1), ("raise SystemExit(5)", 5)])
 def test_the_end_of_one_of_several(monkeypatch, ending, status):
     """The status, the output, what is registered for the exit and other threads are as at a usual end; no teardown follows."""
     for name, value in dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1").items():

@@ -1,6 +1,5 @@
 """Rain2Avoid as its user runs it: folders of rainy pictures, steps, strategies, backbones, interruptions."""
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -152,7 +151,7 @@ def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypat
         calls.append(self.run.name)
         if len(calls) == 12 and not killed:                       # 2 epochs of 4 steps each: in the second picture
             killed.append(True)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return real(self, batch)
     monkeypatch.setattr(Trainer, "train_step", train_step)
     status, text = run(*flags)

@@ -13,7 +13,7 @@ import torch
 import report
 from report import curves, thumbnail
 from tests import browser
-from tests.conftest import TINY, make_pairs, photo, save, veiled
+from tests.conftest import TINY, make_pairs, photo, save, until, veiled
 from tests.test_run import numbers
 from tool import compare, guarded
 
@@ -220,11 +220,7 @@ def test_in_a_browser(run, trained):
         for key, name in (("1", "Input"), ("2", "Result"), ("3", "Truth"), ("4", "Error"), ("s", "Slider")):
             page.press(key)
             assert page.js(pressed) == name
-        for _ in range(50):                                       # results and truth come from the saved files
-            if page.js("return document.querySelector('#stage img').naturalWidth") == 180:
-                break
-            time.sleep(0.1)
-        assert page.js("return document.querySelector('#stage img').naturalWidth") == 180
+        until(lambda: page.js("return document.querySelector('#stage img').naturalWidth") == 180)      # of a saved file
         page.press("+", "+")
         assert page.js("return document.getElementById('zoom').textContent") == "2.3×"
         page.press("0")

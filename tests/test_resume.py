@@ -1,6 +1,5 @@
 """A training that is stopped and resumed ends as if it had not been: weights, logs, numbers, to the bit."""
 import json
-import os
 import signal
 import subprocess
 import time
@@ -13,7 +12,7 @@ import trainer
 from model import weights
 from restore.restorer import Restorer
 from runtime import files, process
-from tests.conftest import REPO, make_pairs, python
+from tests.conftest import REPO, make_pairs, python, until
 from tests.test_systems import KD, PLAIN
 
 LONG = ["--epochs", "3", "--test_every", "3", "--batch_size", "2", "--n_threads", "0", "--cpu", "--print_every", "2", "--lr", "1e-3"]
@@ -64,7 +63,7 @@ def stop_after(monkeypatch, count: int, number: int = signal.SIGTERM) -> None:
     def train_step(self, batch):
         steps.append(1)
         if len(steps) == count:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return real(self, batch)
     monkeypatch.setattr(trainer.Trainer, "train_step", train_step)
 
@@ -105,7 +104,7 @@ def test_stopped_in_a_test(run, sets, monkeypatch):
     real = Restorer.__call__
 
     def restore(*arguments, **named):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **named)
     with monkeypatch.context() as patch:
         patch.setattr(Restorer, "__call__", restore)
@@ -164,19 +163,25 @@ def test_states_between_epochs(run, sets):
         assert run(*flags("smgarn"), "--save", "y", "--save_every", value)[0] == 2
 
 
+def kill_at_a_state(command: list[str], state: Path, seconds: float) -> None:
+    """Start a training and kill it some time after it has written a state."""
+    begun = time.time()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: state.is_file() and state.stat().st_mtime > begun, lambda: process.poll() is None)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.slow
 def test_kill_at_once(sets, monkeypatch):
     """A process killed in the middle of training or writing resumes to the same end."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = python(str(REPO / "main.py"), *flags("smgarn"), "--save_every", "1", "--resume", "auto", "--epochs", "6")
     assert subprocess.run([*command, "--save", "whole"], capture_output=True).returncode == 0
+    state = Path("experiment/parts/model/state.pt")
     for number in range(2):
-        process = subprocess.Popen([*command, "--save", "parts"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        state, begun = Path("experiment/parts/model/state.pt"), time.time()
-        while not (state.is_file() and state.stat().st_mtime > begun):
-            time.sleep(0.01)
-        time.sleep(0.1 * number)
-        process.kill()
-        process.wait()
+        kill_at_a_state([*command, "--save", "parts"], state, 0.1 * number)
     (state.parent / ".0.part").write_bytes(b"half")
     assert subprocess.run([*command, "--save", "parts"], capture_output=True).returncode == 0
     assert not list(Path("experiment").rglob(".*.part"))
@@ -185,10 +190,10 @@ def test_kill_at_once(sets, monkeypatch):
 
 def test_two_runs_on_one_experiment(fails, sets):
     """The second is refused and told who holds it; a lock whose process is gone is no obstacle."""
-    code = ("import fcntl, os, sys, time; f = open('experiment/.locks/x.lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX);"
-            "f.write(f'process {os.getpid()} on here'); f.flush(); print('held', flush=True); time.sleep(60)")
+    code = ("import fcntl, os, sys; f = open('experiment/.locks/x.lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX);"
+            "f.write(f'process {os.getpid()} on here'); f.flush(); print('held', flush=True); sys.stdin.read()")
     files.folder(Path("experiment/.locks"))
-    holder = subprocess.Popen(python("-c", code), stdout=subprocess.PIPE)
+    holder = subprocess.Popen(python("-c", code), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     sentence = fails(*flags("smgarn"), "--save", "x")
     assert f"experiment/x is in use by process {holder.pid} on here; wait for its end or choose another name" in sentence
@@ -202,8 +207,8 @@ def test_a_stale_lock(run, sets):
 
 
 def test_a_second_interrupt_ends_at_once():
-    with pytest.raises(KeyboardInterrupt), process.signals():
-        os.kill(os.getpid(), signal.SIGINT)
+    with process.signals():
+        signal.raise_signal(signal.SIGINT)
         assert process.asked_to_end() == signal.SIGINT
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

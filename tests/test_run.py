@@ -110,12 +110,12 @@ def test_config_runs_again(run, trained):
     assert numbers(Path("experiment/y"))["psnr"] == numbers(trained)["psnr"]
 
 
-def test_reset_empties_the_experiment_and_keeps_the_cache(run, trained):
-    (trained / "old.txt").write_text("old")
+def test_reset_empties_the_experiment_and_keeps_the_cache(run, trained_here):
+    (trained_here / "old.txt").write_text("old")
     cached = {path: path.stat().st_mtime_ns for path in Path("dataset/bin").rglob("*.npy")}
     assert cached
     assert run("--data_train", "set", "--save", "x", "--reset", *TINY)[0] == 0
-    assert not (trained / "old.txt").exists()
+    assert not (trained_here / "old.txt").exists()
     assert {path: path.stat().st_mtime_ns for path in Path("dataset/bin").rglob("*.npy")} == cached
 
 
@@ -124,10 +124,11 @@ def test_a_test_leaves_a_training_alone(run, trained):
               and path.name != "times.jsonl"}
     before.pop(trained / "metrics.json")
     before.pop(trained / "report.html")
-    assert run("--save", "x", "--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", "DemoNoise",
+    make_pairs(Path("dataset/other"), 1)
+    assert run("--save", "x", "--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", "other",
                "--cpu", "--reset")[0] == 0
     assert all(path.read_bytes() == content for path, content in before.items())
-    assert {"set", "DemoNoise"} == set(json.loads((trained / "metrics.json").read_text()))
+    assert {"set", "other"} == set(json.loads((trained / "metrics.json").read_text()))
 
 
 def test_load_tests_an_experiment(run, trained):

@@ -103,7 +103,7 @@ def write_files() -> None:
         save(Path(f"base/{name}_rain.png"), veiled(photo(20, 20, 1)))
 
 
-@pytest.mark.parametrize("mark", [",", " | ", ","])
+@pytest.mark.parametrize("mark", [",", " | "])
 @pytest.mark.parametrize("heading", ["", "target,degraded\n"])
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_csv_lists(place, mark, heading, slash):
@@ -135,7 +135,7 @@ def test_broken_lists(place, name, content, words):
         chosen(name, "test", "--train_dir", "base")
 
 
-def test_all_weathers_in_one_command(run, place):
+def test_all_weathers_in_one_command(run, pairs):
     """--data_test CBSD68@15+CBSD68@50+Rain100L+SOTS_outdoor: each set by its own task, one line and one entry each."""
     save(Path("dataset/CBSD68/1.png"), photo(24, 24, 1))
     save(Path("dataset/Rain100L/input/1.png"), veiled(photo(24, 24, 2)))
@@ -143,7 +143,7 @@ def test_all_weathers_in_one_command(run, place):
     save(Path("dataset/SOTS_outdoor/hazy/0001_1_1.jpg"), veiled(photo(24, 24, 3)))
     save(Path("dataset/SOTS_outdoor/gt/0001.png"), photo(24, 24, 3))
     sets = "CBSD68@15+CBSD68@50+Rain100L+SOTS_outdoor"
-    assert run("--data_train", "DemoSnow", "--data_test", sets, "--save", "x", *TINY, "--protocol", "dsrir")[0] == 0
+    assert run("--data_train", "set", "--data_test", sets, "--save", "x", *TINY, "--protocol", "dsrir")[0] == 0
     results = json.loads(Path("experiment/x/metrics.json").read_text())
     assert {name: result["channel"] for name, result in results.items()} == {
         "CBSD68@15": "rgb", "CBSD68@50": "rgb", "Rain100L": "y", "SOTS_outdoor": "rgb"}

@@ -83,7 +83,7 @@ def test_seed_and_versions(tool):
 def test_loads_as_a_data_set_by_its_name(tool):
     _, text = tool("snow", "dataset/MySnow")
     assert "dataset/MySnow: 3 pairs, 3 made and 0 already there" in text
-    args = option.parse(text[text.index("--dir_data"):].split() + ["--data_test", "DemoSnow"])
+    args = option.parse([*text[text.index("--dir_data"):].split(), "--data_test", "DemoSnow"])
     items = choose(args, "MySnow", "train").items
     assert [item.name for item in items] == ["a", "b", "c c"] and all(set(item.images) == {"input", "image", "mask"} for item in items)
 

@@ -42,7 +42,7 @@ print(json.dumps([whose, numbers]))
 """
 
 
-@pytest.mark.parametrize("when", ("early", "late"))
+@pytest.mark.parametrize("when", ["early", "late"])
 def test_beside_modules_of_the_same_names(place, when):
     """The caller has data/, utility.py and metric.py; unweather restores as the model does, and the caller's names stay theirs."""
     method = make("dncnn")
@@ -101,7 +101,7 @@ def test_bad_input_is_a_sentence(place, call, words):
     assert words in str(caught.value) and list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ("x.png", "x.PNG", "x.jpg", "x.JPEG", "x.webp"))
+@pytest.mark.parametrize("name", ["x.png", "x.PNG", "x.jpg", "x.JPEG", "x.webp"])
 def test_paths_are_strings(place, name):
     unweather.write(name, photo(8, 9, 0))
     assert unweather.read(name).shape == (8, 9, 3) and image.size(name) == (8, 9)
@@ -112,6 +112,6 @@ def test_only_an_editable_installation_is_built():
     from tool import editable
     assert 'build-backend = "editable"' in (REPO / "pyproject.toml").read_text()
     for hook in ("get_requires_for_build_wheel", "build_wheel", "get_requires_for_build_sdist", "build_sdist"):
-        with pytest.raises(SystemExit, match="use `pip install -e .`"):
+        with pytest.raises(SystemExit, match=r"use `pip install -e \.`"):
             getattr(editable, hook)("folder")
     assert editable.build_editable.__module__ == "setuptools.build_meta"

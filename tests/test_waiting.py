@@ -19,7 +19,7 @@ runpy.run_module(sys.argv[1], run_name=sys.argv[2])
 """
 
 
-@pytest.mark.parametrize(("program", "name", "policy"), [
+@pytest.mark.parametrize("program, name, policy", [
     ("main", "__main__", "passive"), ("tool.demo", "__main__", "passive"), ("tool.demo_kd", "__main__", "passive"),
     ("tool.serve", "__main__", "passive"), ("tool.measure", "__main__", "passive"), ("main", "main", "None"),
 ])

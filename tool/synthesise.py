@@ -86,7 +86,7 @@ def plan(args: argparse.Namespace) -> list[tuple[Path, str, int]]:
 
 def check_settings(root: Path, settings: dict) -> None:
     """Raise UserError unless a set is new, empty or was begun with these settings."""
-    if not root.exists() or root.is_dir() and all(path.name.startswith(".") for path in root.iterdir()):
+    if not root.exists() or (root.is_dir() and all(path.name.startswith(".") for path in root.iterdir())):
         return
     try:
         old = json.loads((root / "synthesis.json").read_text(encoding="utf-8"))

@@ -1,4 +1,6 @@
 """DSRIR's network, plain PyTorch: images in [0, 1] in, three restored images and their log-scale maps out."""
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -121,7 +123,7 @@ class UNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], grids: tuple[int, ...], blocks: tuple[int, ...]):
         super().__init__()
         levels = list(zip(widths, grids, blocks))
-        steps = list(zip(widths, widths[1:]))
+        steps = list(itertools.pairwise(widths))
         self.encoders = nn.ModuleList(nn.Sequential(*(PAB(c, grid) for _ in range(n))) for c, grid, n in levels)
         self.decoders = nn.ModuleList(nn.Sequential(*(PAB(c, grid) for _ in range(n))) for c, grid, n in levels)
         self.skips = nn.ModuleList(PAB(c, grid) for c, grid, _ in levels[:-1])

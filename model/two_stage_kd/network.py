@@ -1,4 +1,6 @@
 """MSBDN-RDFF, the network of students and teachers (Dong et al., CVPR 2020), plain PyTorch: images in [0, 1] in and out."""
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,7 +59,7 @@ class BackProjection(nn.Module):
     def __init__(self, channels: int, steps: int, finer: bool):
         super().__init__()
         widths = [channels // 2**n if finer else channels * 2**n for n in range(steps + 1)]
-        pairs = list(zip(widths, widths[1:]))
+        pairs = list(itertools.pairwise(widths))
         self.go = nn.ModuleList(rescale(near, far, finer) for near, far in pairs)
         self.back = nn.ModuleList(rescale(far, near, not finer) for near, far in pairs)
 
