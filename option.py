@@ -134,7 +134,7 @@ def _checked(full: Parser, source: Source) -> Source:
             raise UserError(f"{source.name} sets an unknown flag '{flag}'")
         try:
             result[flag] = full.converted(flag, value)
-        except (ValueError, argparse.ArgumentTypeError) as error:
+        except ValueError as error:
             raise UserError(f"{source.name}: the flag '{flag}' cannot be {value!r}; its usual value is {known[flag]!r}") from error
     return Source(source.name, result)
 

@@ -50,19 +50,8 @@ class Parser(argparse.ArgumentParser):
                 for action in self._actions if action.default != argparse.SUPPRESS}
 
     def converted(self, flag: str, value: object) -> object:
-        """Return a value from a file as if it had been typed; ValueError or ArgumentTypeError if it could not have been."""
-        action = next(action for action in self._actions if action.dest == flag)
-        if isinstance(action.default, bool) or isinstance(value, bool):
-            fits = isinstance(value, bool) and isinstance(action.default, bool)
-        elif isinstance(action.default, list):
-            fits = isinstance(value, list) and all(isinstance(part, str) for part in value)
-        else:
-            text = "-".join(map(str, value)) if isinstance(value, list) and action.nargs == "+" else str(value)
-            value = typed(action, text)
-            fits = not action.choices or value in action.choices
-        if not fits:
-            raise ValueError(value)
-        return value
+        """Return a value from a file as if it had been typed; ValueError if it could not have been."""
+        return converted(next(action for action in self._actions if action.dest == flag), value)
 
     def error(self, message: str):
         unknown = re.match(r"unrecognized arguments: (--?[\w-]+)", message)
@@ -89,25 +78,31 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
 
 
 def converted(action: argparse.Action, value: object) -> object:
-    """Return a value that a file states for a flag as if it had been typed; ValueError for one that could not have been."""
-    if isinstance(value, (list, tuple)) and action.nargs not in (None, "?", 0):
-        return [_one(action, part) for part in value]
-    if (isinstance(value, bool) and isinstance(action.default, bool)) or (value is None and action.default is None):
+    """Return a value from a file as if it had been typed for this flag; ValueError if it could not have been."""
+    if value is None and action.default is None:
         return value
-    if isinstance(action.default, bool):
-        raise ValueError
+    if isinstance(value, bool) or isinstance(action.default, bool):
+        if isinstance(value, bool) and isinstance(action.default, bool):
+            return value
+        raise ValueError(value)
+    if isinstance(action, Joined) and isinstance(value, (list, tuple)):
+        value = action.mark.join(map(str, value))
+    elif action.nargs not in (None, "?") and not isinstance(action, Joined):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(value)
+        return [_one(action, part) for part in value]
     return _one(action, value)
 
 
 def _one(action: argparse.Action, value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError
+        raise ValueError(value)
     try:
         result = typed(action, str(value))
     except argparse.ArgumentTypeError as error:
-        raise ValueError from error
+        raise ValueError(value) from error
     if action.choices is not None and result not in action.choices:
-        raise ValueError
+        raise ValueError(value)
     return result
 
 
