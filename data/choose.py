@@ -10,7 +10,7 @@ from data.source import View
 from runtime import process
 from runtime.errors import UserError
 
-PICTURES = ("Demo", "Folder")             # with --dir_demo: a folder of pictures without truth
+DEMO_NAMES = ("Demo", "Folder")             # with --dir_demo: a folder of pictures without truth
 LISTS = (".json", ".csv")
 TEST_SIGMA = 25                           # the noise of a test for which a range of levels was given
 
@@ -46,7 +46,7 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
         raise UserError(f"{base} has clean photos; name a noise level, as in {base}@25, or in training a range, as in {base}@0-55")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
     shared = not (own_part or whole) and name in names(args.data_train) and name in names(args.data_test)
-    if args.data_range and (whole or not (base in PICTURES and args.dir_demo)):
+    if args.data_range and (whole or not (base in DEMO_NAMES and args.dir_demo)):
         chosen = _by_range(args, name, "train" if whole else role, items, shared)
     elif shared:
         chosen = _held_out(name, role, items)
@@ -85,7 +85,7 @@ def _held_out(name: str, role: str, items: list[Item]) -> list[Item]:
 
 def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     """Return all items of a set, whether they are a part of their own for this role, and the set's task."""
-    if name in PICTURES and args.dir_demo and role == "test":
+    if name in DEMO_NAMES and args.dir_demo and role == "test":
         return paired.pictures(Path(args.dir_demo)), True, ""
     if name == "Folder":
         raise UserError("the data set Folder is the folder of pictures that --dir_demo names; give --dir_demo")

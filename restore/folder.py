@@ -103,11 +103,11 @@ def _write(writer: "Writer", name: str, item: Item, before: np.ndarray, after: n
     count = after.shape[0] * after.shape[1]
     if args.save_results:
         path = outputs.result_path(folder, name, item.name, args.format)
-        files.folder(path.parent)
+        files.make_folder(path.parent)
         writer.add(lambda: image.write(path, after, image.extras(_file(item))), count)
     if args.save_gt:
         sheet = outputs.sheet_path(folder, name, item.name)
-        files.folder(sheet.parent)
+        files.make_folder(sheet.parent)
         writer.add(lambda: image.write(sheet, np.hstack([before, after])), 2 * count)
 
 

@@ -39,7 +39,7 @@ def save_maps(method: Method, x: Tensor, name: str, picture: str, args, folder: 
     """Save the network's other outputs for (1, 3, H, W): images as they are, maps of numbers as heat maps with a scale."""
     with torch.inference_mode(), process.autocast(args.test_precision), process.exact_convolutions():
         shown = method.shown(x.to(process.device()))
-    place = files.folder(folder / f"maps-{name}")
+    place = files.make_folder(folder / f"maps-{name}")
     for key, value in shown.items():
         if key.startswith(method.maps):
             plots.heat_map(place / f"{picture}-{key}.png", value[0].float().mean(0).cpu().numpy(), f"{key}, mean of the channels")
@@ -52,10 +52,10 @@ def save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) -> 
     restored = image.to_array(output[0])
     if args.save_results:
         path = result_path(folder, name, batch.name[0])
-        files.folder(path.parent)
+        files.make_folder(path.parent)
         image.write(path, restored)
     if args.save_gt:
         sides = [image.to_array(batch.input[0]), restored, *(image.to_array(target[0]) for target in batch.targets.values())]
         path = sheet_path(folder, name, batch.name[0])
-        files.folder(path.parent)
+        files.make_folder(path.parent)
         image.write(path, np.hstack(sides))

@@ -120,7 +120,7 @@ def open_experiment(args, trains: bool) -> Path:
     if process.rank() == 0:
         if args.reset and trains and not process.restarted() and folder.is_dir():
             shutil.rmtree(folder)
-        files.folder(folder / "model" if trains else folder)
+        files.make_folder(folder / "model" if trains else folder)
         for half in folder.rglob(".*.part"):                      # of a process that was killed while writing
             half.unlink(missing_ok=True)
         if trains or not (folder / "model").is_dir():

@@ -25,8 +25,8 @@ LOCKED_BYTE = 2**30                       # the byte that stands for the lock, f
 SUM = b"\nunweather sha256 "                # stands before the checksum at the end of our files of tensors
 
 
-def folder(path: Path) -> Path:
-    """Return a folder, made if it was not there."""
+def make_folder(path: Path) -> Path:
+    """Create a folder with its parents where it does not exist; return it."""
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -62,7 +62,7 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
 
     `busy` is told who holds it, before waiting for its end; it may raise instead.
     """
-    folder(path.parent)
+    make_folder(path.parent)
     with open(path, "a+", encoding="utf-8") as file:
         file.seek(0)
         holder = file.read().strip() or "another process"

@@ -47,11 +47,11 @@ def make_everything(place: Path) -> Path:
     lists = {name: "".join(line.format(n, n + 1) for n in range(3)) for name, line in lines.items()}
     lists |= {"haze": lists["rain"], "all_in_one": lists["noise"] + lists["rain"]}
     for name, text in lists.items():
-        files.write_text(files.folder(root / "train") / f"train_{name}.csv", text)
+        files.write_text(files.make_folder(root / "train") / f"train_{name}.csv", text)
     for part in ("train", "valid"):
         for name in WEATHERS:
             pairs = [[f"dataset/Rain100L/{kind}/0{n}.png" for kind in ("target", "input")] for n in range(2)]
-            files.write_json(files.folder(place / "meta" / part) / f"{name}.json", pairs)
+            files.write_json(files.make_folder(place / "meta" / part) / f"{name}.json", pairs)
     for name in (*"ABC", *WEATHERS):
         write_weights(Path(f"{name}.pt"), "two_stage_kd")
     for name in ("pictures", "my_photos", "my_rainy_photos"):
@@ -62,7 +62,7 @@ def make_everything(place: Path) -> Path:
 def write_weights(path: Path, name: str) -> None:
     """Write a model file of a model, tiny and with random weights."""
     args = option.parse(["--model", name, "--data_train", "x", *smaller(name)])
-    files.folder(path.parent)
+    files.make_folder(path.parent)
     files.write_tensors(path, weights.model_content(model.build(args), args, {}))
 
 
@@ -111,7 +111,7 @@ def place_files(flags: list[str], run: Callable | None = None) -> None:
         if run:
             assert run(*training)[0] == 0
         else:
-            files.write_json(files.folder(Path("experiment", name)) / "args.json", option.parse(training).flags)
+            files.write_json(files.make_folder(Path("experiment", name)) / "args.json", option.parse(training).flags)
 
 
 @pytest.fixture

@@ -233,7 +233,7 @@ def test_cache(tmp_path, monkeypatch):
 
 def test_two_that_fill_one_cache(tmp_path):
     """The second waits for the first and says for whom."""
-    root, folder = make_pairs(tmp_path / "set"), files.folder(tmp_path / "bin")
+    root, folder = make_pairs(tmp_path / "set"), files.make_folder(tmp_path / "bin")
     code = ("import pathlib, sys, time; from runtime import files; lock = pathlib.Path(sys.argv[1])\n"
             "with files.locked(lock, print): print('held', flush=True); sys.stdin.read(); time.sleep(0.5); lock.with_name('end').touch()")
     first = subprocess.Popen(python("-c", code, str(folder / "lock")), stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -114,7 +114,7 @@ def broken(tmp_path, monkeypatch):
     """Add a package with the given text to the models for the length of a test."""
     def add(text: str, other: str = "") -> None:
         for file, content in (("__init__.py", text), ("network.py", other)):
-            files.write_text(files.folder(tmp_path / "models" / "broken") / file, content)
+            files.write_text(files.make_folder(tmp_path / "models" / "broken") / file, content)
         monkeypatch.setattr(model, "__path__", [*model.__path__, str(tmp_path / "models")])
         monkeypatch.setattr(model, "MODELS", ["broken", *model.MODELS])
     yield add

@@ -192,7 +192,7 @@ def test_two_runs_on_one_experiment(fails, sets):
     """The second is refused and told who holds it; a lock whose process is gone is no obstacle."""
     code = ("import fcntl, os, sys; f = open('experiment/.locks/x.lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX);"
             "f.write(f'process {os.getpid()} on here'); f.flush(); print('held', flush=True); sys.stdin.read()")
-    files.folder(Path("experiment/.locks"))
+    files.make_folder(Path("experiment/.locks"))
     holder = subprocess.Popen(python("-c", code), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     sentence = fails(*flags("smgarn"), "--save", "x")
@@ -202,7 +202,7 @@ def test_two_runs_on_one_experiment(fails, sets):
 
 
 def test_a_stale_lock(run, sets):
-    files.write_text(files.folder(Path("experiment/.locks")) / "x.lock", "process 1 on here")
+    files.write_text(files.make_folder(Path("experiment/.locks")) / "x.lock", "process 1 on here")
     assert run(*flags("smgarn"), "--save", "x")[0] == 0
 
 

@@ -41,7 +41,7 @@ def weathers(place) -> Path:
         root = make_pairs(place / "dataset" / name, 5 + number)
         pairs = [[str(Path("dataset", name, part, f"{index:02}.png")) for part in ("target", "input")] for index in range(5 + number)]
         for part, chosen in (("train", pairs[:-1]), ("valid", pairs[-1:])):
-            files.folder(place / "meta" / part)
+            files.make_folder(place / "meta" / part)
             (place / "meta" / part / f"{name}.json").write_text(json.dumps(chosen))
         assert root.is_dir()
     return place
@@ -161,7 +161,7 @@ def test_mode_takes_its_list(run, fails, place):
     for number in range(4):
         save(place / "dataset/BSD400" / f"{number}.png", photo(40, 48, number))
     lines = [f"/BSD400/{number}.png|/BSD400/{number}.png\n" for number in range(4)]
-    files.folder(place / "dataset/train")
+    files.make_folder(place / "dataset/train")
     (place / "dataset/train/train_noise.csv").write_text("".join(lines))
     assert option.parse(["--model", "dsrir", "--mode", "noise"]).epochs == sum(n * b // 4 for n, b in (
         (128_000, 16), (112_000, 14), (96_000, 12), (64_000, 8)))

@@ -11,7 +11,7 @@ from metric import summary
 from runtime import experiment
 from runtime.arguments import Parser
 from runtime.errors import UserError
-from runtime.files import folder, temporary
+from runtime.files import make_folder, temporary
 from tool import guarded
 from utility import natural
 
@@ -116,7 +116,7 @@ def scatter(found: dict[str, Table], base: str, others: list[str], args) -> Path
     axes.plot((low, high), (low, high), color="grey", linewidth=1)
     axes.set(xlabel=f"{base}: {args.measure}", ylabel=args.measure, title=f"{args.protocol}: above the line is better than {base}")
     axes.legend(frameon=False)
-    path = folder(Path(args.output or experiment.ROOT / "compare")) / f"{args.measure}.png"
+    path = make_folder(Path(args.output or experiment.ROOT / "compare")) / f"{args.measure}.png"
     with temporary(path) as part:
         figure.savefig(part, format="png", dpi=120)
     return path

@@ -19,8 +19,8 @@ SETS = [f"Demo{weather}" for weather in WEATHERS]
 
 def run() -> int:
     """Run the four commands as a user would, then print the table; return the exit status."""
-    teachers = [str(folder(weather) / "model" / "model_best.pt") for weather in WEATHERS]
-    commands = [["--template", "kd_demo_teacher", "--data_train", name, "--save", folder(weather).name, "--reset"]
+    teachers = [str(teacher_folder(weather) / "model" / "model_best.pt") for weather in WEATHERS]
+    commands = [["--template", "kd_demo_teacher", "--data_train", name, "--save", teacher_folder(weather).name, "--reset"]
                 for weather, name in zip(WEATHERS, SETS)]
     commands.append(["--template", "kd_demo", "--data_train", "+".join(SETS), "--teachers", *teachers, "--save", "kd_demo", "--reset",
                      "--save_gt"])
@@ -32,7 +32,7 @@ def run() -> int:
             return status
     print(f"\n{'held-out photos':18}{'input':>8}{'teacher':>10}{'student':>10}   mean PSNR in dB, RGB, 8 bits, no border, 4 pictures each")
     for weather, name in zip(WEATHERS, SETS):
-        teacher, student = (numbers(place)[name] for place in (folder(weather), experiment.ROOT / "kd_demo"))
+        teacher, student = (numbers(place)[name] for place in (teacher_folder(weather), experiment.ROOT / "kd_demo"))
         print(f"{name:18}{student['input_psnr']:8.2f}{teacher['psnr']:10.2f}{student['psnr']:10.2f}")
     print("the student has one set of weights for all three; it sees each weather in a third of its steps, so small a one lags behind")
     sheet()
@@ -40,7 +40,7 @@ def run() -> int:
     return 0
 
 
-def folder(weather: str):
+def teacher_folder(weather: str):
     """Return the folder of a weather's teacher."""
     return experiment.ROOT / f"kd_teacher_{weather.lower()}"
 
@@ -56,8 +56,8 @@ def sheet() -> None:
     for weather, name in zip(WEATHERS, SETS):
         picture = f"cat_{weather.lower()}1.png"
         sides = image.read(experiment.ROOT / "kd_demo" / f"compare-{name}" / picture)
-        width = image.size(folder(weather) / f"results-{name}" / picture)[1]
-        taught = image.read(folder(weather) / f"results-{name}" / picture)
+        width = image.size(teacher_folder(weather) / f"results-{name}" / picture)[1]
+        taught = image.read(teacher_folder(weather) / f"results-{name}" / picture)
         rows.append(np.hstack([sides[:, :width], taught, sides[:, width:2 * width], sides[:, 2 * width:3 * width]]))
     image.write(experiment.ROOT / "kd_demo" / "demo.png", np.vstack(rows))
 

@@ -13,7 +13,7 @@ from data import paired, source
 from data.sets import DATASETS
 from runtime.arguments import SIZE, Parser, number
 from runtime.errors import UserError
-from runtime.files import folder, write_text
+from runtime.files import make_folder, write_text
 from tool import guarded
 from utility import natural
 
@@ -62,7 +62,7 @@ def run(argv: list[str] | None = None) -> None:
         raise UserError(f"{', '.join(there)} would be overwritten; --force does so, --out names another place")
     for name, made in lists.items():
         if made.lines:
-            write_text(folder(place) / paths[name].name, "".join(f"{line}\n" for line in made.lines))
+            write_text(make_folder(place) / paths[name].name, "".join(f"{line}\n" for line in made.lines))
     print(f"{'list':22}{'lines':>8}{'published':>11}   state")
     for name, made in lists.items():
         older = "; an older list stays there" if not made.lines and paths[name].exists() else ""

@@ -28,7 +28,7 @@ from restore.restorer import Restorer, Settings
 from runtime import experiment, process
 from runtime.arguments import Parser, number
 from runtime.errors import Failure, UserError
-from runtime.files import folder
+from runtime.files import make_folder
 from tool import guarded
 from utility import natural
 
@@ -178,7 +178,7 @@ def page(desk: Desk, place: Path):
             result = desk.restore(Path(photo), name, lambda done, count: progress((done, count), "restoring", unit="tiles"))
         except UserError as error:
             return {status: f"⚠️ {error}"}
-        path = folder(place / uuid.uuid4().hex) / f"{Path(photo).stem}-restored.png"
+        path = make_folder(place / uuid.uuid4().hex) / f"{Path(photo).stem}-restored.png"
         image.write(path, result.after)
         height, width = result.after.shape[:2]
         how = f", in {result.tiles} tiles" if result.tiles > 1 else ""

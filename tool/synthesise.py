@@ -21,13 +21,13 @@ import numpy as np
 from tqdm import tqdm
 
 from data import DATASETS, degrade, demo, image
-from data.choose import PICTURES
+from data.choose import DEMO_NAMES
 from runtime import arguments
 from runtime.errors import UserError
-from runtime.files import folder, write_json
+from runtime.files import make_folder, write_json
 
 VERSION = 1                               # to be raised when data/degrade.py or `make` gives other pictures
-TAKEN = {*DATASETS, *PICTURES, "bin", "manifest"}    # names that --data_train understands otherwise
+TAKEN = {*DATASETS, *DEMO_NAMES, "bin", "manifest"}    # names that --data_train understands otherwise
 
 
 def span(limit: float, text: str) -> tuple[float, float]:
@@ -137,9 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = parse(argv)
         tasks = plan(args)
-        write_json(folder(args.output) / "synthesis.json", args.settings)      # first: what is in SET is known from now on
+        write_json(make_folder(args.output) / "synthesis.json", args.settings)      # first: what is in SET is known from now on
         for name in args.folders:
-            folder(args.output / name)
+            make_folder(args.output / name)
         made = sum(tqdm(work(args, tasks), total=len(tasks), desc=args.weather, unit="pair", disable=None))
         print(f"{args.output}: {len(tasks)} pairs, {made} made and {len(tasks) - made} already there; to train on them: "
               f"python main.py --dir_data {os.path.relpath(args.output.resolve().parent)} --data_train {args.output.resolve().name}")

@@ -16,7 +16,7 @@ from data import paired, source
 from data.sets import DATASETS, Entry
 from runtime.arguments import Parser
 from runtime.errors import Failure, UserError
-from runtime.files import folder, write_json
+from runtime.files import make_folder, write_json
 from tool import guarded
 from utility import natural
 
@@ -144,7 +144,7 @@ def manifest(root: Path, checked: list[Checked], place: Path) -> list[str]:
         hashes = dict(zip((str(file.relative_to(root)) for file in files), pool.map(digest, files)))
     if not path.is_file():
         if not any(part.problems for part in checked):
-            write_json(folder(place) / path.name, hashes)
+            write_json(make_folder(place) / path.name, hashes)
         return []
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))

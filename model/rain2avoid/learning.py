@@ -40,7 +40,7 @@ def runs(args, backbone: Method) -> Iterator[Run]:
         raise UserError(f"--strategy {args.strategy} trains a network per picture, by one process each; start several without torchrun, "
                         "each with its own --save and part of the pictures, as --data_range 1-50")
     for name in names(args.data_train):
-        chosen, place = choose(args, name, "test", whole=True), folder(args, name)
+        chosen, place = choose(args, name, "test", whole=True), output_folder(args, name)
         if args.steps in ("ldgp", "nss"):
             prepare(chosen.items, place, args)
             process.log().say(f"{place.name}: {len(chosen.items)} pictures, see {place}")
@@ -50,7 +50,7 @@ def runs(args, backbone: Method) -> Iterator[Run]:
             yield from PictureRuns(chosen, name, place, args, backbone.multiple_of, parameters)
 
 
-def folder(args, name: str) -> Path:
+def output_folder(args, name: str) -> Path:
     """Return where the maps, references and results of a set go: its folder below --dir_out (or --dir_data)."""
     if name == "Folder":
         name = Path(args.dir_demo).resolve().name

@@ -72,5 +72,5 @@ def sample(rgb: np.ndarray, prior: np.ndarray, args) -> nss.Drawn:
 
 def keep(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W[, 3]) uint8 as a PNG, whole or not at all."""
-    files.folder(path.parent)
+    files.make_folder(path.parent)
     image.write(path, pixels)

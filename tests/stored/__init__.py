@@ -6,7 +6,7 @@ from runtime import files
 
 
 def unpack(packed: Path, path: str) -> Path:
-    files.folder(Path(path).parent)
+    files.make_folder(Path(path).parent)
     Path(path).write_bytes(lzma.decompress(packed.read_bytes()))
     return Path(path)
 

@@ -46,7 +46,7 @@ def picture() -> torch.Tensor:
 
 def main(version: str) -> None:
     """Write a folder with a model file, the flags and the expected result of every model."""
-    folder = files.folder(Path(__file__).parent / version)
+    folder = files.make_folder(Path(__file__).parent / version)
     for name in model.MODELS:
         args = option.parse(["--model", name, "--save", name, *TINY[name]])
         method = model.build(args)
