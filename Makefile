@@ -18,7 +18,7 @@ test: .venv/ready-to-test
 	$(PYTEST) -m "not slow"
 
 test-all: .venv/ready-to-test
-	$(PYTEST) --cov
+	$(PYTEST) --cov --cov-report term
 
 torture: .venv/ready-to-test
 	$(BIN)/python -m tests.torture
