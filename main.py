@@ -76,6 +76,7 @@ def run(args) -> None:
                 held.enter_context(experiment.alone(args.save))
                 experiment.open_experiment(args, trains)
                 process.log().open(folder, log_lengths(job, state))
+                state = None              # the Trainer has it; this frees its memory
             outcomes += carry_out(args, job, method, trainer, folder)
         tester.conclude(outcomes, args, folder)
         if trains:

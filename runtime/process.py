@@ -50,6 +50,8 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
     _restarted = any(gather([any(os.environ.get(name, "0") not in ("", "0") for name in RESTARTS)]))
     try:
         yield
+        with contextlib.suppress(RuntimeError):           # another process has failed
+            barrier()                     # no process leaves the group while another one still communicates
     finally:
         _log = Log()
         if dist.is_initialized():

@@ -185,7 +185,7 @@ def test_weights_dir_without_the_file(fails, package, pairs, offline, spec, name
     Path("some").mkdir()
     sentence = fails(*TINY, "--loss", f"1*L1+{spec}", "--weights_dir", "some")
     assert f"the loss {spec[2:]} needs {FILES[name]}, which --weights_dir some does not have" in sentence
-    assert f"get it from https://download.pytorch.org/models/{FILES[name]} and put it there; without: --loss '1*L1 / 1*L1'" in sentence
+    assert f"get it from https://download.pytorch.org/models/{FILES[name]} and put it there; without: --loss '1*L1'" in sentence
     Path("some", FILES[name]).write_bytes(b"")
     assert f"{FILES[name]} is damaged" in fails(*TINY, "--loss", spec, "--weights_dir", "some")
     torch.save({"features.0.weight": torch.zeros(1)}, Path("some", FILES[name]))

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from data import image
-from model import tiling, weights
+from model import weights
 from model.method import Method
 from restore.restorer import Restorer, Settings
 from runtime import experiment, process
@@ -72,11 +72,16 @@ class Desk:
         before = decoded(photo)
         height, width = before.shape[:2]
         settings = Settings(chop=height * width > self.whole, tile=TILE, overlap=OVERLAP)
-        count = tiling.tiles(height, width, TILE, OVERLAP) if settings.chop else 1
-        start = time.perf_counter()
+        count, start = 1, time.perf_counter()
+
+        def progress(done: int, tiles: int) -> None:
+            nonlocal count
+            count = tiles
+            told(done, tiles)
+
         try:
             with self.busy:
-                restorer = Restorer(self._method(name), settings, progress=told)
+                restorer = Restorer(self._method(name), settings, progress=progress)
                 after = image.to_array(restorer(image.to_tensor(before)[None], may_tile=False)[0])
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise UserError(f"The memory is too small for a photo of {width} × {height} pixels.") from error
