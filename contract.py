@@ -89,7 +89,7 @@ class TestSet(NamedTuple):
     task: str
     subset: str
     read: Callable[[Path], np.ndarray]
-    __test__ = False  # type: ignore[misc]      # tells pytest that this class is not a test
+    __test__ = False  # type: ignore[misc]      # keeps pytest from collecting this class
 
 
 Numbers = dict[str, dict[str, float]]         # by protocol: {'default': {'psnr': 30.1, …}}; {} without a target

@@ -21,5 +21,5 @@ def add_arguments(parser) -> None:
 
     add = parser.add_argument_group("hardware").add_argument
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
-    add("--n_GPUs", type=COUNT, default=1, help="1: one GPU, 0: the CPU; for several GPUs use torchrun --nproc_per_node N main.py …")
+    add("--n_GPUs", type=COUNT, default=1, help="1: one GPU, 0: the CPU; for several GPUs use torchrun --nproc_per_node N main.py")
     add("--precision", default="single", choices=list(process.PRECISIONS), help="precision of training (autocast)")

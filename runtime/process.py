@@ -37,8 +37,8 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
     _log = Log(quiet=rank() > 0)
     cuda = torch.cuda.is_available() and not cpu and n_gpus > 0
     if n_gpus > 1 and world() == 1:
-        raise UserError(f"--n_GPUs {n_gpus} needs one process per GPU; start it as: "
-                        f"torchrun --nproc_per_node {n_gpus} main.py … (the same flags)")
+        raise UserError(f"--n_GPUs {n_gpus} needs one process per GPU; start the program with "
+                        f"`torchrun --nproc_per_node {n_gpus} main.py` and the same flags")
     if cuda and world() > 1 and local_rank() >= torch.cuda.device_count():
         raise UserError(f"torchrun started {world()} processes, but this machine has {torch.cuda.device_count()} GPUs; "
                         "start at most one process per GPU, or add --cpu")

@@ -145,8 +145,10 @@ def test_broken_pictures_are_left_out_and_named(run, network_file, workers):
     Path("photos/cut.png").write_bytes(whole[:len(whole) // 2])
     status, text = run(*FLAGS, "--n_threads", workers)
     last = text.strip().splitlines()[-1]
-    assert status == 2 and last.startswith("main.py: error: 2 of 5 images could not be restored; all others were restored: "
-                                           "cannot read the image photos/bad.png") and last.endswith("1 more are listed in experiment/test/log.txt"), text
+    assert status == 2, text
+    assert last.startswith("main.py: error: 2 of 5 images could not be restored; all others were restored: "
+                           "cannot read the image photos/bad.png"), text
+    assert last.endswith("1 more are listed in experiment/test/log.txt"), text
     assert "photos/cut.png: the file is truncated" in Path("experiment/test/log.txt").read_text()
     assert sorted(path.name for path in RESULTS.iterdir()) == ["a.png", "b.png", "c.png"]
     assert json.loads(Path("experiment/test/metrics.json").read_text())["Demo"]["count"] == 3
