@@ -1,4 +1,4 @@
-"""The data that the rooms hand each other: items, samples, batches, predictions, stages, runs, test sets and their results."""
+"""Data types that the packages exchange: items, samples, batches, predictions, stages, runs, test sets and their results."""
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader
 
 
 class Item(NamedTuple):
-    """One entry of a data set: the sources of its images (see data/source.py), read when they are needed."""
+    """One entry of a data set: the sources of its images (see data/source.py), which are read when they are needed."""
     name: str
-    images: dict[str, Any]                    # 'input', 'image' (the clean target), 'mask' where there is one
+    images: dict[str, Any]                    # 'input', 'image' (the clean target), 'mask'; only those that exist
     kind: int = 0
 
 
 class Sample(NamedTuple):
-    """One image: degraded input (3, H, W) float32 in [0, 1], named targets alike, kind = weather or set of origin."""
+    """One image: degraded input and named targets, each (3, H, W) float32 in [0, 1]; kind: number of the weather or source data set."""
     name: str
     input: Tensor
     targets: dict[str, Tensor]
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 @dataclass
 class Batch:
-    """Samples stacked: input and every target are (B, 3, H, W), kind is (B,)."""
+    """Stacked samples: input and every target are (B, 3, H, W), kind is (B,)."""
     name: list[str]
     input: Tensor
     targets: dict[str, Tensor]
@@ -38,7 +38,7 @@ class Batch:
         return len(self.name)
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on a device; copies from pinned memory do not block."""
+        """Return the batch on a device; copies from pinned memory are asynchronous."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
@@ -70,7 +70,7 @@ Prediction = dict[str, "Tensor | list[Tensor]"]       # 'image' (B, 3, H, W) in 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training: epochs of one loss, patch size and total batch size; `frozen` names network parts."""
+    """Consecutive epochs with one loss, patch size and total batch size; `frozen` lists network parts that are not trained."""
     epochs: int
     loss: str
     patch_size: int
@@ -80,25 +80,25 @@ class Stage:
 
 
 class TestSet(NamedTuple):
-    """Images to restore and, where they have a target, to measure.
+    """Images to restore and, if they have a target, to measure.
 
-    task: noise, rain, haze, snow, drops or ''; subset: which part of the data set it is, in words; read: decodes a file to
-    (H, W, 3) uint8.
+    task: noise, rain, haze, snow, drops or ''; subset: which part of the data set this is, in words; read: decodes a file
+    to (H, W, 3) uint8.
     """
     items: list[Item]
     task: str
     subset: str
     read: Callable[[Path], np.ndarray]
-    __test__ = False  # type: ignore[misc]      # pytest: this is no test
+    __test__ = False  # type: ignore[misc]      # keeps pytest from collecting this class
 
 
-Numbers = dict[str, dict[str, float]]         # by protocol: {'default': {'psnr': 30.1, …}}; {} where there is no target
+Numbers = dict[str, dict[str, float]]         # by protocol: {'default': {'psnr': 30.1, …}}; {} without a target
 
 
 class Outcome(NamedTuple):
-    """Results of a test set that a run has made by itself: each item, with the source of its 'result', and its numbers.
+    """Results of a test set that a run computed itself: each item, including the source of its 'result', and its numbers.
 
-    weights: which weights made them, in words; parameters: how many the network has.
+    weights: description of the weights that were used; parameters: number of parameters of the network.
     """
     data_set: str
     task: str
@@ -118,13 +118,14 @@ def no_outcome(restorer) -> list[Outcome]:
 
 
 class Run(NamedTuple):
-    """One training job: `train` makes the loader of a stage's batches (None: nothing is trained); `test` has the test sets by name.
+    """One training job: `train` returns the loader of a stage's batches (None: no training); `test` holds the test sets by name.
 
-    begin: called with the method before the training. done: called with what applies the trained method (restore.Restorer);
-    returns the results that the run makes by itself. finish: (input, answer) -> result, (1, 3, H, W) each, applied to every whole
-    image after the network. kept: the weights and the state are saved and tested; else the network serves `done` alone.
-    blind: the targets of the test sets must not choose the best weights. plateau: end a stage when the mean loss of that many
-    epochs is less than 1 % below that of as many before; 0: never.
+    begin: called with the method before the training. done: called with the Restorer of the trained method
+    (restore/restorer.py); returns the results that the run computes itself. finish: (input, network output) -> result,
+    (1, 3, H, W) each; applied to every whole image after the network. kept: log the training, save the weights and the
+    state, and test them; otherwise only `done` uses the network. blind: the targets of the test sets must not select the
+    best weights. plateau: end a stage when the mean loss of the last `plateau` epochs is less than 1 % below the mean loss
+    of the same number of epochs before them; 0: never.
     """
     name: str
     train: Callable[[Stage], DataLoader] | None

@@ -3,7 +3,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":                # before torch is imported
+if __name__ == "__main__":                # must run before torch is imported
     from runtime import waiting
     waiting.leave_cores_to_others()
 
@@ -28,7 +28,7 @@ from trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; return the exit status: 0, 1 for a failure, 2 for what the user can mend."""
+    """Run one command line; return the exit status: 0 for success, 1 for a failure, 2 for an error that the user can correct."""
     try:
         args = option.parse(argv)
         if args.list:
@@ -40,27 +40,27 @@ def main(argv: list[str] | None = None) -> int:
             run(args)
         return 0
     except UserError as error:
-        return complain(error, 2)
+        return print_error(error, 2)
     except torch.OutOfMemoryError:
-        return complain("the GPU's memory is full; train with a smaller --batch_size or with --split_batch, restore with --chop", 1)
+        return print_error("the GPU memory is full; train with a smaller --batch_size or with --split_batch, restore with --chop", 1)
     except Failure as error:
-        return complain(error, 1)
+        return print_error(error, 1)
     except MemoryError:
-        return complain("the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop", 1)
+        return print_error("the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop", 1)
     except OSError as error:
-        return complain(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        return print_error(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     except (RuntimeError, ValueError) as error:
-        return complain(known_trouble(error), 1)
+        return print_error(explain_torch_error(error), 1)
     except Stopped as stop:
-        return complain(stop, stop.status)
+        return print_error(stop, stop.status)
     except KeyboardInterrupt:
-        return complain("stopped by the keyboard; --resume goes on after the last saved state, if there was one", 130)
+        return print_error("stopped by the keyboard; --resume continues from the last saved state, if one was saved", 130)
 
 
 def run(args) -> None:
-    """Train and test, or only test, as the flags say; nothing is written before everything has been checked."""
+    """Train and test, or only test, according to the flags; all inputs are checked before anything is written."""
     if args.test_only and not args.pre_train:
-        raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for those of experiment/NAME")
+        raise UserError("--test_only needs weights: --pre_train FILE, or --load NAME for the weights of experiment/NAME")
     experiment.check_free(args.save)
     trackers.prepare(args.logger)
     metric.prepare(args.metrics, process.device())
@@ -73,7 +73,7 @@ def run(args) -> None:
             method = make_method(args, job, state)
             trainer = Trainer(args, method, job, folder, state) if job.train else None
             if not number:
-                held.enter_context(experiment.alone(args.save))
+                held.enter_context(experiment.exclusive(args.save))
                 experiment.open_experiment(args, trains)
                 process.log().open(folder, log_lengths(job, state))
                 state = None              # the Trainer has it; this frees its memory
@@ -84,20 +84,20 @@ def run(args) -> None:
 
 
 def make_method(args, job: Run, state: dict | None) -> Method:
-    """Return the network's method on the device, with the weights that --pre_train names."""
+    """Build the method of the model on the device and load the weights that --pre_train names; return it."""
     utility.seed_everything(args.seed)
     method = model.build(args)
     if args.pre_train and not state:
-        # with a network for each picture the file is needed again
+        # a run with one network per image loads the file again for the next image
         process.log().say(weights.load_weights(method, args.pre_train, args.model, again=not job.kept), keep=job.kept)
     else:
         weights.forget()
     job.begin(method)
-    return method.to(process.device(), memory_format=torch.channels_last)         # a third faster in convolutions
+    return method.to(process.device(), memory_format=torch.channels_last)         # makes convolutions a third faster
 
 
 def carry_out(args, job: Run, method: Method, trainer: Trainer | None, folder: Path) -> list[Outcome]:
-    """Train as the job says, test the best weights or those given, and return the results that the job makes by itself."""
+    """Train if the job has a training, test the best or the given weights, and return the results that the job computes itself."""
     with trackers.following(args, folder, trainer) if job.kept else contextlib.nullcontext():
         if trainer:
             with process.signals():
@@ -110,7 +110,7 @@ def carry_out(args, job: Run, method: Method, trainer: Trainer | None, folder: P
 
 
 def test_best(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> None:
-    """Load and test the best weights of a training; Stopped when a signal asks for the end."""
+    """Load and test the best weights of a training; raises Stopped after SIGTERM or SIGINT."""
     best = folder / "model" / "model_best.pt"
     process.barrier()
     weights.load_weights(method, best, args.model)
@@ -121,26 +121,26 @@ def test_best(args, job: Run, method: Method, trainer: Trainer, folder: Path) ->
 
 
 def log_lengths(job: Run, state: dict | None) -> dict | None:
-    """Return the lengths to which the logs are cut: those of the state, 0 for a new training, None to append to them."""
+    """Return the lengths in bytes to which the logs are cut: those in the state, 0 for a new training, None to append."""
     if not (job.train and job.kept):
         return None
     return state["log"] if state else dict.fromkeys(Log.FILES, 0)
 
 
-def known_trouble(error: RuntimeError | ValueError) -> str:
-    """Return what to do about an error of PyTorch that is no defect of ours; any other goes on its way."""
+def explain_torch_error(error: RuntimeError | ValueError) -> str:
+    """Return a message that says how to correct a known PyTorch error; re-raise any other error."""
     text = str(error)
     if "Expected more than 1 value per channel" in text:
-        return "batch normalisation has a single value to take the mean of; train with a larger --batch_size or --patch_size"
+        return "batch normalisation needs more than one value per channel; train with a larger --batch_size or --patch_size"
     if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
-        return "a process that loads data died, probably for want of memory (or of /dev/shm); try --n_threads 0"
+        return "a worker process of the DataLoader died, probably because the memory or /dev/shm is full; try --n_threads 0"
     if "allocate memory" in text or "not enough memory" in text:
         return "the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop"
     raise error
 
 
 def show_lists() -> int:
-    """Print models, templates, losses, data sets, measures and protocols, a line each."""
+    """Print the models, templates, losses, data sets, metrics and protocols, one per line; return 0."""
     print("models:", *(f"  {name:14} {about_model(name)}" for name in model.MODELS), sep="\n")
     print("templates:", *(f"  {name:14} {owner}: {' '.join(f'--{k} {v}' for k, v in flags.items())}"
                           for name, (owner, flags) in model.templates().items()), sep="\n")
@@ -154,7 +154,7 @@ def show_lists() -> int:
 
 
 def about_model(name: str) -> str:
-    """Return what a model says of itself, or why its package cannot be imported."""
+    """Return the first line of a model package's docstring, or the reason why the package cannot be imported."""
     try:
         return first_line(model.package(name))
     except UserError as error:
@@ -162,7 +162,7 @@ def about_model(name: str) -> str:
 
 
 def parameters(name: str) -> str:
-    """Return the parameters of a loss term with their defaults, '' when it has none."""
+    """Return the parameters of a loss term with their defaults as text, '' if it has none."""
     text = loss.described(name)
     return f" Parameters: {text}." if text else ""
 
@@ -172,8 +172,8 @@ def first_line(thing) -> str:
     return (thing.__doc__ or "").strip().partition("\n")[0]
 
 
-def complain(error: object, status: int) -> int:
-    """Print one sentence to stderr, from the process that it concerns; return the status."""
+def print_error(error: object, status: int) -> int:
+    """Print an error message of one sentence to stderr, with the rank if there are several processes; return the status."""
     where = f" [process {process.rank()} of {process.world()}]" if process.world() > 1 else ""
     print(f"main.py: error{where}: {error}", file=sys.stderr, flush=True)
     return status

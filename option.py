@@ -1,4 +1,4 @@
-"""The command line: which model it is about, where the value of each flag comes from, and what the flags mean."""
+"""The command line: selects the model, merges the sources of flag values, and converts the values."""
 import argparse
 import functools
 import shlex
@@ -24,7 +24,8 @@ from runtime.arguments import COUNT, EPOCHS, RATIO, REAL, SIZE, Formatter, Joine
 from runtime.errors import UserError
 
 DEFAULT, TYPED = "default", "typed"       # names of the first and the last source
-# How the text of a flag is read; args holds the result, args.flags the text. Texts that depend on others: _understood, _stages.
+# Functions that convert the text of a flag. args holds the result, args.flags the text.
+# Texts whose meaning depends on other flags are converted in _interpret and _stages.
 READERS: dict[str, Callable[[str], Any]] = {
     "decay": functools.partial(arguments.whole_numbers, flag="--decay"),
     "betas": arguments.betas,
@@ -32,44 +33,45 @@ READERS: dict[str, Callable[[str], Any]] = {
     "protocol": metric.protocols,
     "metrics": lambda text: tuple(filter(None, text.split("+"))),
 }
-COLUMN = 48                               # characters to which flags are padded in --explain
-ADDED = ("flags", "origin", "stages")     # attributes of args that are no flags
+COLUMN = 48                               # largest width in characters of the column of flags in --explain
+ADDED = ("flags", "origin", "stages")     # attributes of args that are not flags
 
 
 class Source(NamedTuple):
-    """Where values of flags come from, in words, and the values in the form that args.json has."""
+    """One source of flag values: its name in words, and the values in the form of args.json."""
     name: str
     flags: dict[str, Any]
 
 
 def parse(argv: list[str] | None = None) -> Namespace:
-    """Return all flags of a command line with their meaning; UserError says what is wrong.
+    """Return all flags of a command line with converted values; raises UserError for an invalid flag or value.
 
-    Sources, where later ones win: the built-in default, the model's RECIPE and what its `recipe` makes of all flags, the
-    template, what the --pre_train file states, the experiment that is continued, --config, the command line.
-    `flags` has the values as args.json stores them, `origin` the name of the source of each, `stages` the training plan.
+    Values come from these sources; a later source overrides an earlier one: the built-in defaults, the model's RECIPE, the
+    result of its `recipe` function, the template, the arguments stored in the --pre_train file, the args.json of the
+    experiment that is continued, --config, the command line. The result also has the attributes `flags` (the values as
+    args.json stores them), `origin` (the name of the source of each value) and `stages` (the training plan).
     """
     name, stored = _stored(parser().given(argv, others=True))
     package = model.package(name)
     full = parser(package)
-    argv = getattr(package, "command_line", list)(sys.argv[1:] if argv is None else argv)       # a system may rewrite its flags
+    argv = getattr(package, "command_line", list)(sys.argv[1:] if argv is None else argv)       # a model package may rewrite its flags
     default = Source(DEFAULT, full.defaults())
     lower = [_checked(full, source) for source in (Source(f"recipe {name}", package.RECIPE), *stored)]
-    full.set_defaults(**_fold([default, *lower])[0])                     # what --help shows
+    full.set_defaults(**_fold([default, *lower])[0])                     # --help shows these defaults
     typed = Source(TYPED, full.given(argv))
     _check_rising(typed.flags.get("epoch_chg", ""))
-    if hasattr(package, "recipe"):        # a recipe that depends on flags
+    if hasattr(package, "recipe"):        # a recipe that depends on other flags
         flags, _ = _fold([default, *lower, typed])
         lower.insert(1, _checked(full, Source(f"recipe {name}", package.recipe(Namespace(**flags)))))
     flags, origin = _fold([default, *lower, typed])
     flags["model"] = name
     if not flags["data_test"]:
         flags["data_test"], origin["data_test"] = flags["data_train"], f"{origin['data_train']}, follows from --data_train"
-    return _understood(flags, origin)
+    return _interpret(flags, origin)
 
 
 def explained(args: Namespace) -> str:
-    """Return a line for each flag that is not at its built-in default: the flag as it is typed, and the source of its value."""
+    """Return one line for each flag that is not at its built-in default: the flag as typed, and the source of its value."""
     defaults = parser(model.package(args.model)).defaults()
     rows = [(_as_typed(flag, value), args.origin[flag])
             for flag, value in args.flags.items() if value != defaults[flag] and flag != "explain"]
@@ -84,9 +86,9 @@ def _as_typed(flag: str, value: object) -> str:
 
 
 def _stored(typed: dict) -> tuple[str, list[Source]]:
-    """Return the model's name and the sources that the typed flags name: template, file, experiment, config, in this order."""
+    """Return the model's name and the sources that the typed flags select, in the order template, file, experiment, config."""
     if typed.get("load") and typed.get("save", typed["load"]) != typed["load"]:
-        raise UserError(f"--load {typed['load']} goes on in experiment/{typed['load']}; leave out --save {typed['save']}, "
+        raise UserError(f"--load {typed['load']} continues in experiment/{typed['load']}; leave out --save {typed['save']}, "
                         "or start a new experiment with --pre_train")
     sources = [_template(typed["template"])] if typed.get("template") else []
     config = experiment.read_args(typed["config"]) if typed.get("config") else {}
@@ -95,25 +97,26 @@ def _stored(typed: dict) -> tuple[str, list[Source]]:
     folder = experiment.folder_of(save) if continued else None
     trained_with = experiment.stored_args(folder) if folder else {}
     if typed.get("load") and not trained_with:
-        raise UserError(f"--load {save}: there is no experiment of that name in {experiment.ROOT}/")
+        raise UserError(f"--load {save}: no experiment of that name exists in {experiment.ROOT}/")
     best = str(folder / "model" / "model_best.pt") if folder and typed.get("test_only") and not typed.get("pre_train") else ""
     file = typed.get("pre_train") or best
     if file:
         stated = weights.describe(file)
-        if not typed.get("test_only"):    # a training chooses its own data
+        if not typed.get("test_only"):    # a training does not take over the data flags
             stated = {key: value for key, value in stated.items() if not key.startswith("data_")}
         sources.append(Source(f"file {file}", stated))
     if folder and trained_with:
         sources.append(Source(str(folder / "args.json"), {**trained_with, "save": save}))
     if config:
         sources.append(Source(f"config {typed['config']}", config))
-    if best:                              # above the training's flags: that may have begun with other weights
+    if best:                              # overrides the training's own --pre_train, which names its initial weights
         sources.append(Source(f"best weights of {folder}", {"pre_train": best}))
     name = str(typed.get("model", "")).lower()
     for source in sources:
         owner = str(source.flags.get("model", name)).lower()
         if name and owner != name:
-            raise UserError(f"{source.name} is of the model {owner}, which contradicts {name}; leave --model out or name {owner}")
+            raise UserError(f"{source.name} belongs to the model {owner}, which contradicts {name}; "
+                            f"leave out --model or use --model {owner}")
         name = owner
     return name or model.DEFAULT, sources
 
@@ -127,7 +130,7 @@ def _template(name: str) -> Source:
 
 
 def _checked(full: Parser, source: Source) -> Source:
-    """Return a source with values as if they had been typed; UserError for a flag or value that could not have been."""
+    """Return a source with its values converted as typed flags are; raises UserError for an unknown flag or an invalid value."""
     known, result = full.defaults(), {}
     for flag, value in source.flags.items():
         if flag not in known:
@@ -140,7 +143,7 @@ def _checked(full: Parser, source: Source) -> Source:
 
 
 def _fold(sources: list[Source]) -> tuple[dict, dict[str, str]]:
-    """Return the value of each flag and the name of its source; later sources win."""
+    """Return the value of each flag and the name of its source; a later source overrides an earlier one."""
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for source in sources:
@@ -152,10 +155,10 @@ def _fold(sources: list[Source]) -> tuple[dict, dict[str, str]]:
 
 
 def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
-    """Return what else changes in `values` with `changes`: (flag, value, flag that is the cause).
+    """Return the values that must change together with `changes`: (flag, new value, flag that causes it).
 
-    `epochs` alone scales the ends of the stages and the warm-up; ends of the stages alone set `epochs`; other data sets drop
-    a range of images that was meant for the former ones.
+    A new `epochs` without `epoch_chg` scales the ends of the stages, and without `warmup` the warm-up; a new `epoch_chg`
+    without `epochs` sets `epochs`; other data sets reset `data_range`, which was given for the previous ones.
     """
     found = []
     if "epochs" in changes and changes["epochs"] != values["epochs"] and "warmup" not in changes:
@@ -175,17 +178,17 @@ def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
 def _check_rising(epoch_chg: str) -> None:
     ends = arguments.whole_numbers(epoch_chg, "--epoch_chg") if epoch_chg else []
     if sorted(set(ends)) != ends:
-        raise UserError(f"--epoch_chg {epoch_chg} does not rise; it names the epochs at which the stages end, as in 135-238-314-347")
+        raise UserError(f"--epoch_chg {epoch_chg} must rise; it lists the epochs at which the stages end, as in 135-238-314-347")
 
 
-def _understood(flags: dict, origin: dict[str, str]) -> Namespace:
-    """Return the flags with what their texts mean; UserError for what cannot be."""
+def _interpret(flags: dict, origin: dict[str, str]) -> Namespace:
+    """Return the flags with their texts converted; raises UserError for invalid values or combinations."""
     if flags["scale"] not in ("1", "1.0"):
-        raise UserError(f"--scale {flags['scale']}: images keep their size here, so --scale is 1 (or left out)")
+        raise UserError(f"--scale {flags['scale']}: this program keeps the image size, so --scale is 1 (or left out)")
     experiment.folder_of(flags["save"])
     meaning = {flag: read(flags[flag]) for flag, read in READERS.items()}
     metric.check_best(flags["best"], meaning["protocol"], meaning["metrics"])
-    both = flags["test_only"] and origin["data_range"] == TYPED          # a test alone: the range is that of the test
+    both = flags["test_only"] and origin["data_range"] == TYPED          # of a test alone, a typed range also selects test images
     meaning["data_range"] = arguments.ranges(flags["data_range"], both)
     meaning["tile"] = int(flags["tile"]) if flags["tile"] != "auto" else 512 if flags["chop"] else None
     meaning["tile_overlap"] = min(flags["tile_overlap"], (meaning["tile"] or 512) // 2)
@@ -193,16 +196,16 @@ def _understood(flags: dict, origin: dict[str, str]) -> Namespace:
 
 
 def _stages(flags: dict) -> list[Stage]:
-    """Return the training plan: of loss, patch and batch size one value holds for all stages, or there is one for each."""
+    """Return the training plan; loss, patch size and batch size have one value for all stages or one value per stage."""
     losses = [text.strip() for text in flags["loss"].split(" / ")]
     patches, batches = (arguments.whole_numbers(flags[flag], f"--{flag}") for flag in ("patch_size", "batch_size"))
     for text in losses:
         loss.parse(text)
     if max(patches) > 4096 or max(batches) > 65536:
-        raise UserError(f"--patch_size {flags['patch_size']} --batch_size {flags['batch_size']}: the largest are 4096 and 65536")
+        raise UserError(f"--patch_size {flags['patch_size']} --batch_size {flags['batch_size']}: the maxima are 4096 and 65536")
     for size in batches:
         if size % process.world():
-            raise UserError(f"--batch_size {size} is the total over all processes and must divide by their number, {process.world()}")
+            raise UserError(f"--batch_size {size} is the total over all processes and must be divisible by their number, {process.world()}")
     ends = arguments.whole_numbers(flags["epoch_chg"], "--epoch_chg") if flags["epoch_chg"] else []
     several = {"--loss": losses, "--patch_size": patches, "--batch_size": batches}
     count = max(len(ends), *map(len, several.values()))
@@ -213,52 +216,54 @@ def _stages(flags: dict) -> list[Stage]:
     ends = ends or [round(flags["epochs"] * (number + 1) / count) for number in range(count)]
     if len(ends) != count or ends[-1] != flags["epochs"] or sorted(ends) != ends:
         raise UserError(f"--epoch_chg {flags['epoch_chg']}: {count} stages need {count} rising epochs, "
-                        f"the last being --epochs {flags['epochs']}")
+                        f"and the last one must equal --epochs {flags['epochs']}")
     lengths = [end - start for start, end in zip([0, *ends], ends)]
     return [Stage(*values) for values in zip(lengths, losses, patches, batches)]
 
 
 def parser(package: ModuleType | None = None) -> Parser:
-    """Return the parser of all flags: the core's, and those of a model's package. Without a package there is no --help."""
+    """Return the parser of the core flags and, if given, of a model package's flags; without a package it has no --help."""
     result = Parser(prog="main.py", allow_abbrev=False, formatter_class=Formatter, add_help=package is not None,
                     description="Train, test and apply networks that restore photos taken in bad conditions.")
     add = result.add_argument_group("model").add_argument
-    add("--model", default=model.DEFAULT, help="the system; --list shows all")
+    add("--model", default=model.DEFAULT, help="the model; --list shows all")
     add("--template", default="", help="a named set of flags; --list shows all")
-    add("--pre_train", default="", metavar="FILE", help="weights to start from or to test: our files or the papers' released ones")
-    add("--config", default="", metavar="JSON", help="run again with the flags of an experiment/<save>/args.json; the command line wins")
-    add("--list", action="store_true", help="list models, templates, losses and data sets, and stop")
-    add("--explain", action="store_true", help="print each flag that is not at its built-in default and the source of its value, and stop")
+    add("--pre_train", default="", metavar="FILE",
+        help="weights to start from or to test: a file of this program or one released with a paper")
+    add("--config", default="", metavar="JSON", help="use the flags of an experiment/<save>/args.json; typed flags override them")
+    add("--list", action="store_true", help="print models, templates, losses, data sets, metrics and protocols, and exit")
+    add("--explain", action="store_true", help="print each flag that is not at its built-in default and the source of its value, and exit")
 
     data_flags.add_arguments(result)
     add = result.add_argument_group("training").add_argument
-    add("--epochs", type=EPOCHS, default=300, help="epochs in all; scales the stages' borders and the warm-up")
+    add("--epochs", type=EPOCHS, default=300, help="number of epochs; scales the ends of the stages and the warm-up")
     add("--epoch_chg", nargs="+", action=Joined, mark="-", default="", metavar="N",
-        help="the epochs at which the stages end, as 135-238-314")
-    add("--test_every", type=COUNT, default=1000, help="steps of an epoch; 0: one pass over the data")
-    add("--val_epochs", type=SIZE, default=1, help="test every N epochs")
-    add("--batch_size", default="16", metavar="N", help="images a step, over all processes")
-    add("--split_batch", type=SIZE, default=1, help="compute each batch in N parts, to save memory")
-    add("--loss", default="1*L1", help="weight*Type[:prediction[:target]], joined by +; stages by ' / '")
+        help="the epochs at which the stages end, as in 135-238-314")
+    add("--test_every", type=COUNT, default=1000, help="steps per epoch; 0: one pass over the data")
+    add("--val_epochs", type=SIZE, default=1, help="test after every N epochs")
+    add("--batch_size", default="16", metavar="N", help="images per step, total over all processes")
+    add("--split_batch", type=SIZE, default=1, help="compute each batch in N parts to save memory")
+    add("--loss", default="1*L1", help="terms weight*Type[:prediction[:target]] joined by +; the losses of stages are joined by ' / '")
     add("--ema", type=number(float, 0, 0.999999), default=0.0,
-        help="decay of a moving average of the weights, which is then tested and saved; 0: none")
-    add("--skip_threshold", type=number(float, 1e-6), default=1e8, help="skip a step whose loss exceeds this times the last epoch's")
-    add("--seed", type=number(int, 0, 2**63 - 1), default=1, help="seed of weights, crops and order")
+        help="decay of a moving average of the weights; the average is tested and saved; 0: no average")
+    add("--skip_threshold", type=number(float, 1e-6), default=1e8,
+        help="skip a step whose loss exceeds this factor times the mean loss of the last epoch")
+    add("--seed", type=number(int, 0, 2**63 - 1), default=1, help="seed of the initial weights, the crops and the order of images")
 
     loss_flags.add_arguments(result)
     add = result.add_argument_group("optimisation").add_argument
     add("--optimizer", type=str.upper, default="ADAM", choices=("SGD", "ADAM", "ADAMW", "RMSPROP"), help="optimiser")
     add("--lr", type=REAL, default=1e-4, help="learning rate")
-    add("--schedule", default="step", choices=("step", "cosine"), help="how it falls")
-    add("--decay", default="200", metavar="a-b-c", help="epochs after which the step schedule multiplies by gamma")
+    add("--schedule", default="step", choices=("step", "cosine"), help="schedule of the learning rate")
+    add("--decay", default="200", metavar="a-b-c", help="epochs after which the step schedule multiplies the learning rate by --gamma")
     add("--gamma", type=RATIO, default=0.5, help="factor of the step schedule")
-    add("--lr_min", type=REAL, default=1e-6, help="last learning rate of the cosine schedule")
-    add("--warmup", type=REAL, default=0.0, help="epochs in which the learning rate rises from 0")
-    add("--momentum", type=RATIO, default=0.9, help="of SGD and RMSprop")
-    add("--betas", nargs="+", action=Joined, mark=" ", default="0.9 0.999", help="of Adam")
-    add("--epsilon", type=REAL, default=1e-8, help="of Adam and RMSprop")
+    add("--lr_min", type=REAL, default=1e-6, help="final learning rate of the cosine schedule")
+    add("--warmup", type=REAL, default=0.0, help="epochs during which the learning rate rises linearly from 0")
+    add("--momentum", type=RATIO, default=0.9, help="momentum of SGD and RMSprop")
+    add("--betas", nargs="+", action=Joined, mark=" ", default="0.9 0.999", help="betas of Adam and AdamW")
+    add("--epsilon", type=REAL, default=1e-8, help="epsilon of Adam, AdamW and RMSprop")
     add("--weight_decay", type=REAL, default=0.0, help="weight decay")
-    add("--gclip", type=REAL, default=0.0, help="clip each gradient to this absolute value; 0: no")
+    add("--gclip", type=REAL, default=0.0, help="clip each gradient element to this absolute value; 0: no clipping")
 
     for room in (restore_flags, metric_flags, report_flags, runtime_flags):
         room.add_arguments(result)
@@ -269,7 +274,7 @@ def parser(package: ModuleType | None = None) -> Parser:
 
 
 def _add_own(result: Parser, package: ModuleType) -> None:
-    """Add the flags of a model's package; UserError for one that the core has."""
+    """Add the flags of a model package; raises UserError for a flag that already exists."""
     name, core = package.__name__.rpartition(".")[2], result.defaults()
     own = result.add_argument_group(name)
     try:
@@ -277,7 +282,7 @@ def _add_own(result: Parser, package: ModuleType) -> None:
         getattr(package, "add_training_arguments", lambda group: None)(own)
     except argparse.ArgumentError as error:
         flag = str(error).rpartition(" ")[2]
-        raise UserError(f"the package model/{name} adds the flag {flag}, which exists already; rename it there") from error
+        raise UserError(f"the package model/{name} adds the flag {flag}, which already exists; rename it there") from error
     for flag in (action.dest for action in own._group_actions):
         if flag in core or flag in ADDED:
-            raise UserError(f"the package model/{name} adds a flag that is stored as args.{flag}, which exists already; rename it there")
+            raise UserError(f"the package model/{name} adds a flag that is stored as args.{flag}, which already exists; rename it there")

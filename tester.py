@@ -1,4 +1,4 @@
-"""Testing: restore whole images, measure them where there is truth, save them."""
+"""Testing: restores whole images, measures those that have a target, and saves the results."""
 import json
 import time
 from pathlib import Path
@@ -23,11 +23,11 @@ from utility import natural
 
 def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: str, epoch: int | None = None,
          finish: Finish | None = None) -> dict[str, dict]:
-    """Restore the test sets and return their numbers by name; `weights` says what was tested.
+    """Restore the test sets and return the numbers of each set by name; `weights` describes the weights that are tested.
 
-    Without an epoch the test is a final one: metrics.json and, as the flags say, the images are written to `folder`; sets
-    without targets then go through restore/folder.py. finish: see contract.Run. UserError, after all other images are restored,
-    for those that could not be.
+    Without `epoch` the test is final: metrics.json and, depending on the flags, the images are written to `folder`, and sets
+    without targets are restored by restore/folder.py. finish: see contract.Run. Raises UserError if images could not be
+    restored, after all other images have been restored.
     """
     results: dict[str, dict] = {}
     trouble: list[str] = []
@@ -40,18 +40,18 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
             trouble += bad
         else:
             rows = _rows(restorer, name, images, args, folder, epoch)
-        results[name] = _concluded(name, rows, images.task, images.subset, args, folder, weights, count, epoch,
+        results[name] = _summarise(name, rows, images.task, images.subset, args, folder, weights, count, epoch,
                                    time.perf_counter() - start, tiles or {})
         _write(results, args, folder, epoch)
     if trouble:
-        more = f"; {len(trouble) - 1} more are named in {folder / 'log.txt'}" if len(trouble) > 1 else ""
-        raise UserError(f"{len(trouble)} of {sum(len(each.items) for each in sets.values())} images could not be restored, "
-                        f"all others were: {trouble[0]}{more}")
+        more = f"; {len(trouble) - 1} more are listed in {folder / 'log.txt'}" if len(trouble) > 1 else ""
+        raise UserError(f"{len(trouble)} of {sum(len(each.items) for each in sets.values())} images could not be restored; "
+                        f"all others were restored: {trouble[0]}{more}")
     return results
 
 
 def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
-    """Log the results that runs made by themselves, write their tables and cards; outcomes of one data set are joined."""
+    """Log the results that runs computed themselves, and write their tables and cards; outcomes of one data set are joined."""
     joined: dict[str, Outcome] = {}
     for outcome in outcomes:
         earlier = joined[outcome.data_set].rows if outcome.data_set in joined else []
@@ -59,14 +59,14 @@ def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
     results = {}
     for name, (_, task, subset, rows, weights, parameters) in joined.items():
         _show(name, rows, args, folder)
-        results[name] = _concluded(name, [(item.name, numbers) for item, numbers in rows], task, subset, args, folder, weights,
+        results[name] = _summarise(name, [(item.name, numbers) for item, numbers in rows], task, subset, args, folder, weights,
                                    parameters, None, None, {})
     if results:
         _write(results, args, folder, None)
 
 
 def _show(name: str, rows: list[tuple[Item, Numbers]], args, folder: Path) -> None:
-    """Write the cards of results that lie in files."""
+    """Write the report cards of results that are stored in files."""
     first = args.protocol[0]
     album = report.Album(name, len(rows), args)
     for item, numbers in rows[process.rank()::process.world()]:
@@ -86,7 +86,7 @@ def _write(results: dict[str, dict], args, folder: Path, epoch: int | None) -> N
 
 
 def _known(path: Path) -> dict:
-    """Return the numbers of data sets tested before, {} where the file is missing or damaged."""
+    """Return the numbers of data sets tested earlier, {} if the file is missing or damaged."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -95,7 +95,7 @@ def _known(path: Path) -> dict:
 
 
 def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, epoch: int | None) -> list[tuple[str, Numbers]]:
-    """Restore a set image by image; return its images' numbers from all processes, sorted by name."""
+    """Restore a set image by image; return (image name, numbers) from all processes, sorted by name."""
     rows: list[tuple[str, Numbers]] = []
     album = report.Album(name, len(images.items), args, final=epoch is None)
     dataset = loader.Images(images.items, ("image",), images.read)
@@ -131,7 +131,7 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
 
 @torch.inference_mode()
 def _measured(x: Tensor, output: Tensor, target: Tensor, protocols: list[metric.Protocol], task: str, args, epoch: int | None) -> Numbers:
-    """Return an image's numbers by protocol; in a final test those of its input as well, as input_<metric>."""
+    """Return an image's numbers by protocol; a final test also measures the input, as input_<metric>."""
     numbers = {}
     for protocol in protocols:
         row = metric.compare(output, target, protocol, task, args.metrics)
@@ -140,9 +140,9 @@ def _measured(x: Tensor, output: Tensor, target: Tensor, protocols: list[metric.
     return numbers
 
 
-def _concluded(name: str, rows: list[tuple[str, Numbers]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
+def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
                epoch: int | None, seconds: float | None, tiles: dict) -> dict:
-    """Say what a set came to, write its table, and return its numbers."""
+    """Log the summary of a set, write its table, and return its numbers."""
     scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocol}
     measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
                  "channel": metric.resolved(protocol.channels[0], task)}
@@ -157,20 +157,20 @@ def _concluded(name: str, rows: list[tuple[str, Numbers]], task: str, subset: st
     process.log().record("test", epoch=epoch, **result)
     if seconds is not None:
         process.log().time("test", epoch=epoch, data_set=name, seconds=round(seconds, 3))
-    _say(result, measured, "" if seconds is None else f", {seconds:.1f} s")
+    _log_numbers(result, measured, "" if seconds is None else f", {seconds:.1f} s")
     return result
 
 
 def _by_size(protocols: list[metric.Protocol]) -> dict[str, list[metric.Protocol]]:
-    """Return the protocols grouped by their size policy: each group needs one pass through the network."""
+    """Return the protocols grouped by their size policy; each group needs one pass through the network."""
     groups: dict[str, list[metric.Protocol]] = {}
     for protocol in protocols:
         groups.setdefault(protocol.size, []).append(protocol)
     return groups
 
 
-def _say(result: dict, measured: list[dict], aside: str) -> None:
-    """Put the numbers of a set into the log, a line per protocol, each with how it was measured; print what is said aside, too."""
+def _log_numbers(result: dict, measured: list[dict], aside: str) -> None:
+    """Log the numbers of a set, one line per protocol, with how they were measured; `aside` is printed but not written to log.txt."""
     say, name = process.log().say, f"{result['data_set']}: {result['count']} images"
     if result["subset"] != "all":
         name += f" ({result['subset']})"
@@ -181,16 +181,16 @@ def _say(result: dict, measured: list[dict], aside: str) -> None:
         if "psnr" in numbers:
             say(f"{name}, {in_words(numbers)}; {how}]", aside)
     if "psnr" not in result:
-        say(f"{name}, restored without truth [{how}]", aside)
+        say(f"{name}, restored, no ground truth [{how}]", aside)
 
 
 def in_words(numbers: dict) -> str:
-    """Return the numbers of one protocol with what they mean, up to an open bracket: `PSNR … [protocol …`."""
+    """Return the numbers of one protocol as text that ends inside an open bracket: `PSNR … [protocol …`."""
     low, high = numbers["interval95"]["psnr"]
     text = f"PSNR {numbers['psnr']:.2f} dB ({low:.2f} to {high:.2f}), SSIM {numbers['ssim']:.4f} ({numbers['channel'].upper()})"
     if "psnr_y" in numbers:
         text += f"; {numbers['psnr_y']:.2f} dB, {numbers['ssim_y']:.4f} (Y)"
-    # the degraded images; a self-supervised method's mean reference, and its network's answer before what is clean was kept
+    # the degraded images; for self-supervised methods also the mean reference and the network's output before clean pixels are kept
     for other in ("input", "fused", "network"):
         if f"{other}_psnr" in numbers:
             text += f"; {other} {numbers[f'{other}_psnr']:.2f} dB, {numbers[f'{other}_ssim']:.4f}"

@@ -1,4 +1,4 @@
-"""The one training loop: data -> method -> loss -> optimiser, the same for every model."""
+"""The training loop of all models: data -> method -> loss -> optimiser."""
 import contextlib
 import copy
 import math
@@ -23,12 +23,12 @@ from report import plots
 from runtime import experiment, files, process, state
 from runtime.errors import Failure, Interrupted, Stopped, UserError
 
-OFTEN = 60                                # minimum seconds between saves after epochs without a test
-PATIENCE = 50                             # steps in a row that may be skipped before the run gives up
+SAVE_INTERVAL = 60                        # minimum seconds between saves of untested epochs
+MAX_SKIPPED = 50                          # number of consecutive skipped steps after which the run fails
 
 
 class Step(nn.Module):
-    """Method and loss as one module, so that DDP sees which parameters a loss really reaches."""
+    """Method and loss as one module, so that DDP can determine which parameters receive a gradient from the loss."""
 
     def __init__(self, method: Method, loss: Loss):
         super().__init__()
@@ -40,50 +40,50 @@ class Step(nn.Module):
 
 
 class Trainer:
-    """Trains a method on a run, from the state `earlier` on where there is one.
+    """Trains a method for a run; continues from the state `earlier` if one is given.
 
-    A run that is kept is logged, tested after its epochs and saved in experiment/<save>; of any other only the trained method is
-    used, by the run's `done`.
+    A run with `kept` is logged, tested after its epochs and saved in experiment/<save>. Of any other run only the trained
+    method is used, by the run's `done`.
     """
 
     def __init__(self, args, method: Method, run: Run, folder: Path, earlier: dict | None = None):
         self.args, self.run, self.folder = args, run, folder
         method.prepare(args)
         self.device = process.device()
-        self.method = method.to(self.device, memory_format=torch.channels_last)     # a third faster in convolutions
+        self.method = method.to(self.device, memory_format=torch.channels_last)     # makes convolutions a third faster
         if process.world() > 1:
             self.method = norm.share(self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = utility.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
-        self.epoch, self.step, self.seen = 0, 0, []       # whole epochs; steps of the next one, and their losses
+        self.epoch, self.step, self.seen = 0, 0, []       # finished epochs; steps of the current epoch, and their losses
         self.steps, self.skipped = 0, 0
         self.best, self.last_loss = -math.inf, math.inf
         self.saved = time.monotonic()
-        # a stage that cannot work is known here, before the first one is trained or anything is written
+        # every stage is checked here, before anything is trained or written
         self.stages = method.stages(args)
         self.loaders = [run.train(stage) for stage in self.stages]
         for stage, loader in zip(self.stages, self.loaders):
-            self._rehearse(stage, loader)
+            self._check_stage(stage, loader)
         self.plan = [(stage.epochs, len(loader)) for stage, loader in zip(self.stages, self.loaders)]
         self.random = None
         if earlier:
             state.restore(self, earlier)
 
     def fit(self) -> None:
-        """Train all stages; Stopped, with the state of a kept run saved, when a signal asks for the end."""
+        """Train all stages; after SIGTERM or SIGINT save the state, if the run is kept, and raise Stopped."""
         if self.run.kept:
-            self._announce()
+            self._log_plan()
         if self.random:
             process.set_random_state(self.random)
         end, steps = 0, sum(epochs * count for epochs, count in self.plan)
         with tqdm(desc=self.run.name, total=steps, unit="step", disable=self.run.kept or process.quiet(), leave=False) as self.bar:
             for stage in self.stages:
-                loader = self.loaders.pop(0)                       # its worker processes end with the stage
+                loader = self.loaders.pop(0)                       # frees the worker processes after the stage
                 end, history = end + stage.epochs, []
                 if self.epoch < end:
                     self.enter(stage)
-                while self.epoch < end and not self._at_rest(history):
+                while self.epoch < end and not self._has_plateaued(history):
                     self.train_epoch(loader)
                     self._end_epoch(last=self.epoch + 1 == self.args.epochs)
                     history.append(self.last_loss)
@@ -92,8 +92,8 @@ class Trainer:
             self.method.network = self.average
 
     @torch.no_grad()
-    def _rehearse(self, stage: Stage, loader: DataLoader) -> None:
-        """Compute a stage's loss once on the first image, so that what cannot work is said before anything is written."""
+    def _check_stage(self, stage: Stage, loader: DataLoader) -> None:
+        """Compute the loss of a stage once on the first image, so that errors are reported before anything is written."""
         if stage.patch_size % self.method.multiple_of:
             raise UserError(f"--patch_size {stage.patch_size}: the model {self.args.model} needs a multiple of {self.method.multiple_of}")
         batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
@@ -103,7 +103,7 @@ class Trainer:
         Loss(stage.loss, self.args).to(self.device)(prediction, batch)
 
     def enter(self, stage: Stage) -> None:
-        """Set up a stage: what is frozen, the loss, and DDP around both where there are several processes."""
+        """Set up a stage: freeze parts, build the loss, and wrap both in DDP if there are several processes."""
         self.method.enter(stage)
         self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device))
         if process.world() > 1:
@@ -111,7 +111,7 @@ class Trainer:
             self.compute = DistributedDataParallel(self.compute, device_ids=devices, find_unused_parameters=True)
 
     def train_epoch(self, loader: DataLoader) -> None:
-        """Train what is left of an epoch; save the state now and then, and when a signal asks for the end."""
+        """Train the remaining steps of an epoch; save the state as --save_every requires; after SIGTERM or SIGINT save it and stop."""
         draws, start = loader.batch_sampler, time.perf_counter()
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
@@ -135,7 +135,7 @@ class Trainer:
             if end:
                 self._save_state()
                 self.stop()
-            if self._due():
+            if self._save_is_due():
                 self._save_state()
             process.step_took(time.perf_counter() - begun)
         draws.start = 0
@@ -143,7 +143,7 @@ class Trainer:
             self._log_epoch(steps, time.perf_counter() - start)
 
     def _log_epoch(self, steps: int, seconds: float) -> None:
-        self.mark = process.log().lengths()                       # an epoch whose test is stopped is logged when it is resumed
+        self.mark = process.log().lengths()        # after a stopped test the logs are cut to this; resuming logs the epoch
         losses, rate = utility.means(self.seen), utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
         process.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
         process.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
@@ -151,9 +151,9 @@ class Trainer:
                           f", {seconds:.1f} s, {steps / seconds:.2f} steps/s")
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """Make one step on this process's share of a batch; return total and terms, means over all processes.
+        """Make one step on this process's part of a batch; return the loss and its terms, averaged over all processes.
 
-        `end` is the signal that asked a process to end, the same for all of them, 0 for none.
+        The value `end` is not 0 if any process has received SIGTERM or SIGINT; it is the same in all processes.
         """
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
@@ -185,13 +185,13 @@ class Trainer:
     def _skip(self, loss: float) -> None:
         self.skipped += 1
         if self.skipped == 1:
-            process.log().say(f"a step of epoch {self.epoch + 1} is skipped: its loss is {loss:.4g}")
-        if self.skipped == PATIENCE:
-            raise Failure(f"{PATIENCE} steps in a row had a loss that is not finite or beyond --skip_threshold; "
-                          "the newest good weights are kept; try a lower --lr, --gclip, or another --precision")
+            process.log().say(f"a step of epoch {self.epoch + 1} is skipped because its loss is {loss:.4g}")
+        if self.skipped == MAX_SKIPPED:
+            raise Failure(f"{MAX_SKIPPED} consecutive steps had a loss that is not finite or exceeds --skip_threshold; "
+                          "the last saved weights are kept; try a lower --lr, --gclip, or another --precision")
 
     def _end_epoch(self, last: bool) -> None:
-        """Test when it is time, save the weights and the state, draw the curves; the epoch is counted from then on."""
+        """Test if --val_epochs requires it, count the epoch as finished, save the weights and the state, and draw the curves."""
         losses, number = utility.means(self.seen), self.epoch + 1
         if not self.run.kept:
             self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
@@ -205,9 +205,9 @@ class Trainer:
                 except Interrupted:
                     results = None
             if tested and results:
-                found = metric.score(results, self.args.best)             # without a test set that has it: minus the loss
+                found = metric.score(results, self.args.best)             # no test set has this number: use minus the loss
                 score = number if self.run.blind else -losses.get("loss", math.inf) if found is None else found
-            keep = tested or time.monotonic() - self.saved > OFTEN
+            keep = tested or time.monotonic() - self.saved > SAVE_INTERVAL
             if keep and process.rank() == 0:
                 note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.flags["data_range"]}
                 content = weights.model_content(self.method, self.args, note)
@@ -225,8 +225,8 @@ class Trainer:
             self._save_state()
             plots.curves(self.folder)
 
-    def _due(self) -> bool:
-        """Return whether --save_every asks for the state now; each process decides for itself, only the first one writes."""
+    def _save_is_due(self) -> bool:
+        """Return whether --save_every requires a save now; each process decides independently, only the first one writes."""
         every = self.args.save_every
         if every.endswith("m"):
             return 0 < float(every[:-1]) * 60 <= time.monotonic() - self.saved
@@ -237,24 +237,24 @@ class Trainer:
             experiment.save_state(self.folder / "model", state.collect(self) | ({"log": log} if log else {}))
         self.saved = time.monotonic()
 
-    def _at_rest(self, losses: list[float]) -> bool:
-        """Return whether the mean loss has stopped falling, as the run's `plateau` says."""
+    def _has_plateaued(self, losses: list[float]) -> bool:
+        """Return whether the mean loss has stopped falling, as defined by the run's `plateau`."""
         count = self.run.plateau
         return 0 < 2 * count <= len(losses) and sum(losses[-count:]) > 0.99 * sum(losses[-2 * count:-count])
 
     def stop(self) -> None:
-        """End the run, whose state is saved, as a signal asked: raise Stopped."""
+        """Raise Stopped after SIGTERM or SIGINT; the state must be saved already."""
         name = signal.Signals(process.asked_to_end() or signal.SIGTERM)
         if not self.run.kept:
-            raise Stopped(f"stopped by {name.name} at {self.run.name}; finished images are kept, the same command continues after them",
-                          128 + name)
+            raise Stopped(f"stopped by {name.name} at {self.run.name}; finished images are kept, "
+                          "and the same command continues with the next one", 128 + name)
         process.log().time("stop", signal=name.name, epoch=self.epoch + 1, step=self.step)
         raise Stopped(f"stopped by {name.name} in epoch {self.epoch + 1} after step {self.step}; the state is saved, "
-                      f"--resume auto --save {self.args.save} goes on from there", 128 + name)
+                      f"--resume auto --save {self.args.save} continues from there", 128 + name)
 
     @contextlib.contextmanager
     def _averaged(self):
-        """Within the block the method's network is the moving average, where there is one."""
+        """Replace the method's network by the moving average, if there is one, within the block."""
         trained = self.method.network
         self.method.network = self.average or trained
         try:
@@ -262,8 +262,8 @@ class Trainer:
         finally:
             self.method.network = trained
 
-    def _announce(self) -> None:
-        fresh, start = not (self.epoch or self.step), 0           # a log that goes on has had these lines
+    def _log_plan(self) -> None:
+        fresh, start = not (self.epoch or self.step), 0           # a resumed log already has these lines
         process.log().say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
                           f" x {process.world()}, {self.args.precision}; {len(self.loaders[0].dataset)} training images of "
                           f"{self.args.data_train}", keep=fresh)
@@ -271,9 +271,9 @@ class Trainer:
             text = (f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
                     f"{len(loader)} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
                     + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "") if stage.epochs else
-                    f"stage {number}: no epoch of {self.args.epochs}, left out")
+                    f"stage {number}: skipped, it has none of the {self.args.epochs} epochs")
             process.log().say(text, keep=fresh)
             start += stage.epochs
         if not fresh:
-            process.log().say(f"going on after epoch {self.epoch}" + (f", step {self.step}" if self.step else ""), keep=False)
+            process.log().say(f"resuming after epoch {self.epoch}" + (f", step {self.step}" if self.step else ""), keep=False)
             process.log().time("resume", epoch=self.epoch, step=self.step)

@@ -4,11 +4,12 @@
     method = unweather.load("experiment/mine/model/model_best.pt")
     unweather.write("restored.png", unweather.restore(method, unweather.read("snowy.jpg")))
 
-Images are (H, W, 3) uint8 arrays; paths are strings or Paths. Bad input raises `UserError` with one sentence, a disk's refusal OSError.
+Images are (H, W, 3) uint8 arrays; paths are strings or Paths. Bad input raises `UserError` with one sentence; a failed read or
+write raises OSError.
 
 The repository's modules have common names (data, model, utility). They are imported with the repository first on sys.path and
-are then taken out of sys.modules, so that `import data` in the caller's code still finds the caller's own module. Hence pickle,
-which looks classes up by name, cannot store a method; keep its state_dict or the model file instead.
+are then removed from sys.modules, so that `import data` in the caller's code still finds the caller's own module. Therefore
+pickle, which finds classes by module name, cannot store a method; store its state_dict or the model file instead.
 """
 import contextlib
 import sys
@@ -34,7 +35,7 @@ def _ours(file: str | None) -> bool:
 
 
 def _visible(name: str) -> bool:
-    """Return whether `import name` gives this repository's module without our help."""
+    """Return whether `import name` finds this repository's module without changes to sys.path or sys.modules."""
     found = sys.modules[name] if name in sys.modules else PathFinder.find_spec(name)
     return _ours(getattr(found, "__file__", None) or getattr(found, "origin", None))
 
@@ -46,7 +47,7 @@ def _take() -> dict[str, ModuleType]:
 
 @contextlib.contextmanager
 def _own_modules() -> Iterator[None]:
-    """Let imports in the block find this repository's modules; afterwards sys.path and sys.modules are as they were."""
+    """Let imports in the block find this repository's modules; restore sys.path and sys.modules afterwards."""
     with _lock:
         callers = _take()
         sys.modules.update(_modules)
@@ -70,30 +71,30 @@ with _importing():
     from runtime.errors import UserError
 
 if not _ours(metric.__file__):
-    raise ImportError(f"unweather cannot import its own modules: '{metric.__file__}' came in the place of {ROOT / 'metric'}")
+    raise ImportError(f"unweather cannot import its own modules: '{metric.__file__}' was imported instead of {ROOT / 'metric'}")
 
 
 def load(path: str | Path) -> Method:
-    """Return the method that a model file of ours states, in evaluation mode on the CPU; UserError for another file."""
-    with _importing():                    # the model's package is imported here
+    """Return the method stored in a model file of this program, in evaluation mode on the CPU; raises UserError for any other file."""
+    with _importing():                    # this imports the model's package
         return weights.load(path)
 
 
 def restore(method: Method, image: np.ndarray) -> np.ndarray:
-    """Return the restored image, (H, W, 3) uint8 as the input; it is computed on the device of the method's weights."""
+    """Return the restored image, (H, W, 3) uint8 like the input, computed on the device of the method's weights."""
     x = _tensor(image, "the image")
     return files.to_array(Restorer(method)(x)[0])
 
 
 def write(path: str | Path, image: np.ndarray) -> None:
-    """Write an (H, W, 3) uint8 array whole or not at all, in the format of the path's ending: .png, .jpg or .webp (quality 95)."""
+    """Write an (H, W, 3) uint8 array atomically, in the format of the path's suffix: .png, .jpg or .webp (quality 95)."""
     files.write(path, _checked(image, "the image"))
 
 
 def measure(restored: np.ndarray, target: np.ndarray, protocol: str = "default", task: str = "") -> dict[str, float]:
-    """Return the numbers of one image by one protocol, as `psnr` and `ssim` (see `python main.py --list`).
+    """Return the numbers of one image by one protocol, such as `psnr` and `ssim` (see `python main.py --list`).
 
-    task: what was removed (rain, snow, haze, noise, drops); some protocols measure rain on Y and the rest on RGB.
+    task: what was removed (rain, snow, haze, noise, drops); some protocols measure rain on Y and all other tasks on RGB.
     """
     pair = _tensor(restored, "the restored image"), _tensor(target, "the target")
     if restored.shape != target.shape:
@@ -106,13 +107,13 @@ def measure(restored: np.ndarray, target: np.ndarray, protocol: str = "default",
 
 
 def _tensor(image: np.ndarray, what: str) -> torch.Tensor:
-    """Return (1, 3, H, W) in [0, 1]; UserError for what is no image."""
+    """Return the image as (1, 3, H, W) in [0, 1]; raises UserError for an invalid image."""
     return files.to_tensor(_checked(image, what))[None]
 
 
 def _checked(image: np.ndarray, what: str) -> np.ndarray:
-    """Return the image; UserError for what is no (H, W, 3) uint8 array with pixels."""
+    """Return the image; raises UserError unless it is a non-empty (H, W, 3) uint8 array."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         found = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UserError(f"{what} has to be a NumPy array of uint8 and of shape (height, width, 3), not {found}")
+        raise UserError(f"{what} must be a NumPy array of type uint8 and shape (height, width, 3), not {found}")
     return image

@@ -1,4 +1,4 @@
-"""Small helpers: means, names in natural order, seeds, optimiser, schedule and moving average."""
+"""Small helpers: means, natural order of names, seeds, optimiser, learning rate schedule and moving average."""
 import math
 import random
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-DIGITS = 64                               # length to which `natural` fills a number
+DIGITS = 64                               # number of digits to which `natural` pads a number
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -16,9 +16,9 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def natural(name: str | Path) -> tuple[str, str]:
-    """Return the key that sorts names, or the paths in a folder, by the numbers in them: 1, 2, 10, 11, 100.
+    """Return the sort key that orders names or paths by the numbers in them: 1, 2, 10, 11, 100.
 
-    Only the digits 0-9 make a number; all other characters sort by code point. Equal numbers ('01', '1') sort as text.
+    Only the digits 0-9 count as a number; all other characters sort by code point. Equal numbers ('01', '1') sort as text.
     """
     text = str(name)
     return re.sub("[0-9]+", lambda number: number[0].zfill(DIGITS), text), text
@@ -45,10 +45,10 @@ def make_optimizer(args, parameters) -> torch.optim.Optimizer:
 
 
 def learning_rate(args, progress: float) -> float:
-    """Return the learning rate at a point of the training, `progress` counted in epochs from 0.
+    """Return the learning rate at a point of the training; `progress` is in epochs, from 0.
 
-    Linear from 0 during --warmup epochs; then by --schedule: `step` multiplies by --gamma at each epoch of --decay,
-    `cosine` falls to --lr_min at the last epoch.
+    The rate rises linearly from 0 during --warmup epochs. Then --schedule `step` multiplies it by --gamma at each epoch
+    of --decay, and `cosine` lowers it to --lr_min at the last epoch.
     """
     if progress < args.warmup:
         return args.lr * progress / args.warmup
@@ -60,7 +60,7 @@ def learning_rate(args, progress: float) -> float:
 
 @torch.no_grad()
 def update_average(average: torch.nn.Module, network: torch.nn.Module, decay: float, steps: int) -> None:
-    """Move the averaged weights towards the network's; in the first steps faster than `decay` says."""
+    """Update the moving average of the weights; in the first steps with a smaller decay than `decay`."""
     rate = 1 - min(decay, (1 + steps) / (10 + steps))
     for mean, value in zip(average.state_dict().values(), network.state_dict().values()):
         if mean.is_floating_point():

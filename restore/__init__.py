@@ -1,1 +1,1 @@
-"""How a network is applied to images: whole or in tiles, one by one or a folder."""
+"""Application of a network to images: whole or in tiles, single images or folders."""

@@ -1,4 +1,4 @@
-"""Folders of pictures without truth: reading, restoring and writing side by side, and going on where a run was stopped."""
+"""Folders of images without ground truth: reads, restores and writes in parallel, and continues after an interruption."""
 import contextlib
 import json
 from collections import deque
@@ -22,37 +22,37 @@ from runtime import experiment, files, process
 from runtime.errors import Interrupted, UserError
 from utility import natural
 
-BATCH = {"cpu": 2**18, "cuda": 2**20}     # pixels of a batch, unless one picture has more
-TOGETHER = 64                             # pictures of a batch, at most
-LARGE = 2**23                             # pixels from which on only one batch is read ahead, by each process that loads
-WRITERS, WAITING = 4, 2**26               # threads, and pixels that may wait for them
+BATCH = {"cpu": 2**18, "cuda": 2**20}     # maximum pixels of a batch of several images
+MAX_IMAGES = 64                           # maximum number of images in a batch
+LARGE = 2**23                             # pixels; with larger batches each worker process reads only one batch ahead
+WRITERS, MAX_QUEUED = 4, 2**26            # number of writing threads, and maximum pixels in their queue
 UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "save")      # flags that change no result
 
 
-class Together(NamedTuple):
-    """A batch: pictures of one size, so many pixels each, by their indices."""
+class SizedBatch(NamedTuple):
+    """A batch of images of one size: pixels per image, and the indices of the images."""
     pixels: int
     indices: list[int]
 
 
 class Plan(NamedTuple):
-    """What is to be done: batches, large ones first; the indices of those whose results are kept; why others cannot be restored."""
-    batches: list[Together]
+    """The batches to restore, large ones first; the indices of images whose results are kept; the errors of unreadable images."""
+    batches: list[SizedBatch]
     kept: list[int]
     trouble: list[str]
 
 
 def restore_folder(restorer: Restorer, name: str, items: list[Item], args, folder: Path, weights: str) -> tuple[list, dict | None, list]:
-    """Restore a set without targets, save what the flags ask for, write its cards.
+    """Restore a set without targets, save the results that the flags select, and write its report cards.
 
-    Return the rows (item name, {}) of all processes, sorted, how images were tiled (None: as --chop says), and a sentence for
-    each image that could not be restored.
+    Return the rows (item name, {}) of all processes, sorted; how images were tiled automatically (None: none were, or --chop
+    is set); and one sentence for each image that could not be restored.
     """
     album = report.Album(name, len(items), args)
     album.ending = args.format
     plan = process.gather([_plan(name, items, args, folder, weights)] if process.rank() == 0 else [])[0]
     if plan.kept:
-        process.log().say(f"{name}: {len(plan.kept)} of {len(items)} images are restored already and kept (--no-skip_done restores all)")
+        process.log().say(f"{name}: {len(plan.kept)} of {len(items)} images are already restored and kept (--no-skip_done restores all)")
     for index in plan.kept[process.rank()::process.world()]:
         _show(album, items[index], outputs.result_path(folder, name, items[index].name, args.format))
     rows, trouble = [], []
@@ -82,7 +82,7 @@ def restore_folder(restorer: Restorer, name: str, items: list[Item], args, folde
 
 def _batch(restorer: Restorer, name: str, items: list[Item], pixels: Tensor, album: report.Album, writer: "Writer", args,
            folder: Path) -> list[str]:
-    """Restore images of one size, (B, H, W, 3) uint8, pass them on to be written and shown; return their names."""
+    """Restore images of one size, (B, H, W, 3) uint8, queue the results for writing, add report cards; return the names."""
     x = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
     output = restorer(x, name=f"{items[0].name} of {name}")
     for number, item in enumerate(items):
@@ -99,7 +99,7 @@ def _batch(restorer: Restorer, name: str, items: list[Item], pixels: Tensor, alb
 
 
 def _write(writer: "Writer", name: str, item: Item, before: np.ndarray, after: np.ndarray, args, folder: Path) -> None:
-    """Queue a restored image, and --save_gt's sheet of both, for writing."""
+    """Queue a restored image, and for --save_gt the sheet of input and result, for writing."""
     count = after.shape[0] * after.shape[1]
     if args.save_results:
         path = outputs.result_path(folder, name, item.name, args.format)
@@ -112,7 +112,7 @@ def _write(writer: "Writer", name: str, item: Item, before: np.ndarray, after: n
 
 
 class Writer:
-    """Writes images in a few threads while the next ones are restored."""
+    """Writes images in several threads while the next images are restored."""
 
     def __init__(self):
         self.pool = ThreadPoolExecutor(WRITERS)
@@ -123,8 +123,8 @@ class Writer:
         return self
 
     def add(self, work: Callable[[], None], pixels: int) -> None:
-        """Queue work on so many pixels; block while the queue is full, and re-raise write errors."""
-        while self.waiting and self.pixels + pixels > WAITING:
+        """Queue a write of `pixels` pixels; block while the queue is full, and re-raise write errors."""
+        while self.waiting and self.pixels + pixels > MAX_QUEUED:
             self._wait()
         self.waiting.append((self.pool.submit(work), pixels))
         self.pixels += pixels
@@ -143,9 +143,9 @@ class Writer:
 
 
 def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Plan:
-    """Decide what is kept, take the other results of an earlier test away, and put the rest into batches of equal size.
+    """Select the results to keep, delete other results of an earlier test, and group the remaining images into batches.
 
-    Kept are results that are newer than their picture and than the file of weights, of a run with the same flags.
+    A result is kept if it is newer than its image and the weights file and was made with the same flags.
     """
     stamp, kept = folder / f"restored-{name}.json", []
     flags = {key: value for key, value in args.flags.items() if key not in UNRELATED} | {"weights": str(Path(weights).resolve())}
@@ -167,13 +167,13 @@ def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Pla
             groups.setdefault(size, []).append(index)
     batches = []
     for (height, width), group in groups.items():
-        most = max(min(BATCH[process.device().type] // (height * width), TOGETHER, -(-len(group) // process.world())), 1)
-        batches += [Together(height * width, group[start:start + most]) for start in range(0, len(group), most)]
+        most = max(min(BATCH[process.device().type] // (height * width), MAX_IMAGES, -(-len(group) // process.world())), 1)
+        batches += [SizedBatch(height * width, group[start:start + most]) for start in range(0, len(group), most)]
     return Plan(sorted(batches, key=lambda batch: batch.pixels * len(batch.indices), reverse=True), kept, trouble)
 
 
 def _stamp(path: Path) -> object:
-    """Return the flags that the results at hand were made with, None where there are none."""
+    """Return the flags with which the existing results were made, None if the file is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -181,7 +181,7 @@ def _stamp(path: Path) -> object:
 
 
 def _is_newer(result: Path, picture: Path, weights: Path) -> bool:
-    """Return whether a result is there and newer than what it was made of."""
+    """Return whether a result exists and is newer than its image and the weights."""
     try:
         return result.stat().st_mtime_ns > max(picture.stat().st_mtime_ns, weights.stat().st_mtime_ns)
     except OSError:
@@ -190,12 +190,12 @@ def _is_newer(result: Path, picture: Path, weights: Path) -> bool:
 
 def _file(item: Item) -> Path:
     path = source.path_of(item.images["input"])
-    assert path                           # the pictures of a folder are files
+    assert path                           # the images of a folder are files
     return path
 
 
 def _show(album: report.Album, item: Item, result: Path) -> None:
-    """Make the card of a picture that was restored before."""
+    """Add the report card of an image that was restored earlier."""
     if not album.passes():
         with contextlib.suppress(UserError):
             before, after = (image.to_tensor(image.read(path))[None] for path in (_file(item), result))
@@ -203,10 +203,10 @@ def _show(album: report.Album, item: Item, result: Path) -> None:
 
 
 def _maps(method: Method, x: Tensor, name: str, item: Item, args, folder: Path) -> None:
-    """Save the maps of an image (1, 3, H, W); where memory is short for it in one piece, say so and save none."""
+    """Save the maps of an image (1, 3, H, W); if the memory is too small for the whole image, log it and save none."""
     try:
         outputs.save_maps(method, x, name, item.name, args, folder)
     except (MemoryError, RuntimeError) as error:
         if not memory.lacks(error):
             raise
-        process.log().say(f"no maps of {item.name}: the memory is too small for it in one piece")
+        process.log().say(f"no maps are saved of {item.name}: the memory is too small for the whole image")

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a network needs: on a CPU a process that takes too much is killed, not told."""
+"""Available memory and memory use of a network; on a CPU the kernel kills a process that uses too much, without an exception."""
 import contextlib
 import ctypes
 import os
@@ -15,24 +15,25 @@ try:
 except ImportError:                       # Windows
     resource = None  # type: ignore[assignment]
 
-SHARE = 0.8                               # of what is available that is used
-MARGIN = 1.25                             # on what was measured
-SIDES = (256, 512)                        # of the squares that are measured
+SHARE = 0.8                               # fraction of the available memory that is used
+MARGIN = 1.25                             # factor on the measured memory use
+SIDES = (256, 512)                        # sides in pixels of the squares on which memory use is measured
 WORDS = ("allocate", "not enough memory", "out of memory", "alloc_failed", "32-bit index", "canuse32bitindexmath", "int_max")
 PROCESS, GROUPS, MEMORY = Path("/proc/self"), Path("/sys/fs/cgroup"), Path("/proc/meminfo")
 
 
 def lacks(error: BaseException) -> bool:
-    """Return whether an error says that memory (or the index range of a GPU's kernels) was too small."""
+    """Return whether the cause of an error is too little memory (or the limited index range of GPU kernels)."""
     text = str(error).lower()
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and any(w in text for w in WORDS))
 
 
 def available(most: float = 0) -> int | None:
-    """Return the bytes that this process may still take on its device; None where that cannot be known.
+    """Return the bytes that this process may still allocate on its device; None if unknown.
 
-    On a CPU: what the machine has, or the control group's limit or that of `ulimit -v` if it is lower, shared among the
-    processes of torchrun; `most`: a limit for the whole process in GiB, 0 for none.
+    On a CPU this is the lowest of the machine's available memory and the control group's remaining memory, each divided by
+    the number of processes of torchrun on this machine, and the limit of `ulimit -v`. most: a limit for the whole process
+    in GiB, 0 for none.
     """
     device = process.device()
     if device.type == "cuda":
@@ -49,9 +50,9 @@ def available(most: float = 0) -> int | None:
 
 
 def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
-    """Return how many bytes restoring takes for each pixel, measured on two small squares; None where it cannot be measured.
+    """Return the bytes per pixel that restoring needs, measured on two small squares; None if it cannot be measured.
 
-    restore: (1, 3, S, S) on the CPU -> the same, computed on the device.
+    restore: takes (1, 3, S, S) on the CPU, computes on the device, returns the same shape.
     """
     def peak(side: int) -> int | None:
         return _peak(lambda: restore(torch.rand(1, 3, side, side)))
@@ -63,28 +64,28 @@ def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
 
 
 def _peak(work: Callable[[], object]) -> int | None:
-    """Return by how many bytes the memory of the device grows, at most, while `work` runs."""
+    """Return the peak growth of the device memory in bytes while `work` runs; None if it cannot be measured."""
     device = process.device()
     if device.type == "cuda":
         held = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return torch.cuda.max_memory_allocated(device) - held
-    with contextlib.suppress(OSError, AttributeError, TypeError):      # malloc_trim is of the GNU C library
-        ctypes.CDLL(None).malloc_trim(0)                  # what was freed before is not to hide what is taken now
+    with contextlib.suppress(OSError, AttributeError, TypeError):      # only the GNU C library has malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)                  # returns freed memory, so that new allocations are visible
     before = _status("VmRSS")
     if before is None:
         return None
     try:
-        (PROCESS / "clear_refs").write_text("5")          # the peak begins anew
+        (PROCESS / "clear_refs").write_text("5")          # resets the peak
     except OSError:
-        return _watched(work, before)
+        return _sampled_peak(work, before)
     work()
     return max((_status("VmHWM") or before) - before, 0)
 
 
-def _watched(work: Callable[[], object], before: int) -> int:
-    """Return the same by looking every millisecond, where the system's own peak cannot begin anew."""
+def _sampled_peak(work: Callable[[], object], before: int) -> int:
+    """Return the same value, sampled every millisecond, on systems where the peak cannot be reset."""
     highest, done = [before], threading.Event()
 
     def watch() -> None:
@@ -101,7 +102,7 @@ def _watched(work: Callable[[], object], before: int) -> int:
 
 
 def _status(name: str) -> int | None:
-    """Return a line of /proc/self/status in bytes, None where there is none."""
+    """Return a value of /proc/self/status in bytes, None if it does not exist."""
     return _line(PROCESS / "status", name)
 
 
@@ -110,7 +111,7 @@ def _machine() -> int | None:
 
 
 def _line(path: Path, name: str) -> int | None:
-    """Return the `name: N kB` of a file of /proc in bytes."""
+    """Return the value of the line `name: N kB` of a /proc file in bytes, None if it does not exist."""
     with contextlib.suppress(OSError, ValueError):
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{name}:"):
@@ -119,7 +120,7 @@ def _line(path: Path, name: str) -> int | None:
 
 
 def _group() -> int | None:
-    """Return what the control groups of this process leave, the strictest of them; files that can be dropped count as free."""
+    """Return the least memory that a control group of this process leaves; cached files that the kernel can drop count as free."""
     rooms = []
     with contextlib.suppress(OSError):
         for line in (PROCESS / "cgroup").read_text().splitlines():
@@ -135,7 +136,7 @@ def _group() -> int | None:
 
 def _room(folder: Path, limit: str, usage: str) -> int | None:
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        most = int((folder / limit).read_text())          # `max` is no number: no limit
+        most = int((folder / limit).read_text())          # `max` means no limit and raises ValueError here
         lines = (folder / "memory.stat").read_text().splitlines()
         files = next(int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "total_inactive_file"))
         return most - int((folder / usage).read_text()) + files

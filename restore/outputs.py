@@ -1,4 +1,4 @@
-"""Where the images of a test go: results, sheets side by side, maps."""
+"""Paths and writing of the images of a test: results, side-by-side sheets, maps."""
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,7 +16,7 @@ KINDS = (("save_results", "results"), ("save_gt", "compare"), ("save_maps", "map
 
 
 def clear(folder: Path, name: str, args, kept: Collection[Path] = ()) -> None:
-    """Delete the images of an earlier test from the directories that this test fills, except those that are kept."""
+    """Delete the images of an earlier test from the output directories of this test, except `kept`."""
     if process.rank() == 0:
         for wanted, kind in KINDS:
             place = folder / f"{kind}-{name}"
@@ -26,17 +26,17 @@ def clear(folder: Path, name: str, args, kept: Collection[Path] = ()) -> None:
 
 
 def result_path(folder: Path, name: str, picture: str, ending: str = "png") -> Path:
-    """Return where the result of an image of the test set `name` belongs."""
+    """Return the path of the result of an image of the test set `name`."""
     return folder / f"results-{name}" / f"{picture}.{ending}"
 
 
 def sheet_path(folder: Path, name: str, picture: str) -> Path:
-    """Return where the sheet of input, result and target side by side belongs."""
+    """Return the path of the sheet with input, result and target side by side."""
     return folder / f"compare-{name}" / f"{picture}.png"
 
 
 def save_maps(method: Method, x: Tensor, name: str, picture: str, args, folder: Path) -> None:
-    """Save the network's other outputs for (1, 3, H, W): images as they are, maps of numbers as heat maps with a scale."""
+    """Save the other outputs of the network for x (1, 3, H, W): images as PNG, maps of numbers as heat maps with a scale."""
     with torch.inference_mode(), process.autocast(args.test_precision), process.exact_convolutions():
         shown = method.shown(x.to(process.device()))
     place = files.make_folder(folder / f"maps-{name}")
@@ -48,7 +48,7 @@ def save_maps(method: Method, x: Tensor, name: str, picture: str, args, folder: 
 
 
 def save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) -> None:
-    """Save a scored result (1, 3, H, W) as PNG, and the sheet of input, result and targets, as the flags ask for."""
+    """Save a scored result (1, 3, H, W) as PNG, and the sheet of input, result and targets, if the flags select them."""
     restored = image.to_array(output[0])
     if args.save_results:
         path = result_path(folder, name, batch.name[0])

@@ -1,4 +1,4 @@
-"""The one way to apply a network to images of any size: whole, or in tiles where memory is short or the flags ask for them."""
+"""Applies a network to images of any size: whole, or in tiles if memory is short or the flags require tiles."""
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,19 +11,19 @@ from restore import memory
 from runtime import process
 from runtime.errors import Failure
 
-SMALL = 512 * 512                         # pixels of a batch that is tried without an estimate of its memory
-STEP, LEAST, MOST = 64, 128, 2048         # pixels: step, minimum and maximum of the tile sides that are chosen automatically
-HELD = 20                                 # bytes per pixel for the result (float32, then 8 bits twice) beside network and input
-TRIAL = 384                               # side in pixels of the crop on which tiles and the whole are compared
-UNKNOWN = 512                             # side of tiles where memory cannot be estimated
-SAME = 0.005                              # levels of 255 below which two results are called equal
+SMALL = 512 * 512                         # batches of up to this many pixels are computed without an estimate of memory
+STEP, MIN_SIDE, MAX_SIDE = 64, 128, 2048  # step, minimum and maximum of automatically chosen tile sides, in pixels
+RESULT_BYTES = 20                         # bytes per pixel of the result (float32, then two 8-bit copies), besides network and input
+COMPARED_SIDE = 384                       # maximum side in pixels of the crop on which tiles are compared with the whole
+DEFAULT_SIDE = 512                        # side of tiles if memory cannot be estimated
+EQUAL_BELOW = 0.005                       # mean difference in levels of 255 up to which results are reported as equal
 
 Finish = Callable[[Tensor, Tensor], Tensor]
 
 
 class Settings(NamedTuple):
-    """How a network is applied: always in tiles (chop), the side of tiles (None: chosen by memory), their overlap in pixels,
-    the x8 self-ensemble, the precision, and the memory in GiB that the process may use (0: what is available)."""
+    """How a network is applied: always in tiles (chop), tile side in pixels (None: chosen by memory), overlap in pixels,
+    x8 self-ensemble, precision, and memory in GiB that the process may use (0: all that is available)."""
     chop: bool = False
     tile: int | None = None
     overlap: int = 96
@@ -43,8 +43,8 @@ DEFAULT = Settings()
 class Restorer:
     """Applies a method to batches (B, 3, H, W) in [0, 1] and remembers which sizes did not fit into memory.
 
-    finish: makes the result of each whole image from input and network answer. progress: called with (tiles done, tiles in all).
-    `tiled` lists the tile side used for each image that was tiled, `notes` the lines written to the log.
+    finish: computes the result of each whole image from input and network output. progress: called with (finished tiles,
+    all tiles). `tiled` lists the tile side of each tiled image, `notes` the lines written to the log.
     """
 
     def __init__(self, method: Method, settings: Settings = DEFAULT, finish: Finish | None = None,
@@ -52,7 +52,7 @@ class Restorer:
         self.method, self.settings, self.finish, self.progress = method.eval(), settings, finish, progress
         self.device = next((parameter.device for parameter in method.parameters()), process.device())
         self.too_large = float("inf")     # pixels of the smallest batch that did not fit
-        self.side = self.most = settings.tile or MOST
+        self.side = self.most = settings.tile or MAX_SIDE
         self.per_pixel: float | None = None
         self.measured = self.compared = False
         self.tiled: list[int] = []
@@ -60,10 +60,10 @@ class Restorer:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, may_tile: bool = True, name: str = "an image") -> Tensor:
-        """Return the restored (B, 3, H, W) float32, on the device, or on the CPU where it was tiled; not clipped.
+        """Return the restored batch (B, 3, H, W) float32, not clipped, on the device, or on the CPU if it was tiled or split.
 
-        may_tile: tile also without --chop, where memory is short; scored tests say no. `name` is the image's, for messages.
-        Failure: the result is not finite.
+        may_tile: allow tiles without --chop if memory is short; False in scored tests. name: name of the image for messages.
+        Raises Failure if the result is not finite.
         """
         while True:
             whole = self._whole_at_once(x, may_tile)
@@ -75,18 +75,18 @@ class Restorer:
                     self.progress(1, 1)
                 return y if self.finish is None else _finished(self.finish, x, y)
             except (MemoryError, RuntimeError) as error:
-                if not may_tile or self.settings.chop or not memory.lacks(error) or (not whole and self.side <= LEAST):
+                if not may_tile or self.settings.chop or not memory.lacks(error) or (not whole and self.side <= MIN_SIDE):
                     raise
-            self._shrink(x, whole)        # outside the except block, since the error's frames hold tensors
+            self._shrink(x, whole)        # outside the except block, because the traceback of the error keeps tensors in memory
 
     def _whole_at_once(self, x: Tensor, may_tile: bool) -> bool:
-        """Return whether a batch is computed in one piece: the only place where that is decided."""
+        """Return whether to compute a batch in one piece; no other function decides this."""
         if self.settings.chop:
             return max(x.shape[-2:]) <= self.most
         return not may_tile or self._fits(x)
 
     def _fits(self, x: Tensor) -> bool:
-        """Return whether to try a batch in one piece: no smaller one has failed, and the estimate allows it."""
+        """Return whether to try a batch in one piece: no smaller batch has failed, and the estimate of memory allows it."""
         pixels = x.shape[0] * x.shape[-2] * x.shape[-1]
         if pixels >= self.too_large:
             return False
@@ -102,14 +102,14 @@ class Restorer:
         return False
 
     def _room(self, x: Tensor) -> float | None:
-        """Return the bytes that the network may use while this batch, which is in memory already, waits; None if unknown."""
+        """Return the bytes that the network may use for this batch, which is already in memory; None if unknown."""
         free = memory.available(self.settings.memory)
         if free is None or process.device().type == "cuda":
             return None if free is None else free * memory.SHARE
-        return free * memory.SHARE - HELD * x.shape[0] * x.shape[-2] * x.shape[-1]
+        return free * memory.SHARE - RESULT_BYTES * x.shape[0] * x.shape[-2] * x.shape[-1]
 
     def _measure(self) -> None:
-        """Estimate the network's memory per pixel, once."""
+        """Measure the network's memory use per pixel once."""
         if not self.measured:
             self.measured = True
             try:
@@ -119,7 +119,7 @@ class Restorer:
                     raise
 
     def _shrink(self, x: Tensor, whole: bool) -> None:
-        """Remember that a batch, or a tile, was too large for the memory."""
+        """Record that a batch or a tile was too large for the memory."""
         if process.device().type == "cuda":
             torch.cuda.empty_cache()
         if whole:
@@ -128,11 +128,11 @@ class Restorer:
                 self._say(f"the memory is too small for {x.shape[-1]}x{x.shape[-2]} pixels in one piece; images of this size and "
                           "larger are restored in tiles")
         else:
-            self.most = max(self.side // 2 // STEP * STEP, LEAST)
-            self._say(f"the memory is too small for tiles of {self.side}; from now on they are at most {self.most}")
+            self.most = max(self.side // 2 // STEP * STEP, MIN_SIDE)
+            self._say(f"the memory is too small for tiles of {self.side}; the next tiles have a side of at most {self.most}")
 
     def _apply(self, x: Tensor, name: str = "an image") -> Tensor:
-        """Return the network's answer for a batch in one piece, on the device; Failure: it is not finite."""
+        """Return the network's output for a batch in one piece, on the device; raises Failure if it is not finite."""
         with process.autocast(self.settings.precision), process.exact_convolutions():
             x = x.to(self.device)
             y = (tiling.ensemble(x, self.method.restore) if self.settings.ensemble else self.method.restore(x)).float()
@@ -160,24 +160,24 @@ class Restorer:
         return y
 
     def _largest(self, x: Tensor) -> int:
-        """Return the largest side of tiles that the estimate allows."""
+        """Return the largest tile side that the estimate of memory allows."""
         self._measure()
         room = self._room(x)
         if not self.per_pixel or room is None:
-            return UNKNOWN if self.most == MOST else self.most
-        return max(int((max(room, 0) / self.per_pixel) ** 0.5) // STEP * STEP, LEAST)
+            return DEFAULT_SIDE if self.most == MAX_SIDE else self.most
+        return max(int((max(room, 0) / self.per_pixel) ** 0.5) // STEP * STEP, MIN_SIDE)
 
     def _compare(self, x: Tensor, overlap: int) -> None:
-        """Write to the log, once, by how much tiles differ from the whole, measured on a crop from the middle of an image."""
+        """Log once the mean difference between tiled and whole results, measured on a crop from the centre of an image."""
         if self.compared:
             return
         self.compared = True
-        size = min(*x.shape[-2:], TRIAL, self.side)
+        size = min(*x.shape[-2:], COMPARED_SIDE, self.side)
         top, left = ((side - size) // 2 for side in x.shape[-2:])
         part, shared = x[:1, :, top:top + size, left:left + size], min(overlap, size // 3)
         four = tiling.tiled(part, lambda each: self._apply(each).cpu(), -(-(size + shared) // 2), shared)
         levels = (four.clamp(0, 1) - self._apply(part).cpu().clamp(0, 1)).abs().mean().item() * 255
-        what = "differ from" if levels > SAME else "give the same as"
+        what = "differ from" if levels > EQUAL_BELOW else "give the same as"
         self._say(f"tiles of {self.side}, overlap {overlap}, {what} whole images: the mean difference is {levels:.3f} levels of 255 "
                   f"on {size}x{size} pixels in 4 tiles")
 

@@ -1,3 +1,3 @@
-"""What every part stands on: processes and devices, the experiment's folder, log, files, errors, arguments."""
+"""Services that all packages use: processes and devices, the experiment directory, log, files, errors, arguments."""
 
-VERSION = "0.2.0"                         # of the program, as in pyproject.toml; model files and states say which version wrote them
+VERSION = "0.2.0"                         # of the program, as in pyproject.toml; model files and states record the version that wrote them

@@ -1,4 +1,4 @@
-"""How flags are parsed and their texts read."""
+"""Parsing of flags and conversion of their texts."""
 import argparse
 import difflib
 import math
@@ -11,19 +11,19 @@ from runtime.errors import UserError
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with defaults, where there are any worth a word."""
+    """A help formatter that shows defaults, except empty texts and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in ("", False) else super()._get_help_string(action)
 
 
 def typed(action: argparse.Action, text: str) -> Any:
-    """Return a text as a flag's type makes of it; ValueError or ArgumentTypeError if it cannot."""
+    """Return a text converted by the flag's type; raises ValueError or ArgumentTypeError for an invalid text."""
     return action.type(text) if callable(action.type) else text
 
 
 class Joined(argparse.Action):
-    """Stores several values as one text, joined by `mark`."""
+    """An argparse action that stores several values as one text, joined by `mark`."""
 
     def __init__(self, *args, mark: str, **options):
         super().__init__(*args, **options)
@@ -35,10 +35,10 @@ class Joined(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that tells what was typed from defaults, and whose errors are one sentence."""
+    """A parser that can return the typed flags without defaults, and whose errors are one sentence."""
 
     def given(self, argv: list[str] | None, others: bool = False) -> dict[str, Any]:
-        """Return the flags that a command line sets, without defaults; with `others` it may hold flags that are unknown here."""
+        """Return the flags that a command line sets, without defaults; with `others`, unknown flags are ignored."""
         unset = object()
         empty = Namespace(**dict.fromkeys((action.dest for action in self._actions), unset))
         found = self.parse_known_args(argv, empty)[0] if others else self.parse_args(argv, empty)
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
                 for action in self._actions if action.default != argparse.SUPPRESS}
 
     def converted(self, flag: str, value: object) -> object:
-        """Return a value from a file as if it had been typed; ValueError if it could not have been."""
+        """Return a value from a file, converted and checked like a typed one; raises ValueError for an invalid value."""
         return converted(next(action for action in self._actions if action.dest == flag), value)
 
     def error(self, message: str):
@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
-    """Return an argparse type: a finite number of that kind from low to high."""
+    """Return an argparse type that accepts finite numbers of type `kind` (int or float) from low to high."""
     def convert(text: str):
         try:
             value = kind(text)
@@ -78,7 +78,7 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
 
 
 def converted(action: argparse.Action, value: object) -> object:
-    """Return a value from a file as if it had been typed for this flag; ValueError if it could not have been."""
+    """Return a value from a file, converted and checked like a typed value of this flag; raises ValueError for an invalid value."""
     if value is None and action.default is None:
         return value
     if isinstance(value, bool) or isinstance(action.default, bool):
@@ -107,13 +107,13 @@ def _one(action: argparse.Action, value: object) -> object:
 
 
 def interval(text: str) -> str:
-    """Check an argparse value: `500` steps, `10m` minutes."""
+    """Check an argparse value and return it: `500` is a number of steps, `10m` a number of minutes."""
     number(float, 0)(text.removesuffix("m")) if text.endswith("m") else number(int, 0)(text)
     return text
 
 
 def tile_side(text: str) -> str:
-    """Check an argparse value: `auto`, or a side in pixels."""
+    """Check an argparse value and return it: `auto`, or a side in pixels from 16."""
     return text if text == "auto" else str(number(int, 16)(text))
 
 
@@ -122,15 +122,15 @@ REAL, RATIO = number(float, 0), number(float, 0, 1)
 
 
 def whole_numbers(text: str, flag: str) -> list[int]:
-    """Read `a-b-c`, numbers from 1."""
+    """Return the numbers of a text `a-b-c`, each from 1; raises UserError for any other text."""
     parts = text.split("-")
     if not all(part.isdecimal() and 0 < int(part) <= 10**9 for part in parts):
-        raise UserError(f"{flag} '{text}' is not a whole number from 1 to 1000000000, nor several joined by '-' as in 100-200")
+        raise UserError(f"{flag} '{text}' is not a whole number from 1 to 1000000000 or several such numbers joined by '-', as in 100-200")
     return [int(part) for part in parts]
 
 
 def betas(text: str) -> tuple[float, float]:
-    """Read two numbers below 1, with any brackets, commas or a hyphen between."""
+    """Return the two numbers of a text, each from 0 to below 1; brackets, commas, spaces or a hyphen may separate them."""
     parts = [part for part in re.split(r"[\s,()]+|(?<!e)-", text) if part]
     try:
         first, second = map(float, parts)
@@ -142,9 +142,9 @@ def betas(text: str) -> tuple[float, float]:
 
 
 def ranges(text: str, both: bool) -> dict[str, tuple[int, int]]:
-    """Read `a-b` or `a-b/c-d`, positions from 1: {'train': (a, b), 'test': (c, d)}.
+    """Return the ranges of a text `a-b` or `a-b/c-d`, positions from 1: {'train': (a, b), 'test': (c, d)}.
 
-    A single range is that of the training alone, or with `both` that of the test, too.
+    A single range applies to the training images only; with `both` it also applies to the test images.
     """
     if not text:
         return {}
@@ -158,7 +158,7 @@ def ranges(text: str, both: bool) -> dict[str, tuple[int, int]]:
 
 
 def noise_levels(text: str) -> tuple[int, int] | None:
-    """Read `a-b`, two noise levels on the scale 0-255."""
+    """Return the two noise levels of a text `a-b`, on the scale 0-255; None for an empty text."""
     low, mark, high = text.partition("-")
     if text and not (mark and low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 255):
         raise UserError(f"--sigma '{text}' is not two noise levels from 0 to 255, as in --sigma 0-55")

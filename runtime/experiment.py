@@ -1,4 +1,4 @@
-"""Model files that describe themselves, the full state of a training, and the folder of an experiment."""
+"""The directory of an experiment: its name, lock and stored flags, and the training state from which a run resumes."""
 import contextlib
 import functools
 import json
@@ -10,34 +10,34 @@ from runtime import VERSION, files, process
 from runtime.errors import UserError
 from runtime.files import read_tensors
 
-STATE_FORMAT = "unweather state 2"                    # a new number only where older programs would misread the file
+STATE_FORMAT = "unweather state 2"                    # changed only if older versions would misread the file
 STATE_PARTS = ("log", "progress", "random", "network", "side", "average", "optimizer", "scaler")
 BEFORE = "state_before.pt"
-FINISHED = "pictures.json"                            # the images that are finished, of a training with a network for each
+FINISHED = "pictures.json"                            # list of finished images, for a training with one network per image
 ROOT = Path("experiment")
-PASSING = ("reset", "load", "resume", "config", "template", "list", "explain")    # flags of one call, not of the experiment
+PASSING = ("reset", "load", "resume", "config", "template", "list", "explain")    # flags of one call, which are not stored
 # Flags of older versions that an args.json may name: {old name: new name}; an empty new name means that the flag is ignored.
 RENAMED: dict[str, str] = {}
-# flags in which a re-run of a finished experiment may differ without being another experiment
+# flags that may differ when the command of a finished experiment is run again
 INCIDENTAL = (*PASSING, "n_threads", "cpu", "n_GPUs", "print_every", "ext", "save_every", "report", "logger")
 
 
 def folder_of(save_name: str) -> Path:
-    """Return experiment/<save_name>; UserError for a name that would leave experiment/."""
+    """Return experiment/<save_name>; raises UserError for a name that is not a directory of its own below experiment/."""
     folder, root = (ROOT / save_name).resolve(), ROOT.resolve()
     if not save_name or folder == root or root not in folder.parents:
-        raise UserError(f"--save '{save_name}' would leave {ROOT}/; give a plain name such as --save mine")
+        raise UserError(f"--save '{save_name}' is not inside {ROOT}/; use a plain name such as --save mine")
     place = ROOT / save_name
     if place.is_symlink() or (place.exists() and not place.is_dir()):
-        raise UserError(f"{place} is a link or a file, not the folder of an experiment; choose another --save")
+        raise UserError(f"{place} is a link or a file, not the directory of an experiment; choose another name with --save")
     if any((parent / "args.json").is_file() for parent in place.parents if ROOT in parent.parents):
-        raise UserError(f"--save '{save_name}' lies inside another experiment; choose a name of its own")
+        raise UserError(f"--save '{save_name}' is inside another experiment; choose another name")
     return place
 
 
 @contextlib.contextmanager
-def alone(save_name: str):
-    """Hold experiment/<save_name> for this run; UserError when another one does."""
+def exclusive(save_name: str):
+    """Hold the lock of experiment/<save_name> within the block; raises UserError if another run holds it."""
     if process.rank() > 0:
         yield
     else:
@@ -46,9 +46,9 @@ def alone(save_name: str):
 
 
 def check_free(save_name: str) -> None:
-    """Raise UserError when another run holds experiment/<save_name>; nothing is written."""
+    """Raise UserError if another run holds the lock of experiment/<save_name>; writes nothing otherwise."""
     if process.rank() == 0 and _lock(save_name).is_file():
-        with alone(save_name):
+        with exclusive(save_name):
             pass
 
 
@@ -57,50 +57,50 @@ def _lock(save_name: str) -> Path:
 
 
 def _refuse(save_name: str, holder: str) -> None:
-    raise UserError(f"{folder_of(save_name)} is in use by {holder}; wait for its end or choose another name with --save")
+    raise UserError(f"{folder_of(save_name)} is in use by {holder}; wait until it ends or choose another name with --save")
 
 
 def stored_args(folder: Path) -> dict:
-    """Return the flags that a training experiment ran with, {} when there is none."""
+    """Return the flags stored in an experiment directory, {} if it has none."""
     path = folder / "args.json"
     return read_args(path) if path.is_file() else {}
 
 
 def read_args(path: str | Path) -> dict:
-    """Return the flags of an args.json under their names of today; UserError if it is none."""
+    """Return the flags of an args.json, with old names replaced by new ones; raises UserError for an invalid file."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the flags in {path}: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no object of flags; it should be an experiment's args.json")
+        raise UserError(f"{path} does not contain a JSON object of flags; use the args.json of an experiment")
     named = {RENAMED.get(key, key): value for key, value in values.items()}
     return {key: value for key, value in named.items() if key}
 
 
 def find_state(args) -> dict | None:
-    """Return the state from which a training goes on, None for a fresh start; nothing is changed yet.
+    """Return the state from which a training resumes, None for a new training; changes no file.
 
-    A training never touches an experiment that exists, unless --reset empties it or --load or --resume goes on with
-    it; the same command on a finished experiment finds nothing left to train. A test adds its own results to it.
+    Raises UserError if the experiment exists already, unless --reset empties it, --load or --resume continues it, or the
+    same command has finished it; in the last case the returned state has no epoch left to train.
     """
     folder = folder_of(args.save)
     exists = folder.is_dir() and any(folder.iterdir())
-    if process.restarted():               # by torchrun or SLURM, with the same command line
+    if process.restarted():               # torchrun and SLURM restart with the same command line
         return _state(folder, "auto")
-    if args.reset or ((folder / FINISHED).is_file() and _same_flags(folder, args)):        # goes on with the next picture
+    if args.reset or ((folder / FINISHED).is_file() and _same_flags(folder, args)):        # the training continues with the next image
         return None
     if args.resume != "0" or args.load:
         return _state(folder, args.resume)
     state = _finished(folder, args) if exists else None
     if exists and not state:
-        raise UserError(f"{folder} exists already; add --reset to empty it, --resume to go on with it, "
+        raise UserError(f"{folder} exists already; add --reset to empty it, --resume to continue it, "
                         "or choose another name with --save")
     return state
 
 
 def save_state(folder: Path, state: dict) -> None:
-    """Write state.pt; the one before it stays, as state_before.pt."""
+    """Write state.pt; keep the previous state as state_before.pt."""
     path = folder / "state.pt"
     new = folder / "state_new.pt"
     files.write_tensors(new, state)
@@ -111,9 +111,9 @@ def save_state(folder: Path, state: dict) -> None:
 
 
 def open_experiment(args, trains: bool) -> Path:
-    """Make experiment/<save> ready, emptied if --reset says so, write its flags there and return it.
+    """Create experiment/<save>, or empty it with --reset, write its flags there and return the path.
 
-    A test leaves the flags of a training alone.
+    A test does not overwrite the flags of a training.
     """
     folder = folder_of(args.save)
     process.barrier()
@@ -121,7 +121,7 @@ def open_experiment(args, trains: bool) -> Path:
         if args.reset and trains and not process.restarted() and folder.is_dir():
             shutil.rmtree(folder)
         files.make_folder(folder / "model" if trains else folder)
-        for half in folder.rglob(".*.part"):                      # of a process that was killed while writing
+        for half in folder.rglob(".*.part"):                      # left by a process that was killed while writing
             half.unlink(missing_ok=True)
         if trains or not (folder / "model").is_dir():
             flags = {key: value for key, value in args.flags.items() if key not in PASSING}
@@ -132,14 +132,14 @@ def open_experiment(args, trains: bool) -> Path:
 
 
 def _state(folder: Path, resume: str) -> dict | None:
-    """Return the state that --resume names, None for `auto` where there is none that is whole."""
+    """Return the state that --resume selects; None for `auto` if no undamaged state exists; raises UserError otherwise."""
     if resume not in ("0", "-1", "auto") and not resume.isdecimal():
-        raise UserError(f"--resume {resume}: give -1 for the newest state, an epoch kept by --save_models, or auto")
+        raise UserError(f"--resume {resume} is invalid; use -1 for the newest state, an epoch kept by --save_models, or auto")
     if resume.isdecimal() and resume != "0":
         paths = [folder / "model" / f"state_{resume}.pt"]
     else:
         paths = [folder / "model" / "state.pt", folder / "model" / BEFORE]
-    trouble = [f"there is no {paths[0]}"]
+    trouble = [f"{paths[0]} does not exist"]
     for path in paths:
         if path.is_file():
             try:
@@ -148,20 +148,20 @@ def _state(folder: Path, resume: str) -> dict | None:
                 trouble = [str(error)]
             else:
                 if path.name == BEFORE:
-                    process.log().say(f"{trouble[-1]}; {path}, the state before it, is taken", keep=False)
+                    process.log().say(f"{trouble[-1]}; the previous state {path} is used", keep=False)
                 return state
     if resume == "auto":
         return None
     kept = sorted(int(file.stem[6:]) for file in paths[0].parent.glob("state_*.pt") if file.stem[6:].isdecimal())
-    raise UserError(f"cannot go on with {folder}: {trouble[-1]}"
-                    + (f"; kept are the epochs {', '.join(map(str, kept))}" if kept else ""))
+    raise UserError(f"cannot resume {folder}: {trouble[-1]}"
+                    + (f"; states are kept of the epochs {', '.join(map(str, kept))}" if kept else ""))
 
 
 def read_state(path: Path) -> dict:
-    """Read the state of a training; UserError if the file is none, or has a format that this version does not know.
+    """Read the state of a training; raises UserError for any other file and for an unknown format.
 
-    States are readable for ever, as model files are: who needs more than STATE_PARTS of a state takes, where an older version
-    has not written it, what a fresh start has.
+    States stay readable in all later versions, as model files do. A later version that needs more than STATE_PARTS must use
+    the values of a new training for what an older state lacks.
     """
     state = read_tensors(path)
     stated = state.get("format")
@@ -177,22 +177,22 @@ def read_state(path: Path) -> dict:
 
 
 def _finished(folder: Path, args) -> dict | None:
-    """Return the last state of an experiment that these very flags have trained to the end, else None."""
+    """Return the last state of an experiment if the same flags have trained it to the end, else None."""
     path = folder / "model" / "state.pt"
     if not path.is_file() or not _same_flags(folder, args):
         return None
     state = read_state(path)
     if state["progress"]["epoch"] < args.epochs:
         return None
-    process.log().say(f"{folder} is finished: these flags were trained to epoch {args.epochs}; it is tested again, "
-                      "not trained (--reset starts over)")
+    process.log().say(f"{folder} is finished: these flags were trained to epoch {args.epochs}; this run only tests it again "
+                      "(--reset trains it again)")
     return state
 
 
 def _same_flags(folder: Path, args) -> bool:
-    """Return whether the flags are those of the experiment, but for what changes no result.
+    """Return whether the flags equal those of the experiment, except for flags that change no result.
 
-    A flag that its args.json lacks, being newer, is the same at its default.
+    A flag that args.json lacks, because an older version wrote it, is equal at its default.
     """
     stored, defaults = stored_args(folder), {key: value for key, value in args.flags.items() if args.origin[key] == "default"}
     one, two = ({key: value for key, value in flags.items() if key not in INCIDENTAL} for flags in (defaults | stored, args.flags))

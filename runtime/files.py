@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, locks, and files of tensors with a checksum."""
+"""Atomic writing of files, locks, and files of tensors with a checksum."""
 import contextlib
 import hashlib
 import io
@@ -21,19 +21,19 @@ except ImportError:                       # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
 
-LOCKED_BYTE = 2**30                       # the byte that stands for the lock, far behind the text of a lock file
-SUM = b"\nunweather sha256 "                # stands before the checksum at the end of our files of tensors
+LOCKED_BYTE = 2**30                       # position of the byte that is locked on Windows, far behind the text of the lock file
+SUM = b"\nunweather sha256 "                # precedes the checksum at the end of a file of tensors
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder with its parents where it does not exist; return it."""
+    """Create a folder and its parents if they do not exist; return the path."""
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 @contextlib.contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """Yield a file beside `path` that takes its place when the block ends well, and goes when it does not."""
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends, delete it when the block raises."""
     part = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
     try:
         yield part
@@ -47,8 +47,8 @@ def temporary(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(place: Path) -> None:
-    """Bring a folder's names to the disk, so that a file that has taken its place keeps it when the power fails."""
-    with contextlib.suppress(OSError):                    # some file systems cannot
+    """Flush a folder's entries to the disk, so that a renamed file keeps its name after a power failure."""
+    with contextlib.suppress(OSError):                    # some file systems do not support this
         handle = os.open(place, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -58,9 +58,10 @@ def sync_folder(place: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock file `path` for the length of the block; it falls free by itself when the process ends.
+    """Hold a lock on the file `path` within the block; the system releases the lock when the process ends.
 
-    `busy` is told who holds it, before waiting for its end; it may raise instead.
+    If another process holds the lock, `busy` is called with a description of that process and may raise; otherwise this
+    function waits for the lock.
     """
     make_folder(path.parent)
     with open(path, "a+", encoding="utf-8") as file:
@@ -81,16 +82,16 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
 
 
 def _lock(file: IO) -> None:
-    """Lock an open file; OSError when another process holds the lock. The system frees it when the file is closed."""
+    """Lock an open file; raises OSError if another process holds the lock. Closing the file releases the lock."""
     if fcntl:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     else:
-        os.lseek(file.fileno(), LOCKED_BYTE, os.SEEK_SET)         # a locked byte cannot be read: one behind the text
+        os.lseek(file.fileno(), LOCKED_BYTE, os.SEEK_SET)         # Windows forbids reading a locked byte, so this one is behind the text
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
 
 
 def _wait_for(file: IO) -> None:
-    """Lock an open file as soon as no other process holds the lock."""
+    """Wait until no other process holds the lock of an open file, and lock it."""
     if fcntl:
         fcntl.lockf(file, fcntl.LOCK_EX)
         return None
@@ -101,7 +102,7 @@ def _wait_for(file: IO) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with temporary(path) as part, open(part, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -109,13 +110,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_tensors(path: Path, content: dict) -> None:
-    """Write a dictionary of tensors and plain values with a checksum behind it; the file appears whole or not at all."""
-    buffer = io.BytesIO()                 # torch.save itself hides why a disk refused to write
+    """Write a dictionary of tensors and plain values, followed by a checksum, atomically."""
+    buffer = io.BytesIO()                 # torch.save to a file would hide the cause of a write error
     torch.save(content, buffer)
     data = buffer.getbuffer()
     with temporary(path) as part, open(part, "wb") as file:
@@ -126,28 +127,28 @@ def write_tensors(path: Path, content: dict) -> None:
 
 
 def read_tensors(path: str | Path) -> dict:
-    """Read a file of tensors and plain values, without running anything in it; UserError if it is none or damaged.
+    """Read a file of tensors and plain values, without executing code in it; raises UserError for a damaged or other file.
 
-    The bytes are read and hashed once; they are freed on return, only the tensors made of them stay in memory.
+    The bytes are read and hashed once and freed on return; only the tensors stay in memory.
     """
     if not Path(path).is_file():
-        raise UserError(f"there is no file {path}; a file of weights (.pt, .pth) is wanted")
+        raise UserError(f"the file {path} does not exist; a file of weights (.pt, .pth) is required")
     data = Path(path).read_bytes()
     mark, digest = data[-64 - len(SUM):-64], data[-64:]
-    body = memoryview(data)[:-64 - len(SUM)]                       # no copy of a large file
+    body = memoryview(data)[:-64 - len(SUM)]                       # a view: does not copy a large file
     if mark == SUM and hashlib.sha256(body).hexdigest().encode() != digest:
-        raise UserError(f"{path} is damaged: its checksum does not fit")
+        raise UserError(f"{path} is damaged: its checksum is wrong")
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:            # torch.load raises almost anything for foreign bytes
-        raise UserError(f"{path} is damaged or no file of weights (only tensors and plain values are read)") from error
+    except Exception as error:            # torch.load raises many types of errors for other files
+        raise UserError(f"{path} is damaged or is not a file of weights (only tensors and plain values are read)") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no named weights")
+        raise UserError(f"{path} does not contain named weights")
     return content
 
 
 def origin(content: dict) -> str:
-    """Return ` (written by unweather 0.3.0)` from what a file of ours holds, '' where it does not say its version."""
+    """Return ` (written by unweather 0.3.0)` for the content of a file of this program, '' if it states no version."""
     return f" (written by unweather {content['version']})" if isinstance(content.get("version"), str) else ""

@@ -1,4 +1,4 @@
-"""The log of a run: log.txt for people, log.jsonl for programs."""
+"""The log of a run: log.txt for readers, log.jsonl for programs."""
 import json
 import os
 import sys
@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 
 class Log:
-    """log.txt for people, log.jsonl for programs: the same for the same training, however often it was interrupted.
+    """Writes log.txt for readers and log.jsonl for programs; interrupting and resuming a training does not change them.
 
-    times.jsonl has what differs: speeds, stops and resumptions. Quiet in all processes but the first. What is said
-    before `open` names the folder is written there afterwards.
+    times.jsonl contains what differs between such runs: speeds, stops and resumptions. Only the first process writes. Lines
+    that are logged before `open` sets the folder are written when it is set.
     """
 
     FILES = ("log.txt", "log.jsonl")
@@ -21,10 +21,10 @@ class Log:
         self.quiet = quiet
         self.place: Path | None = None
         self.waiting: list[str] = []
-        self.followers: list[Callable[[str, dict], None]] = []    # told of every event (see logger.py)
+        self.followers: list[Callable[[str, dict], None]] = []    # called with every event (see report/trackers.py)
 
     def open(self, place: Path, lengths: dict[str, int] | None = None) -> None:
-        """Write to a folder from now on; a training that goes on cuts the files to the `lengths` of its state."""
+        """Set the folder of the log files; a resumed training cuts them to the `lengths` in its state."""
         self.place = place = place.resolve()
         for name, length in (lengths or {}).items():
             if not self.quiet and (place / name).is_file():
@@ -34,12 +34,12 @@ class Log:
         self.waiting = []
 
     def lengths(self) -> dict[str, int]:
-        """Return how long the files are, in bytes."""
+        """Return the length of each log file in bytes."""
         assert self.place
         return {name: (self.place / name).stat().st_size if (self.place / name).is_file() else 0 for name in self.FILES}
 
     def say(self, text: str, aside: str = "", keep: bool = True) -> None:
-        """Print a line and what is said aside, clear of progress bars, and add the line to log.txt if it is to be kept."""
+        """Print `text` and `aside` without disturbing progress bars; add `text`, without `aside`, to log.txt if `keep` is true."""
         if not self.quiet:
             tqdm.write(text + aside, file=sys.stdout)
             sys.stdout.flush()
@@ -54,13 +54,13 @@ class Log:
             self._write("times.jsonl", json.dumps({"event": event, **values}, ensure_ascii=False))
 
     def record(self, event: str, **values: object) -> None:
-        """Add one JSON object to log.jsonl."""
+        """Add one JSON object to log.jsonl and pass it to the followers."""
         if self.place and not self.quiet:
             self._write("log.jsonl", json.dumps({"event": event, **values}, ensure_ascii=False))
             self.tell(event, **values)
 
     def tell(self, event: str, **values: object) -> None:
-        """Tell the followers of an event."""
+        """Call the followers with an event."""
         for follower in self.followers:
             follower(event, values)
 
@@ -69,5 +69,5 @@ class Log:
         path = self.place / name
         with open(path, "ab+") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-            whole = file.read(1) in (b"", b"\n")          # a kill may have cut the last line short
+            whole = file.read(1) in (b"", b"\n")          # a kill may have left an incomplete last line
             file.write(("" if whole else "\n").encode() + line.encode("utf-8", "backslashreplace") + b"\n")

@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, the processes of torchrun, and the log of this process."""
+"""Device, precision, signals and random numbers of this process, the process group of torchrun, and the log."""
 import atexit
 import contextlib
 import os
@@ -19,26 +19,26 @@ from runtime.log import Log
 
 PRECISIONS = {"single": torch.float32, "half": torch.float16, "bf16": torch.bfloat16}
 RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-GRACE = 5.0                               # seconds beyond one step in which a process ends after a signal
+GRACE = 5.0                               # after a signal a process of several ends within two steps and this many seconds
 _device = torch.device("cpu")
 _log = Log()
 _step_seconds = 0.0
 _restarted = False
-_signal = 0                               # the signal that asked this process to end
+_signal = 0                               # number of the received SIGTERM or SIGINT, 0: none
 
 
 @contextlib.contextmanager
 def session(cpu: bool, n_gpus: int) -> Iterator[None]:
-    """Choose the device and, under torchrun, join the process group for the length of the block.
+    """Choose the device and, under torchrun, join the process group within the block.
 
-    UserError when more GPUs are asked for than one process can drive.
+    Raises UserError if one process is started with several GPUs, or if there are more processes than GPUs.
     """
     global _device, _log, _restarted
     _log = Log(quiet=rank() > 0)
     cuda = torch.cuda.is_available() and not cpu and n_gpus > 0
     if n_gpus > 1 and world() == 1:
-        raise UserError(f"--n_GPUs {n_gpus} needs one process per GPU; start it as: "
-                        f"torchrun --nproc_per_node {n_gpus} main.py … (the same flags)")
+        raise UserError(f"--n_GPUs {n_gpus} needs one process per GPU; start the program with "
+                        f"`torchrun --nproc_per_node {n_gpus} main.py` and the same flags")
     if cuda and world() > 1 and local_rank() >= torch.cuda.device_count():
         raise UserError(f"torchrun started {world()} processes, but this machine has {torch.cuda.device_count()} GPUs; "
                         "start at most one process per GPU, or add --cpu")
@@ -46,7 +46,7 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
     if cuda:
         torch.cuda.set_device(_device)
     if world() > 1:
-        _meet("nccl" if cuda else "gloo")
+        _join_group("nccl" if cuda else "gloo")
     _restarted = any(gather([any(os.environ.get(name, "0") not in ("", "0") for name in RESTARTS)]))
     try:
         yield
@@ -59,11 +59,12 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
 
 
 def leave(command: Callable[[], int]) -> NoReturn:
-    """Run `command` and end this process with the status that it returns, 1 after an exception.
+    """Run `command` and end this process with the status that it returns, or with 1 after an exception.
 
-    One of several processes ends without the teardown of the interpreter. DistributedDataParallel keeps the process
-    group after `destroy_process_group`, so that gloo's threads still run. A thread that asks for the interpreter's lock
-    during the teardown is ended inside a C++ destructor, and the process dies of SIGABRT (PyTorch issue 190489).
+    If there are several processes, this one exits without the teardown of the interpreter. DistributedDataParallel keeps
+    the process group after `destroy_process_group`, so that the threads of gloo still run. A thread that requests the
+    interpreter's lock during the teardown is ended inside a C++ destructor, which aborts the process with SIGABRT (PyTorch
+    issue 190489).
     """
     if world() == 1:
         sys.exit(command())
@@ -75,17 +76,17 @@ def leave(command: Callable[[], int]) -> NoReturn:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
-    atexit._run_exitfuncs()               # ends the processes of data loaders, and what a tracker has open
+    atexit._run_exitfuncs()               # ends the worker processes of data loaders and closes the trackers
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def _meet(backend: str) -> None:
+def _join_group(backend: str) -> None:
     """Join the process group.
 
-    torchrun keeps one store for all its restarts: on one machine each meets under a name of its own, lest it take the
-    address of a process that is gone for that of its partner (several machines: see job.sh in docs/training.md).
+    torchrun keeps one store for all its restarts. On one machine each restart uses its own prefix in the store, so that a
+    process does not read the address of a process of an earlier start (several machines: see job.sh in docs/training.md).
     """
     store, number, size = next(dist.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
@@ -95,7 +96,7 @@ def _meet(backend: str) -> None:
 
 @contextlib.contextmanager
 def signals() -> Iterator[None]:
-    """Within the block SIGTERM and SIGINT only ask to end (see `asked_to_end`); a second SIGINT ends at once."""
+    """Within the block SIGTERM and SIGINT are only recorded (see `asked_to_end`); a second SIGINT raises KeyboardInterrupt."""
     global _signal
     _signal = 0
 
@@ -104,7 +105,7 @@ def signals() -> Iterator[None]:
         if _signal == signal.SIGINT == number:
             raise KeyboardInterrupt
         _signal = _signal or number
-        if world() > 1:                   # another process may have died while this one waits for it
+        if world() > 1:                   # this process may be waiting for a process that has died
             timer = threading.Timer(2 * _step_seconds + GRACE, os._exit, (128 + number,))
             timer.daemon = True
             timer.start()
@@ -121,18 +122,18 @@ def signals() -> Iterator[None]:
 
 
 def asked_to_end() -> int:
-    """Return the number of the signal that asked this process to end, 0 if none did."""
+    """Return the number of the SIGTERM or SIGINT that this process has received, 0 if none."""
     return _signal
 
 
 def step_took(seconds: float) -> None:
-    """Note how long a step takes, for how long to wait after a signal."""
+    """Record the duration of a step; the longest one determines how long a process may continue after a signal."""
     global _step_seconds
     _step_seconds = max(_step_seconds, seconds)
 
 
 def random_state() -> dict:
-    """Return the state of all random numbers as tensors and plain values."""
+    """Return the state of all random number generators as tensors and plain values."""
     python = random.getstate()
     numpy_: Any = np.random.get_state()
     return {"python": [python[0], list(python[1]), python[2]], "numpy": [numpy_[0], numpy_[1].tolist(), *numpy_[2:]],
@@ -140,7 +141,7 @@ def random_state() -> dict:
 
 
 def set_random_state(state: dict) -> None:
-    """Take up what `random_state` gave."""
+    """Restore the random state that `random_state` returned."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(tuple(state["numpy"]))
@@ -150,7 +151,7 @@ def set_random_state(state: dict) -> None:
 
 
 def restarted() -> bool:
-    """Return whether torchrun or SLURM started this run, on any machine, anew after it had failed or was requeued."""
+    """Return whether torchrun or SLURM has restarted this run, on any machine, after a failure or a requeue."""
     return _restarted
 
 
@@ -160,12 +161,12 @@ def device() -> torch.device:
 
 
 def rank() -> int:
-    """Return this process's number among all of the run, 0 for the one that writes."""
+    """Return the rank of this process in the run; the process of rank 0 writes the files."""
     return int(os.environ["RANK"]) if _launched() else 0
 
 
 def local_rank() -> int:
-    """Return this process's number on its machine."""
+    """Return the rank of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0)) if _launched() else 0
 
 
@@ -175,12 +176,12 @@ def world() -> int:
 
 
 def _launched() -> bool:
-    """Return whether torchrun started this process; some schedulers set a part of these names."""
+    """Return whether torchrun started this process; some schedulers set only a part of these variables."""
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
 def quiet() -> bool | None:
-    """Return tqdm's `disable`: no progress bar but in the first process, and there only on a terminal (None)."""
+    """Return tqdm's `disable`: True except in the first process, where None shows a progress bar only on a terminal."""
     return None if rank() == 0 else True
 
 
@@ -208,16 +209,16 @@ def mean(value: torch.Tensor) -> torch.Tensor:
 
 
 def mean_with_own_gradient(value: torch.Tensor) -> torch.Tensor:
-    """Return a scalar's mean over all processes, whose gradient is that of this process's share.
+    """Return a scalar's mean over all processes, with the gradient of this process's value.
 
-    DDP averages the gradients of the processes: what is computed from such a mean, a ratio say, then has the gradient
-    that one process with the whole batch would find.
+    DDP averages the gradients of the processes. A value computed from such a mean, for example a ratio, then has the
+    gradient that one process would compute for the whole batch.
     """
     return value + (mean(value.detach()) - value.detach()) if world() > 1 else value
 
 
 def gather_batch(value: torch.Tensor) -> torch.Tensor:
-    """Return (B, …) tensors of equal shape of all processes, joined along the batch, without gradient."""
+    """Return the tensors (B, …) of all processes, of equal shape, concatenated along the batch, without gradient."""
     if world() == 1:
         return value
     parts = [torch.empty_like(value) for _ in range(world())]
@@ -232,10 +233,10 @@ def barrier() -> None:
 
 
 def autocast(precision: str) -> torch.autocast:
-    """Return the context in which a network computes in `precision` (single, half, bf16)."""
+    """Return a context in which a network computes in `precision` (single, half, bf16)."""
     return torch.autocast(_device.type, PRECISIONS[precision], enabled=precision != "single")
 
 
 def exact_convolutions():
-    """Return the context in which a GPU's convolutions are true fp32, without TF32's 10-bit products."""
+    """Return a context in which GPU convolutions use full float32, not the 10-bit mantissa of TF32."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

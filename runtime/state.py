@@ -1,12 +1,12 @@
-"""The full state of a training, as state.pt holds it: from it the training continues exactly."""
+"""The full state of a training as stored in state.pt; a training that resumes from it gives identical results."""
 from runtime import VERSION, experiment, process
 from runtime.errors import UserError
 
-PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")     # of the Trainer, beside all tensors
+PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")     # attributes of the Trainer that are stored
 
 
 def collect(trainer) -> dict:
-    """Return the state of a Trainer: progress, lengths of the logs, random numbers, weights, optimiser."""
+    """Return the state of a Trainer: progress, lengths of the logs, random state, weights, optimiser, gradient scaler."""
     return {"format": experiment.STATE_FORMAT, "version": VERSION, "log": process.log().lengths(),
             "progress": {name: getattr(trainer, name) for name in PROGRESS}, "random": process.random_state(),
             "network": trainer.method.network.state_dict(), "side": trainer.method.side_state(),
@@ -15,12 +15,12 @@ def collect(trainer) -> dict:
 
 
 def restore(trainer, state: dict) -> None:
-    """Set a Trainer to a state; UserError when the state does not fit its model, width, optimiser or number of epochs."""
+    """Load a state into a Trainer; raises UserError if it does not fit the model, width, optimiser or number of epochs."""
     if state["progress"]["epoch"] > trainer.args.epochs:
-        raise UserError(f"{trainer.folder} has been trained to epoch {state['progress']['epoch']} already, "
-                        f"beyond --epochs {trainer.args.epochs}")
+        raise UserError(f"{trainer.folder} is already trained to epoch {state['progress']['epoch']}, "
+                        f"which is beyond --epochs {trainer.args.epochs}")
     for name in PROGRESS:
-        setattr(trainer, name, state["progress"].get(name, getattr(trainer, name)))     # an older version may lack some
+        setattr(trainer, name, state["progress"].get(name, getattr(trainer, name)))     # an older state may lack some
     try:
         trainer.method.network.load_state_dict(state["network"])
         trainer.method.load_side_state(state["side"])
@@ -29,9 +29,9 @@ def restore(trainer, state: dict) -> None:
         settings = [{key: value for key, value in group.items() if key != "params"} for group in trainer.optimizer.param_groups]
         trainer.optimizer.load_state_dict(state["optimizer"])
         for group, flags in zip(trainer.optimizer.param_groups, settings):
-            group.update(flags)                       # the settings of this command line, not those of the one before
+            group.update(flags)                       # the settings of this command line replace the stored ones
         trainer.scaler.load_state_dict(state["scaler"] or trainer.scaler.state_dict())
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"the state in {trainer.folder} does not fit these flags: a training continues with the model, the width "
-                        "and the optimizer that it began with") from error
+        raise UserError(f"the state in {trainer.folder} does not fit these flags; use the model, the width and the optimizer "
+                        "with which the training began") from error
     trainer.random = state["random"]

@@ -1,12 +1,12 @@
-"""How the threads of this process wait for each other; imports no torch, since torch's OpenMP reads the settings as it is loaded."""
+"""The waiting policy of OpenMP threads; this module must not import torch, whose OpenMP reads the policy when it is loaded."""
 import os
 
 
 def leave_cores_to_others() -> None:
-    """Let OpenMP threads sleep while they wait, where the user has not set how they wait.
+    """Let waiting OpenMP threads sleep, unless the user has set a policy.
 
-    By default a waiting thread of libgomp spins. Beside another job it then spins through the time slices which the
-    thread that it waits for needs. Call this before torch is imported; it has no effect afterwards.
+    By default a waiting thread of libgomp spins. If another job uses the cores, it spins during the time slices that the
+    thread for which it waits needs. Call this before torch is imported; it has no effect afterwards.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["OMP_WAIT_POLICY"] = "passive"

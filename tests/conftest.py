@@ -1,4 +1,4 @@
-"""Shared fixtures: small data sets made on the spot, a run of the command line, real data where there is some."""
+"""Shared fixtures: generated small data sets, runs of the command line, and real data if it is available."""
 import os
 import shutil
 import sys
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")             # of this process and those that tests start: small networks, many processes
+os.environ.setdefault("OMP_NUM_THREADS", "1")             # also for processes that tests start: the networks are small, the processes many
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from tests.stored import unpack
 REPO = Path(__file__).parent.parent
 TINY = ["--channels", "4", "--epochs", "1", "--test_every", "2", "--batch_size", "2", "--patch_size", "16",
         "--n_threads", "0", "--cpu"]
-PATIENCE = 600.0                          # seconds until a test gives up: enough for a busy machine, less than a process group waits
+PATIENCE = 600.0                          # timeout of tests in seconds: enough for a busy machine, below the timeout of a process group
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
@@ -27,7 +27,7 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 def real_data() -> Path:
     """The folder of real images that UNWEATHER_DATA names; the test is skipped where it is unset."""
     if not os.environ.get("UNWEATHER_DATA"):
-        pytest.skip("UNWEATHER_DATA is not set: no real images at hand")
+        pytest.skip("UNWEATHER_DATA is not set: no real images are available")
     return Path(os.environ["UNWEATHER_DATA"])
 
 
@@ -35,7 +35,7 @@ def real_data() -> Path:
 def parity(real_data) -> Path:
     """The folder of parity fixtures beside the real data."""
     if not (real_data.parent / "parity").is_dir():
-        pytest.skip("there are no parity fixtures beside UNWEATHER_DATA")
+        pytest.skip("no parity fixtures exist beside the folder of UNWEATHER_DATA")
     return real_data.parent / "parity"
 
 
@@ -48,7 +48,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def run(place, capsys):
-    """Run a command line in the working folder: run('--flag', …) -> (status, what it printed)."""
+    """Run a command line in the working folder: run('--flag', …) -> (status, printed text)."""
     def call(*flags: str) -> tuple[int, str]:
         status = main.main([str(flag) for flag in flags])
         out, err = capsys.readouterr()
@@ -59,7 +59,7 @@ def run(place, capsys):
 
 @pytest.fixture
 def fails(run):
-    """Run a command line that must fail with one sentence, which is returned; status 2 unless said otherwise."""
+    """Run a command line that must fail with exit status `status` (default 2) and one sentence; return the sentence."""
     def call(*flags: str, status: int = 2) -> str:
         code, text = run(*flags)
         assert code == status, text
@@ -76,7 +76,7 @@ def pairs(place) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """A folder with the data set 'set' and a finished experiment 'x' on it, made once; tests work on copies."""
+    """A folder with the data set 'set' and a finished experiment 'x' trained on it, created once; tests copy it."""
     folder = tmp_path_factory.mktemp("finished")
     make_pairs(folder / "dataset" / "set", 4, masks=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -94,7 +94,7 @@ def trained(place, finished) -> Path:
 
 @pytest.fixture
 def trained_here(run, pairs) -> Path:
-    """The same, trained in this very folder: its image cache fits the files (a copy's are newer)."""
+    """The same, trained in this folder, so that its image cache is valid (copied files are newer than their cache)."""
     assert run("--data_train", "set", "--save", "x", *TINY)[0] == 0
     return Path("experiment/x")
 
@@ -106,19 +106,19 @@ def old(place) -> Path:
 
 
 def photo(height: int, width: int, seed: int) -> np.ndarray:
-    """A smooth colour picture, (H, W, 3) uint8."""
+    """Return a smooth colour image, (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(30, 200, (5, 5, 3), dtype=np.uint8))
     return np.asarray(small.resize((width, height), Image.BICUBIC))
 
 
 def veiled(clean: np.ndarray) -> np.ndarray:
-    """The picture under a bright veil, easy to take off."""
+    """Return the image under a bright veil that is easy to remove."""
     return (0.35 * clean + 150).astype(np.uint8)
 
 
 def save(path: Path, array: np.ndarray, **options) -> Path:
-    """Write an image, its folder too."""
+    """Write an image and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
     return path
@@ -147,7 +147,7 @@ def make_div2k(root: Path, count: int = 12, scale: str = "x1") -> Path:
 
 
 def until(ready: Callable[[], object], goes_on: Callable[[], bool] = lambda: True):
-    """Return what `ready` returns as soon as that is true; fails after PATIENCE seconds, or at once when `goes_on` is false."""
+    """Return the result of `ready` as soon as it is true; fail after PATIENCE seconds, or at once if `goes_on` is false."""
     end = time.monotonic() + PATIENCE
     while not (found := ready()):
         assert goes_on() and time.monotonic() < end, "the condition that the test waits for did not come true"
@@ -156,5 +156,5 @@ def until(ready: Callable[[], object], goes_on: Callable[[], bool] = lambda: Tru
 
 
 def python(*arguments: str) -> list[str]:
-    """The command of a Python process of this environment."""
+    """Return the command of a Python process in this environment."""
     return [sys.executable, *arguments]

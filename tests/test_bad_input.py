@@ -1,4 +1,4 @@
-"""Bad input: one sentence that says what is wrong and what would be right, status 2, nothing lost or half-written."""
+"""Bad input: one sentence states the error and its correction, status 2, no lost or partly written files."""
 import shutil
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def damage(what: str) -> None:
 ])
 def test_damaged_data(fails, pairs, ext, what, words):
     damage(what)
-    workers = "2" if ext == "img" else "0"                         # the sentence comes through a worker process, too
+    workers = "2" if ext == "img" else "0"                         # the sentence also passes through a worker process
     assert words in fails("--data_train", "set", "--save", "x", *TINY, "--ext", ext, "--n_threads", workers)
     if what != "truncated":
         assert not Path("experiment").exists()
@@ -61,7 +61,7 @@ def test_a_target_that_is_missing(fails, run, pairs):
 
 
 def test_images_smaller_than_the_patch(run, fails, pairs):
-    """One is continued by reflection; where no image is as large as the patch, that is a mistake."""
+    """Small images are padded by reflection; it is an error if no image is as large as the patch."""
     assert "--patch_size 64 is larger than every image of set" in fails("--data_train", "set", "--save", "x", *TINY, "--patch_size", "64")
     for part in ("input", "target", "mask"):
         save(pairs / part / "00.png", photo(70, 64, 0))
@@ -71,7 +71,7 @@ def test_images_smaller_than_the_patch(run, fails, pairs):
 def test_an_existing_experiment(fails, trained):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     sentence = fails("--data_train", "set", "--save", "x", *TINY, "--epochs", "3")
-    assert sentence.endswith("experiment/x exists already; add --reset to empty it, --resume to go on with it, "
+    assert sentence.endswith("experiment/x exists already; add --reset to empty it, --resume to continue it, "
                              "or choose another name with --save")
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
@@ -85,14 +85,14 @@ def test_a_failing_reset_loses_nothing(fails, trained):
 
 
 def test_nothing_to_go_on_with(fails, trained):
-    assert "there is no experiment/x/model/state_7.pt" in fails("--save", "x", "--resume", "7")
-    assert "there is no experiment/y/model/state.pt" in fails("--save", "y", "--resume", "-1", "--data_train", "set")
-    assert "give -1 for the newest state" in fails("--save", "x", "--resume", "last")
+    assert "experiment/x/model/state_7.pt does not exist" in fails("--save", "x", "--resume", "7")
+    assert "experiment/y/model/state.pt does not exist" in fails("--save", "y", "--resume", "-1", "--data_train", "set")
+    assert "use -1 for the newest state" in fails("--save", "x", "--resume", "last")
 
 
 def test_a_state_that_does_not_fit(fails, trained):
     assert "does not fit these flags" in fails("--load", "x", "--epochs", "2", "--channels", "8")
-    torch.save({"epoch": 1}, trained / "model/state.pt")           # there is no state before it, after one epoch
+    torch.save({"epoch": 1}, trained / "model/state.pt")           # no previous state exists after one epoch
     assert "state.pt is not the state of a training" in fails("--load", "x", "--epochs", "2")
 
 
@@ -108,11 +108,11 @@ def cut(path: str) -> None:
 
 @pytest.mark.parametrize("make, words", [
     (other_model, "unknown model 'no_such_model'"),
-    (cut, "bad.pt is damaged or no file of weights"),
-    (lambda path: Path(path).write_bytes(b""), "bad.pt is damaged or no file of weights"),
-    (lambda path: torch.save([1, 2], path), "bad.pt holds no named weights"),
+    (cut, "bad.pt is damaged or is not a file of weights"),
+    (lambda path: Path(path).write_bytes(b""), "bad.pt is damaged or is not a file of weights"),
+    (lambda path: torch.save([1, 2], path), "bad.pt does not contain named weights"),
     (lambda path: torch.save({"body.weight": torch.zeros(1)}, path), "0 of its 130 tensors match, 1 are unknown"),
-    (lambda path: torch.save(Path("x"), path), "bad.pt is damaged or no file of weights"),          # a pickled object is not run
+    (lambda path: torch.save(Path("x"), path), "bad.pt is damaged or is not a file of weights"),          # pickled objects are not loaded
 ])
 def test_wrong_weights(fails, trained, make, words):
     make("bad.pt")
@@ -134,7 +134,7 @@ def test_several_gpus_need_torchrun(fails, place):
 
 @pytest.mark.parametrize("name", ["os.replace", "os.fsync"])
 def test_a_full_disk(fails, trained, monkeypatch, name):
-    """A disk that fills up while weights are saved: status 1, the last good files stay, no half one is left."""
+    """If the disk is full while weights are saved, the status is 1, the last good files are kept and no partial file is left."""
     before = (trained / "model/model_latest.pt").read_bytes()
 
     def full(*_, **__):
@@ -147,7 +147,7 @@ def test_a_full_disk(fails, trained, monkeypatch, name):
 
 
 def test_a_network_that_gives_no_numbers(fails, trained):
-    """Weights that are not finite are a failure, never a score."""
+    """A network output that is not finite is a failure and is never scored."""
     content = files.read_tensors(trained / "model/model_best.pt")
     content["state"]["tail.2.bias"].fill_(float("nan"))
     torch.save(content, "nan.pt")
@@ -161,7 +161,7 @@ def test_a_loss_that_names_nothing_writes_nothing(fails, pairs):
 
 
 def test_load_and_save_exclude_each_other(fails, trained):
-    assert "--load x goes on in experiment/x; leave out --save y" in fails("--load", "x", "--save", "y")
+    assert "--load x continues in experiment/x; leave out --save y" in fails("--load", "x", "--save", "y")
 
 
 def test_a_training_that_is_further(fails, trained):
@@ -169,18 +169,18 @@ def test_a_training_that_is_further(fails, trained):
     assert "exists already" in fails("--save", "x", "--data_train", "set", *TINY, "--seed", "3")
     state = files.read_tensors(trained / "model/state.pt")
     files.write_tensors(trained / "model/state.pt", state | {"progress": state["progress"] | {"epoch": 5}})
-    assert "trained to epoch 5 already, beyond --epochs 2" in fails("--load", "x", "--epochs", "2")
+    assert "is already trained to epoch 5, which is beyond --epochs 2" in fails("--load", "x", "--epochs", "2")
     assert (trained / "args.json").read_bytes() == before
 
 
 def test_damaged_side_files(run, trained_here):
-    """A log or a table that a kill cut short, or an emptied cache file, is no obstacle."""
+    """A truncated log line, an empty metrics.json or a truncated cache file does not stop a resumed training."""
     with open(trained_here / "log.jsonl", "a") as file:
         file.write('{"event": "tra')
     (trained_here / "metrics.json").write_text("")
     for path in Path("dataset/bin").rglob("*.npy"):
         whole = path.read_bytes()
-        path.unlink()                                              # not in place: this process has the old file mapped
+        path.unlink()                                              # replaces the file, because this process has mapped the old one
         path.write_bytes(whole[:100])
     status, text = run("--load", "x", "--epochs", "2")
     assert status == 0, text
@@ -191,5 +191,5 @@ def test_places_that_are_no_experiment(fails, trained, name):
     Path("experiment/link").symlink_to("x")
     Path("experiment/file").write_text("x")
     sentence = fails("--save", name, "--reset", "--data_train", "set", *TINY)
-    assert "is a link or a file" in sentence or "lies inside another experiment" in sentence
+    assert "is a link or a file" in sentence or "is inside another experiment" in sentence
     assert (trained / "model/model_best.pt").is_file()

@@ -1,4 +1,4 @@
-"""Two processes give what one gives, by torchrun with gloo on CPUs."""
+"""Two processes of torchrun (gloo, CPU) give the same results as one process."""
 import json
 import subprocess
 from argparse import Namespace
@@ -28,7 +28,7 @@ def thin(monkeypatch):
 
 
 def test_two_processes_equal_one(place, thin):
-    """Same losses, weights and metrics to 1e-4; the loss leaves the mask's last layer without gradient; 3 test images on 2."""
+    """Losses, weights and metrics agree to 1e-4, with a layer that gets no gradient, and 3 test images on 2 processes."""
     make_pairs(place / "dataset" / "set", 6)
     flags = ["--data_train", "set", *TINY, "--batch_size", "4", "--test_every", "4", "--loss", "1*L1", "--split_batch", "2",
              "--ema", "0.5", "--data_range", "1-3/4-6", "--save_results"]
@@ -51,7 +51,7 @@ def test_two_processes_equal_one(place, thin):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["sapnet", "dsrir", "two_stage_kd", "unet", "restormer", "rain2avoid"])
 def test_each_system(place, thin, model):
-    """All stages of every system, collation with teachers among them: two processes end with the weights of one."""
+    """For every system, all stages (also the distillation from teachers) give the weights of one process."""
     sets = ["A", "B"] if model == "two_stage_kd" else ["A"]
     for name in sets:
         make_pairs(place / "dataset" / name, 4)
@@ -66,7 +66,7 @@ def test_each_system(place, thin, model):
         flags += ["--strategy", "multiple", "--channels", "4", "--sdr_num", "4"]
     else:
         flags += PLAIN[model]
-    if model in ("unet", "rain2avoid"):                   # Adam's first steps make much of a gradient that is nothing but rounding
+    if model in ("unet", "rain2avoid"):                   # Adam's first steps amplify gradients that are only rounding errors
         flags += ["--optimizer", "SGD"]
     for save, launch in (("one", single), ("two", torchrun)):
         result = launch(*flags, "--save", save)
@@ -83,4 +83,4 @@ def test_each_system(place, thin, model):
 def test_a_batch_that_does_not_divide(place, thin):
     result = torchrun("--data_train", "DemoSnow", *TINY, "--batch_size", "3")
     assert result.returncode != 0
-    assert "--batch_size 3 is the total over all processes and must divide by their number, 2" in result.stderr
+    assert "--batch_size 3 is the total over all processes and must be divisible by their number, 2" in result.stderr

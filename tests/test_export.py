@@ -100,8 +100,8 @@ def test_padding_inside_is_that_outside(place, name):
     (("x.pt", "--torch", "--onnx"), "not allowed with argument"),
     (("x.pt", "--torch", "--output", "x.pt"), "--output x.pt: the name must end in .pt2"),
     (("x.pt", "--torch", "--output", "no/x.pt2"), "there is no folder no"),
-    (("none.pt", "--torch"), "there is no file none.pt"),
-    (("bad.pt", "--torch"), "bad.pt is damaged or no file of weights"),
+    (("none.pt", "--torch"), "the file none.pt does not exist"),
+    (("bad.pt", "--torch"), "bad.pt is damaged or is not a file of weights"),
     (("other.pt", "--torch"), "does not say which model it is"),
 ])
 def test_what_the_user_can_mend(tool, flags, words):

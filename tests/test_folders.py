@@ -1,4 +1,4 @@
-"""Folders of pictures without truth: big ones in tiles, many of them in batches, broken ones left out, done ones kept."""
+"""Folders of images without ground truth: tiles, batches, damaged images, and results of an earlier run."""
 import json
 import os
 import time
@@ -24,7 +24,7 @@ FLAGS = ("--test_only", "--pre_train", "w.pt", "--data_test", "Demo", "--dir_dem
 
 @pytest.fixture
 def network_file(place) -> Path:
-    """A small network's file, as initialised, and a folder with three photos of two sizes."""
+    """Write the model file of a small untrained network, and a folder with three photos of two sizes."""
     args = option.parse(["--model", "dncnn", "--channels", "4"])
     torch.manual_seed(0)
     files.write_tensors(Path("w.pt"), weights.model_content(build(args), args, {}))
@@ -45,7 +45,7 @@ def expected(path: str) -> np.ndarray:
 
 
 def no_memory(monkeypatch, limit: int, error: Exception) -> list[int]:
-    """Let the network fail above so many pixels; return the list of what it was given."""
+    """Make the network raise `error` for more than `limit` pixels; return the list of pixel counts of its inputs."""
     seen, real = [], Deraining.restore
 
     def restore(self, x):
@@ -64,7 +64,7 @@ def made(*flags: str) -> Restorer:
 
 def test_results_are_those_of_single_pictures(run, network_file):
     status, text = run(*FLAGS)
-    assert status == 0 and "Demo: 3 images, restored without truth [single, whole images]" in text, text
+    assert status == 0 and "Demo: 3 images, restored, no ground truth [single, whole images]" in text, text
     for name in "abc":
         assert np.abs(image.read(RESULTS / f"{name}.png").astype(int) - expected(f"photos/{name}.png")).max() <= 1
     cards = json.loads(Path("experiment/test/cards-Demo.json").read_text())["cards"]
@@ -74,13 +74,13 @@ def test_results_are_those_of_single_pictures(run, network_file):
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
 def test_tiles_where_memory_lacks(run, network_file, monkeypatch, error):
-    """Whole first, then tiles, said once."""
+    """An image is tried whole, then in tiles, and the log states this once."""
     save(Path("photos/large.png"), photo(150, 200, 1))
     seen = no_memory(monkeypatch, 140 * 140, error)
     status, text = run(*FLAGS, "--tile", "128", "--tile_overlap", "48", "--no-report")
     assert status == 0, text
     assert text.count("the memory is too small") == text.count("levels of 255") == seen.count(150 * 200) == 1
-    assert "Demo: 4 images, restored without truth [single, 1 of them in tiles of 128]" in text
+    assert "Demo: 4 images, restored, no ground truth [single, 1 of them in tiles of 128]" in text
 
 
 def test_what_failed_is_remembered(network_file, monkeypatch):
@@ -101,14 +101,15 @@ def test_an_error_that_is_another_goes_on(network_file, monkeypatch):
 
 @torch.inference_mode()
 def test_an_estimate_goes_to_tiles_beforehand(network_file, monkeypatch):
-    """A CPU kills: with little memory at hand a large picture is not even tried at once, and the tiles fit."""
+    """On a CPU, a large image is not tried whole if the estimate exceeds the available memory; its tiles fit."""
     seen = no_memory(monkeypatch, 10**9, MemoryError())
     monkeypatch.setattr(memory, "SIDES", (64, 128))
     monkeypatch.setattr(memory, "available", lambda most=0: 60 * 2**20)
     monkeypatch.setattr(memory, "_peak", lambda work: 200 * work().numel() // 3)
     each = made()
     y = each(torch.rand(1, 3, 510, 620))
-    assert y.shape == (1, 3, 510, 620) and max(seen) < 510 * 620 and "restored in tiles: whole they would take about" in each.notes[0]
+    assert y.shape == (1, 3, 510, 620) and max(seen) < 510 * 620
+    assert "restored in tiles: in one piece they would need about" in each.notes[0]
     assert each.tiled == [384]                   # sqrt((0.8 * 60 MiB - 20 B * pixels) / 250 B), in steps of 64
 
 
@@ -144,8 +145,10 @@ def test_broken_pictures_are_left_out_and_named(run, network_file, workers):
     Path("photos/cut.png").write_bytes(whole[:len(whole) // 2])
     status, text = run(*FLAGS, "--n_threads", workers)
     last = text.strip().splitlines()[-1]
-    assert status == 2 and last.startswith("main.py: error: 2 of 5 pictures could not be restored, all others were: cannot read the image "
-                                           "photos/bad.png") and last.endswith("1 more are named in experiment/test/log.txt"), text
+    assert status == 2, text
+    assert last.startswith("main.py: error: 2 of 5 images could not be restored; all others were restored: "
+                           "cannot read the image photos/bad.png"), text
+    assert last.endswith("1 more are listed in experiment/test/log.txt"), text
     assert "photos/cut.png: the file is truncated" in Path("experiment/test/log.txt").read_text()
     assert sorted(path.name for path in RESULTS.iterdir()) == ["a.png", "b.png", "c.png"]
     assert json.loads(Path("experiment/test/metrics.json").read_text())["Demo"]["count"] == 3
@@ -156,12 +159,12 @@ def test_what_is_done_is_kept(run, network_file):
     (RESULTS / "b.png").unlink()
     before = (RESULTS / "a.png").stat().st_mtime_ns
     status, text = run(*FLAGS)
-    assert status == 0 and "Demo: 2 of 3 pictures are restored already and kept" in text and "Demo: 3 images" in text
+    assert status == 0 and "Demo: 2 of 3 images are already restored and kept" in text and "Demo: 3 images" in text
     assert (RESULTS / "a.png").stat().st_mtime_ns == before and (RESULTS / "b.png").is_file()
     assert len(json.loads(Path("experiment/test/cards-Demo.json").read_text())["cards"]) == 3
     os.utime("photos/c.png")
-    assert "2 of 3" in run(*FLAGS)[1]                                      # a newer picture is restored anew
-    assert "kept" not in run(*FLAGS, "--self_ensemble")[1]                # other flags: all anew
+    assert "2 of 3" in run(*FLAGS)[1]                                      # a newer image is restored again
+    assert "kept" not in run(*FLAGS, "--self_ensemble")[1]                # other flags: all are restored again
     assert "kept" not in run(*FLAGS, "--self_ensemble", "--no-skip_done")[1]
     os.utime("w.pt")
     assert "kept" not in run(*FLAGS, "--self_ensemble")[1]                # newer weights
@@ -184,7 +187,7 @@ def test_formats_keep_exif_and_profile(run, network_file, ending):
 
 def test_a_side_that_a_format_cannot_hold(fails, network_file):
     save(Path("photos/long.png"), photo(2, 16400, 1))
-    assert "1 of 4 pictures could not be restored, all others were: long.webp cannot be written" in fails(*FLAGS, "--format", "webp")
+    assert "1 of 4 images could not be restored; all others were restored: long.webp cannot be written" in fails(*FLAGS, "--format", "webp")
     assert len(list(RESULTS.iterdir())) == 3
 
 

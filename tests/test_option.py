@@ -1,4 +1,4 @@
-"""The command line: stages, what wins, and one clear sentence for what cannot be."""
+"""The command line: training stages, precedence of sources, and one clear sentence for invalid input."""
 import json
 import shlex
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_borders(flags):
 
 
 def test_epochs_scale_the_borders_of_a_recipe():
-    kd = ["--model", "two_stage_kd", "--data_train", "x"]                         # 250 epochs, the first stage ends at 125
+    kd = ["--model", "two_stage_kd", "--data_train", "x"]                         # 250 epochs; the first stage ends at epoch 125
     for flags, epochs, ends, warmup, origin in (
             (["--epochs", "10"], 10, "5-10", 0.12, "typed, follows from --epochs"),
             (["--epochs", "10", "--epoch_chg", "2-10", "--warmup", "1"], 10, "2-10", 1, "typed"),
@@ -57,7 +57,7 @@ def test_betas(text):
 
 
 def test_what_texts_mean():
-    """args holds what a flag means, args.flags the text that args.json stores."""
+    """args holds the converted value of a flag, args.flags the text that args.json stores."""
     args = option.parse(["--betas", "0.5", "0.9", "--sigma", "0-55", "--decay", "3-5", "--data_range", "1-5/7-8", "--metrics", "ms_ssim",
                          "--chop", "--tile_overlap", "300"])
     assert (args.betas, args.sigma, args.decay, args.metrics) == ((0.5, 0.9), (0, 55), [3, 5], ("ms_ssim",))
@@ -99,16 +99,16 @@ def test_test_sets_follow_the_training_sets():
     ("--data_range 1-2/3-4/5-6", "is not first-last"),
     ("--betas 0.9", "--betas '0.9' is not two numbers"),
     ("--betas 0.9 1.5", "is not two numbers from 0 to below 1"),
-    ("--decay 100,200", "--decay '100,200' is not a whole number from 1 to 1000000000, nor several"),
+    ("--decay 100,200", "--decay '100,200' is not a whole number from 1 to 1000000000 or several"),
     ("--patch_size 64-48 --batch_size 2-3-4", "--patch_size has 2 values for 3 stages; give 1 or 3"),
-    ("--epoch_chg 5-3 --patch_size 8-16", "--epoch_chg 5-3 does not rise"),
-    ("--epoch_chg 5-8 --epochs 9", "the last being --epochs 9"),
-    ("--save ../elsewhere", "--save '../elsewhere' would leave experiment/"),
-    ("--save /tmp/x", "would leave experiment/"),
-    ("--save .", "would leave experiment/"),
+    ("--epoch_chg 5-3 --patch_size 8-16", "--epoch_chg 5-3 must rise"),
+    ("--epoch_chg 5-8 --epochs 9", "the last one must equal --epochs 9"),
+    ("--save ../elsewhere", "--save '../elsewhere' is not inside experiment/"),
+    ("--save /tmp/x", "is not inside experiment/"),
+    ("--save .", "is not inside experiment/"),
     ("--config none.json", "cannot read the flags in none.json"),
-    ("--load none", "--load none: there is no experiment of that name"),
-    ("--pre_train none.pt", "there is no file none.pt"),
+    ("--load none", "--load none: no experiment of that name exists"),
+    ("--pre_train none.pt", "the file none.pt does not exist"),
     ("--n_colors 1", "invalid choice: 1"),
 ])
 def test_what_cannot_be(place, flags, words):
@@ -125,7 +125,7 @@ def test_what_cannot_be(place, flags, words):
     ({"channels": 0}, "the flag 'channels' cannot be"),
     ({"model": 3}, "unknown model '3'"),
     ({"chop": 1}, "the flag 'chop' cannot be 1"), ({"optimizer": "MUON"}, "the flag 'optimizer' cannot be 'MUON'"),
-    ({"model": "none"}, "unknown model 'none'"), ([1], "holds no object of flags")])
+    ({"model": "none"}, "unknown model 'none'"), ([1], "does not contain a JSON object of flags")])
 def test_broken_config(place, flags, words):
     (place / "args.json").write_text(json.dumps(flags))
     with pytest.raises(UserError, match=words):
@@ -141,7 +141,7 @@ def test_help_is_grouped(capsys):
 
 
 def explained(run, *flags: str) -> dict[str, str]:
-    """Return {flag and value: source} of what --explain prints, whose columns are aligned."""
+    """Return the output of --explain as {flag and value: source}; check that its columns are aligned."""
     status, text = run(*flags, "--explain")
     assert status == 0
     rows = [line.partition("   ") for line in text.splitlines()]
@@ -152,7 +152,7 @@ def explained(run, *flags: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", model.MODELS)
 def test_explain_works_for_every_model(run, place, name):
-    """Each flag that differs from its built-in default is printed once, and typing what is printed gives the same flags."""
+    """Each flag that differs from its built-in default is printed once, and the printed flags, when typed, give the same values."""
     rows = explained(run, "--model", name, "--data_train", "A", "--n_threads", "1", "--no-audit", "--dir_demo", "my photos")
     assert rows["--n_threads 1"] == rows["--no-audit"] == rows["--dir_demo 'my photos'"] == "typed"
     assert any(source == f"recipe {name}" for source in rows.values())
@@ -163,7 +163,7 @@ def test_explain_works_for_every_model(run, place, name):
 
 
 def test_explain_names_the_source_of_each_value(run, trained):
-    """A template, a config, a file and an experiment, each below the command line."""
+    """Template, config, model file and experiment are named as sources; typed flags override them."""
     assert explained(run, "--template", "demo", "--lr", "3")["--lr 3.0"] == "typed"
     rows = explained(run, "--template", "demo")
     assert rows["--lr 0.002"] == rows["--channels 16"] == "template demo" and rows["--loss '1*L1+1*L1:mask'"] == "recipe smgarn"
@@ -179,20 +179,20 @@ def test_explain_names_the_source_of_each_value(run, trained):
 
 
 def test_core_flags_are_frozen():
-    """A flag that is added, renamed or lost by accident changes what people type and what args.json holds."""
+    """Adding, renaming or removing a core flag by accident changes the command line and the format of args.json."""
     listed = Path(__file__).with_name("core_flags.txt").read_text(encoding="utf-8").split()
     flags = sorted(name.removeprefix("--") for action in option.parser()._actions for name in action.option_strings[:1])
     added, lost = sorted(set(flags) - set(listed)), sorted(set(listed) - set(flags))
     assert not added and not lost, (
-        f"the core's flags have changed: added {added}, missing {lost}. If that is meant, edit tests/core_flags.txt and add a line to "
+        f"the core's flags have changed: added {added}, missing {lost}. If this is intended, edit tests/core_flags.txt and add a line to "
         "CHANGELOG.md; a flag that is renamed or removed also needs an entry in RENAMED of runtime/experiment.py")
     assert listed == sorted(listed)
 
 
 @pytest.mark.parametrize("flag, options, words", [
-    ("--lr", {}, "the package model/mine adds the flag --lr, which exists already; rename it there"),
-    ("--rate", {"dest": "lr"}, "the package model/mine adds a flag that is stored as args.lr, which exists already"),
-    ("--stages", {}, "stored as args.stages, which exists already")])
+    ("--lr", {}, "the package model/mine adds the flag --lr, which already exists; rename it there"),
+    ("--rate", {"dest": "lr"}, "the package model/mine adds a flag that is stored as args.lr, which already exists"),
+    ("--stages", {}, "stored as args.stages, which already exists")])
 def test_a_flag_of_a_model_that_the_core_has(flag, options, words):
     package = ModuleType("model.mine")
     package.add_arguments = lambda group: group.add_argument(flag, default=1, **options)
@@ -201,7 +201,7 @@ def test_a_flag_of_a_model_that_the_core_has(flag, options, words):
 
 
 def test_a_backbones_own_flags():
-    """They are typed as flags or in brackets; files keep the brackets."""
+    """The flags of a backbone are typed as flags or in brackets; args.json stores them in brackets."""
     for typed in (["--backbone", "SAPNet", "--recurrent_iter", "3", "--no-use_dilation"],
                   ["--backbone", "sapnet(recurrent_iter=3, use_dilation=false)"]):
         args = option.parse(["--model", "rain2avoid", "--dir_demo", "x", *typed])

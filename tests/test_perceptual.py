@@ -162,8 +162,8 @@ def test_vgg_weights(run, weights, pairs, offline):
     ("vgg19", "file.pth holds no weights of vgg16: 'features.17.weight' is missing or of another shape; torchvision's keys are wanted, "
      "and --vgg says which VGG"),
     ("alexnet", "file.pth holds no weights of vgg16: 'features.0.weight' is missing or of another shape"),
-    (b"hello", "file.pth is damaged or no file of weights"),
-    (None, "there is no file file.pth; a file of weights (.pt, .pth) is wanted"),
+    (b"hello", "file.pth is damaged or is not a file of weights"),
+    (None, "the file file.pth does not exist; a file of weights (.pt, .pth) is required"),
 ])
 def test_wrong_vgg_weights(fails, weights, pairs, offline, content, words):
     if content:

@@ -1,4 +1,4 @@
-"""Several processes end together: stopped, failing, restarted, on two nodes."""
+"""Runs of several processes: signals, a failing process, restarts, two nodes, and the exit of one process."""
 import signal
 import socket
 import subprocess
@@ -24,7 +24,7 @@ def place(place, monkeypatch) -> Path:
 
 
 def start(*flags: str, launch: tuple[str, ...] = (), script: str = "main.py") -> subprocess.Popen:
-    """A training by two processes of torchrun."""
+    """Start a training with two processes of torchrun."""
     launch = launch or ("--standalone", "--nproc_per_node", "2")
     return subprocess.Popen(python("-m", "torch.distributed.run", *launch, str(REPO / script), *FLAGS, *flags),
                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -43,7 +43,7 @@ def equal(first: str, second: str) -> bool:
 
 @pytest.mark.slow
 def test_stopped_failing_restarted(place):
-    """Each way to the end of the undisturbed run, to the bit."""
+    """Stopped, failed and restarted runs give the same weights as an uninterrupted run, bit for bit."""
     finish(start("--save", "whole"))
 
     process = start("--save", "parts")                            # a scheduler's SIGTERM to torchrun
@@ -54,7 +54,7 @@ def test_stopped_failing_restarted(place):
     finish(start("--save", "parts", "--resume", "auto"))
     assert equal("whole", "parts")
 
-    process = start("--save", "failed", script="tests/failing.py")                   # one fails: all end, and wait for nobody
+    process = start("--save", "failed", script="tests/failing.py")                   # one process fails: all end without waiting for it
     text = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode != 0 and "main.py: error [process 1 of 2]: a made-up failure" in text
 
@@ -64,12 +64,12 @@ def test_stopped_failing_restarted(place):
 
 @pytest.mark.slow
 def test_two_nodes(place, monkeypatch):
-    """Two agents of torchrun, of one process each, meet at an address and train one network."""
+    """Two agents of torchrun, with one process each, connect to one address and train one network."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meet = f"127.0.0.1:{free.getsockname()[1]}"
     launch = ("--nnodes", "2", "--nproc_per_node", "1", "--rdzv_id", "one", "--rdzv_backend", "c10d", "--rdzv_endpoint", meet)
-    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")      # as job.sh in docs/training.md has it
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")      # as in job.sh of docs/training.md
     for process in [start("--save", "nodes", launch=launch) for _ in range(2)]:
         finish(process)
     assert files.read_tensors("experiment/nodes/model/state.pt")["progress"]["epoch"] == 3
@@ -77,7 +77,7 @@ def test_two_nodes(place, monkeypatch):
 
 @pytest.mark.parametrize("ending, status", [("return 3", 3), ("raise ValueError('unexpected')", 1), ("raise SystemExit(5)", 5)])
 def test_the_end_of_one_of_several(monkeypatch, ending, status):
-    """The status, the output, what is registered for the exit and other threads are as at a usual end; no teardown follows."""
+    """Status, output, exit handlers and other threads are as in a usual exit, but there is no teardown of the interpreter."""
     for name, value in dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="1").items():
         monkeypatch.setenv(name, value)
     code = f"""

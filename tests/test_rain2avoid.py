@@ -51,7 +51,7 @@ def test_a_folder_of_photos(run, photos):
     assert status == 0, text
     sizes = {"0": (96, 90, 3), "1": (50, 81, 3), "2": (101, 64, 3)}
     assert results("ldgp") == results("sdr(fuse)") == results() == sizes
-    assert "3 images, restored without truth" in text and not (PLACE / "sdr").exists()
+    assert "3 images, restored, no ground truth" in text and not (PLACE / "sdr").exists()
     assert "maps, references and results are in dataset/photos" in text
     assert "logs and numbers are in experiment/mine" in text
     assert not list(photos.glob("*/"))                            # nothing is written beside the user's photos
@@ -79,7 +79,7 @@ def test_truth_beside_the_photos(run, photos):
     assert status == 0 and "; fused " in text, text
     (photos / "target/1.png").unlink()
     status, text = run(*flags, "--save", "y")
-    assert status == 0 and "lacks the truth of some pictures" in text and "restored without truth" in text
+    assert status == 0 and "lacks the truth of some pictures" in text and "restored, no ground truth" in text
 
 
 def test_it_learns_to_derain(run, rainy):

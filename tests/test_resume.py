@@ -1,4 +1,4 @@
-"""A training that is stopped and resumed ends as if it had not been: weights, logs, numbers, to the bit."""
+"""A training that is stopped and resumed gives bit-identical weights, logs and numbers."""
 import json
 import signal
 import subprocess
@@ -57,7 +57,7 @@ def same(first: Path, second: Path) -> None:
 
 
 def stop_after(monkeypatch, count: int, number: int = signal.SIGTERM) -> None:
-    """Send this process a signal in its count-th step from now."""
+    """Send this process a signal during its step number `count`, counted from now."""
     real, steps = trainer.Trainer.train_step, []
 
     def train_step(self, batch):
@@ -70,7 +70,7 @@ def stop_after(monkeypatch, count: int, number: int = signal.SIGTERM) -> None:
 
 @pytest.mark.parametrize("system", list(SYSTEMS))
 def test_stopped_at_any_step(run, sets, monkeypatch, system):
-    """Stopped again and again and resumed each time, across stages, with EMA and parts of batches."""
+    """Training is stopped repeatedly and resumed each time, across stages, with EMA and split batches."""
     each = 2 if system in ("smgarn", "sapnet", "dsrir", "two_stage_kd") else 4
     if system == "two_stage_kd":
         teachers()
@@ -88,17 +88,17 @@ def test_stopped_at_any_step(run, sets, monkeypatch, system):
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals(run, sets, monkeypatch, number, status):
-    """The step is finished, the state saved, and a sentence says where it goes on."""
+    """The step is completed, the state is saved, and a message states how to resume."""
     stop_after(monkeypatch, 4, number)
     code, text = run(*flags("smgarn"), "--save", "x")
     assert code == status
-    assert f"stopped by {number.name} in epoch 2 after step 1; the state is saved, --resume auto --save x goes on from there" in text
+    assert f"stopped by {number.name} in epoch 2 after step 1; the state is saved, --resume auto --save x continues from there" in text
     assert files.read_tensors("experiment/x/model/state.pt")["progress"]["step"] == 1
     assert [json.loads(line)["event"] for line in Path("experiment/x/times.jsonl").read_text().splitlines()][-1] == "stop"
 
 
 def test_stopped_in_a_test(run, sets, monkeypatch):
-    """A signal in the test after an epoch: the epoch's training is kept, its test comes when it is resumed."""
+    """After a signal during the test of an epoch, the training of the epoch is kept and its test is run on resume."""
     two = ["--data_range", "1-3/4-5"]
     assert run(*flags("smgarn"), *two, "--save", "whole")[0] == 0
     real = Restorer.__call__
@@ -115,7 +115,7 @@ def test_stopped_in_a_test(run, sets, monkeypatch):
 
 
 def test_a_damaged_state(run, sets, monkeypatch):
-    """A flipped byte is noticed, the state before is taken, and the end is the same."""
+    """A changed byte is detected, the previous state is used, and the result is the same."""
     assert run(*flags("smgarn"), "--save", "whole")[0] == 0
     stop_after(monkeypatch, 6)
     assert run(*flags("smgarn"), "--save", "parts", "--save_every", "1")[0] == 143
@@ -127,12 +127,12 @@ def test_a_damaged_state(run, sets, monkeypatch):
     monkeypatch.chdir(sets)
     status, text = run(*flags("smgarn"), "--save", "parts", "--resume", "auto", "--save_every", "1")
     assert status == 0
-    assert "state.pt is damaged: its checksum does not fit; experiment/parts/model/state_before.pt, the state before it, is taken" in text
+    assert "state.pt is damaged: its checksum is wrong; the previous state experiment/parts/model/state_before.pt is used" in text
     same(Path("experiment/whole"), Path("experiment/parts"))
 
 
 def test_nothing_whole_is_left(run, fails, sets, monkeypatch):
-    """auto starts afresh, over what is left of the logs; -1 says what is wrong."""
+    """Without a usable state, auto starts a new training and overwrites the logs; -1 reports an error."""
     assert run(*flags("smgarn"), "--save", "whole")[0] == 0
     stop_after(monkeypatch, 2)
     assert run(*flags("smgarn"), "--save", "parts")[0] == 143
@@ -145,26 +145,26 @@ def test_nothing_whole_is_left(run, fails, sets, monkeypatch):
 
 
 def test_a_restart_goes_on_by_itself(run, sets, monkeypatch):
-    """torchrun --max-restarts and a SLURM requeue give the same command again, with --reset even."""
+    """torchrun --max-restarts and a SLURM requeue repeat the same command, which may contain --reset."""
     assert run(*flags("smgarn"), "--save", "whole")[0] == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 5)
         assert run(*flags("smgarn"), "--save", "parts", "--reset")[0] == 143
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     status, text = run(*flags("smgarn"), "--save", "parts", "--reset")
-    assert status == 0 and "going on after epoch 1, step 2" in text
+    assert status == 0 and "resuming after epoch 1, step 2" in text
     same(Path("experiment/whole"), Path("experiment/parts"))
 
 
 def test_states_between_epochs(run, sets):
-    """--save_every counts steps or minutes."""
+    """--save_every takes a number of steps or of minutes."""
     assert run(*flags("smgarn"), "--save", "x", "--save_every", "2")[0] == 0
     for value in ("-1", "x", "5h", "m"):
         assert run(*flags("smgarn"), "--save", "y", "--save_every", value)[0] == 2
 
 
 def kill_at_a_state(command: list[str], state: Path, seconds: float) -> None:
-    """Start a training and kill it some time after it has written a state."""
+    """Start a training and kill it `seconds` after it has written a state."""
     begun = time.time()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: state.is_file() and state.stat().st_mtime > begun, lambda: process.poll() is None)
@@ -175,7 +175,7 @@ def kill_at_a_state(command: list[str], state: Path, seconds: float) -> None:
 
 @pytest.mark.slow
 def test_kill_at_once(sets, monkeypatch):
-    """A process killed in the middle of training or writing resumes to the same end."""
+    """A process that is killed during training or writing gives the same result after resuming."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = python(str(REPO / "main.py"), *flags("smgarn"), "--save_every", "1", "--resume", "auto", "--epochs", "6")
     assert subprocess.run([*command, "--save", "whole"], capture_output=True).returncode == 0
@@ -189,14 +189,14 @@ def test_kill_at_once(sets, monkeypatch):
 
 
 def test_two_runs_on_one_experiment(fails, sets):
-    """The second is refused and told who holds it; a lock whose process is gone is no obstacle."""
+    """The second run is refused with a message that names the process holding the lock."""
     code = ("import fcntl, os, sys; f = open('experiment/.locks/x.lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX);"
             "f.write(f'process {os.getpid()} on here'); f.flush(); print('held', flush=True); sys.stdin.read()")
     files.make_folder(Path("experiment/.locks"))
     holder = subprocess.Popen(python("-c", code), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     sentence = fails(*flags("smgarn"), "--save", "x")
-    assert f"experiment/x is in use by process {holder.pid} on here; wait for its end or choose another name" in sentence
+    assert f"experiment/x is in use by process {holder.pid} on here; wait until it ends or choose another name" in sentence
     holder.kill()
     holder.wait()
 

@@ -1,4 +1,4 @@
-"""Whole runs of the command line on tiny data: what is written, what comes again, what goes wrong."""
+"""Complete runs of the command line on tiny data: written files, repeatability, and errors during training."""
 import json
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.parity import facts
 LINE1 = "--scale 1 --patch_size 64 --save smgarn --ext sep_reset --save_results".split()
 LINE2 = ("--data_test DIV2K --data_range 1-2000 --scale 1 --pre_train experiment/smgarn/model/model_best.pt --test_only "
          "--save_results --ext sep_reset").split()
-SHORT = [*TINY[:6], *TINY[8:]]            # without --patch_size, which the paper's line gives
+SHORT = [*TINY[:6], *TINY[8:]]            # without --patch_size, which the paper's command contains
 
 
 def numbers(folder: Path, name: str = "set") -> dict:
@@ -59,7 +59,7 @@ def test_what_a_run_leaves(trained):
 
 
 def test_restored_images_are_the_measured_ones(run, trained):
-    """PSNR of the saved picture is the number in metrics.json; side by side are input, result and truth."""
+    """The PSNR of the saved image equals metrics.json; the sheet shows input, result and ground truth side by side."""
     run("--test_only", "--pre_train", trained / "model/model_best.pt", "--save_results", "--save_gt", "--cpu")
     result = numbers(Path("experiment/test"))
     picture = image.read(Path("experiment/test/results-set/03.png")).astype(float)
@@ -77,7 +77,7 @@ def test_two_runs_give_the_same_numbers(run, trained):
 
 
 def test_training_raises_psnr(run, place):
-    """A small SMGARN takes most of a veil off pictures that it has not seen."""
+    """A small SMGARN removes most of a veil from images that it was not trained on."""
     make_pairs(place / "dataset" / "veil", 8, size=(48, 48))
     status, text = run("--data_train", "veil", "--save", "x", "--channels", "8", "--loss", "1*L1", "--lr", "3e-3", "--epochs", "1",
                        "--test_every", "120", "--batch_size", "4", "--patch_size", "24", "--n_threads", "0", "--cpu",
@@ -88,7 +88,7 @@ def test_training_raises_psnr(run, place):
 
 
 def test_going_on_equals_going_through(run, pairs):
-    """Two epochs at once, and one epoch resumed for the second: the same weights, with EMA and a schedule."""
+    """Two epochs in one run and one epoch resumed for a second give the same weights, with EMA and a schedule."""
     flags = ["--data_train", "set", *TINY, "--ema", "0.9", "--val_epochs", "2", "--decay", "1", "--save_models"]
     assert run(*flags, "--save", "whole", "--epochs", "2")[0] == 0
     assert run(*flags, "--save", "parts", "--epochs", "1")[0] == 0
@@ -102,7 +102,7 @@ def test_going_on_equals_going_through(run, pairs):
 def test_resume_auto_starts_where_there_is_nothing(run, pairs):
     assert run("--data_train", "set", "--save", "x", "--resume", "auto", *TINY)[0] == 0
     status, text = run("--data_train", "set", "--save", "x", "--resume", "auto", *TINY, "--epochs", "2")
-    assert status == 0 and "going on after epoch 1" in text
+    assert status == 0 and "resuming after epoch 1" in text
 
 
 def test_config_runs_again(run, trained):
@@ -137,7 +137,7 @@ def test_load_tests_an_experiment(run, trained):
 
 
 def test_folder_of_pictures(run, trained):
-    """Pictures of all kinds without truth keep their size; --chop and --self_ensemble work on them."""
+    """Images of all types without ground truth keep their size; --chop and --self_ensemble work on them."""
     grey = photo(30, 21, 1)[..., 0]
     save(Path("pictures/grey.png"), grey)
     save(Path("pictures/alpha.png"), np.dstack([photo(17, 30, 2), photo(17, 30, 3)[..., 0]]))
@@ -155,7 +155,7 @@ def test_folder_of_pictures(run, trained):
 
 
 def test_released_weights(run, pairs):
-    """A released file, with module. before its keys and under state_dict, is recognised and fully matched."""
+    """A released file whose keys start with module. and are nested under state_dict is recognised and fully matched."""
     ours = SnowRemoval(channels=4).network.state_dict()
     theirs = [key for key, _ in facts("smgarn")["state_dict"]]
     names = from_official({key: key for key in theirs})                 # ours -> theirs
@@ -165,7 +165,7 @@ def test_released_weights(run, pairs):
 
 
 def test_python_call(run, trained):
-    """A model file alone is enough to restore an image."""
+    """A model file is sufficient to restore an image."""
     method = weights.load(trained / "model/model_best.pt")
     with torch.inference_mode():
         restored = method.restore(image.to_tensor(photo(30, 20, 0))[None])
@@ -191,7 +191,7 @@ def test_split_batch_equals_the_whole(run, pairs):
 
 def test_skipped_steps(run, pairs, fails):
     sentence = fails("--data_train", "set", "--save", "x", *TINY, "--lr", "1e30", "--optimizer", "SGD", "--test_every", "200", status=1)
-    assert "50 steps in a row had a loss that is not finite" in sentence
+    assert "50 consecutive steps had a loss that is not finite" in sentence
 
 
 def test_lists(run, place):
@@ -209,7 +209,7 @@ def test_readme_has_the_commands_of_the_paper():
 
 
 def test_what_was_not_trained_on_is_tested_later_too(run, place):
-    """One --data_range says what to train on: the rest is tested, also when the file is tested later."""
+    """A single --data_range selects the training images; all others are tested, also if the model file is tested later."""
     make_pairs(place / "dataset" / "set", 6)
     assert run("--data_train", "set", "--data_range", "1-4", "--loss", "1*L1", "--save", "x", *TINY)[0] == 0
     assert numbers(Path("experiment/x"))["count"] == 2
@@ -234,7 +234,7 @@ def test_resume_takes_the_optimiser_flags_that_are_typed(run, trained):
 
 
 def test_one_bad_step_is_skipped(run, pairs, monkeypatch):
-    """A step without a finite loss changes nothing but itself: training goes on, also in the next epoch."""
+    """A step whose loss is not finite is skipped; the training continues, also in the next epoch."""
     import loss
     real, calls = loss.Loss.forward, []
 

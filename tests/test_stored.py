@@ -1,4 +1,4 @@
-"""Files that older versions wrote are loaded, applied and resumed for ever; a start reads a model file once."""
+"""Model files of older versions are loaded and applied by every later version."""
 import json
 from pathlib import Path
 
@@ -20,7 +20,7 @@ stored = pytest.mark.parametrize("packed", STORED, ids=NAMES)
 
 
 def check(method, packed: Path) -> None:
-    """Compare what a method makes of the picture with what the version that wrote the file made of it.
+    """Compare the result of a method with the result of the version that wrote the file, on the same image.
 
     The allowed difference is 1e-4 of the result's standard deviation. The results are stored with 6 decimals, and the networks
     compute in float32 (rounding error 6e-8), where another processor adds in another order. The kernels for AVX-512, AVX2 and
@@ -52,7 +52,7 @@ def test_a_stored_file_is_tested_by_main(place, packed):
 
 @stored
 def test_the_flags_of_a_stored_file_are_read(place, packed):
-    """The args.json that belongs to it, given by --config, names the same network."""
+    """The args.json that belongs to the file describes the same network when given by --config."""
     config = packed.with_name(packed.name.replace(".pt.xz", ".json"))
     args = option.parse(["--config", str(config)])
     method = model.build(args)
@@ -71,7 +71,7 @@ def with_a_new_argument(monkeypatch, name: str) -> None:
 
 @stored
 def test_a_new_argument_has_its_default(place, monkeypatch, packed):
-    """A file that was written before an argument existed gets its default, not what the recipe would set."""
+    """A file that was written before an argument existed gets the argument's default, not the value of the recipe."""
     path = unpack(packed, "old.pt")
     name = weights.describe(path)["model"]
     with_a_new_argument(monkeypatch, name)
@@ -93,7 +93,7 @@ def refused(path: Path) -> str:
 
 
 def test_an_unknown_argument_is_refused(old, fails):
-    """One sentence names the file, the argument, who wrote it and what to do; the program prints the same."""
+    """One sentence names the file, the argument, the version that wrote it and the correction; main prints the same sentence."""
     arguments = weights.describe(old)
     stated = {key: arguments[key] for key in ("channels", "rgb_range", "n_colors")}
     rewrite(old, arguments=stated | {"gates": 3})
@@ -107,7 +107,7 @@ def test_an_unknown_argument_is_refused(old, fails):
 @pytest.mark.parametrize("key, value", [("channels", [4]), ("channels", "wide"), ("channels", 4.5), ("channels", True), ("channels", None),
                                         ("channels", 0), ("n_colors", 4), ("rgb_range", float("nan")), ("rgb_range", torch.zeros(9, 9))])
 def test_a_value_that_cannot_be(old, key, value):
-    """Arguments are checked as typed flags are: type, range, choices."""
+    """Arguments are checked like typed flags: type, range, choices."""
     rewrite(old, arguments={"channels": 4, "rgb_range": 255.0, "n_colors": 3} | {key: value})
     assert refused(old).startswith(f"old.pt: the argument '{key}' of smgarn cannot be ")
 
@@ -121,11 +121,11 @@ def test_a_switch_is_a_switch(place):
 
 
 def test_a_package_translates_old_arguments(old, monkeypatch):
-    """A renamed and a dropped argument; the package hears which version wrote them, 0.1.0 where none is stated."""
-    heard = []
+    """The package receives old arguments and the version that wrote them, 0.1.0 if none is stated."""
+    versions = []
 
     def translate(arguments: dict, version: tuple[int, ...]) -> dict:
-        heard.append(version)
+        versions.append(version)
         arguments.pop("dropped", None)
         return {"channels": arguments.pop("width")} | arguments if "width" in arguments else arguments
     monkeypatch.setattr(model.package("smgarn"), "translate", translate, raising=False)
@@ -134,7 +134,7 @@ def test_a_package_translates_old_arguments(old, monkeypatch):
     check(weights.load(old), REPO / "tests/stored/0.1.0/smgarn.pt.xz")
     rewrite(old, version="0.10.2", arguments={"channels": 4})
     assert weights.read(old).arguments == {"channels": 4, "rgb_range": 255.0, "n_colors": 3}
-    assert heard == [(0, 1, 0), (0, 10, 2)]
+    assert versions == [(0, 1, 0), (0, 10, 2)]
     rewrite(old, arguments={"widht": 4})
     assert "states the argument 'widht'" in refused(old)
 

@@ -1,4 +1,4 @@
-"""Flags of older versions: an args.json that was written once is accepted for ever."""
+"""Flags of older versions: every later version accepts an args.json that an older version wrote."""
 import json
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ SAPNET = STORED[IDS.index("0.1.0-sapnet")]
 
 @pytest.mark.parametrize("path", STORED, ids=IDS)
 def test_a_stored_file_gives_the_same_flags(place, path):
-    """By --config and by --load; Rain2Avoid's file names the folder photos."""
+    """A stored args.json gives the same flags by --config and by --load; Rain2Avoid's file names the folder photos."""
     (place / "photos").mkdir()
     stored = json.loads(path.read_text())
     args = option.parse(["--config", str(path)])
@@ -37,13 +37,13 @@ def test_all_models_of_the_first_version_are_stored():
 
 
 def test_what_a_file_lacks_is_filled(place):
-    """Each flag of SAPNet's file in turn: from the recipe, or else from the built-in default."""
+    """Each flag that is removed from SAPNet's file gets its value from the recipe, or else the built-in default."""
     stored = json.loads(SAPNET.read_text())
     for flag in stored:
         rest = {key: value for key, value in stored.items() if key != flag}
         Path("args.json").write_text(json.dumps(rest))
         args = option.parse(["--config", "args.json", "--model", "sapnet"])
-        unlike = {"channels": 32, "recurrent_iter": 6, "use_dilation": True, "save": "test"}        # not at their defaults in the file
+        unlike = {"channels": 32, "recurrent_iter": 6, "use_dilation": True, "save": "test"}        # the file has other values
         assert args.flags[flag] == unlike.get(flag, stored[flag]), flag
         assert {key: args.flags[key] for key in rest} == rest, flag
 
@@ -65,7 +65,7 @@ def test_a_flag_that_was_renamed_or_removed(place, monkeypatch):
 
 
 def test_a_finished_experiment_of_an_older_version_is_known(run, trained):
-    """The same command on an experiment whose args.json lacks a newer flag finds it finished; at another value it is refused."""
+    """If args.json lacks a newer flag, the same command finds the experiment finished; another value of the flag is refused."""
     path = trained / "args.json"
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key not in ("memory", "gclip")}))
     status, text = run("--data_train", "set", "--save", "x", *TINY)

@@ -1,4 +1,4 @@
-"""The state of a training that an older version wrote is resumed for ever."""
+"""Every later version resumes a training state that an older version wrote."""
 import json
 from pathlib import Path
 
@@ -12,7 +12,7 @@ STATES = sorted((REPO / "tests" / "stored").glob("*/state.pt.xz"))
 
 
 def stored_experiment(packed: Path = STATES[0]) -> Path:
-    """Make experiment/x what a version left after the first of two epochs, and a small data set to test on; return the state."""
+    """Create experiment/x as a version left it after the first of two epochs, and a small test set; return the state's path."""
     state = unpack(packed, "experiment/x/model/state.pt")
     Path("experiment/x/args.json").write_bytes(packed.with_name("state-args.json").read_bytes())
     best = {"format": "unweather model 1", "model": "smgarn", "arguments": {"channels": 2}, "note": {}}
@@ -24,7 +24,7 @@ def stored_experiment(packed: Path = STATES[0]) -> Path:
 @pytest.mark.parametrize("packed", STATES, ids=[path.parent.name for path in STATES])
 @pytest.mark.parametrize("how", [["--save", "x", "--resume", "-1"], ["--load", "x"]], ids=["resume", "load"])
 def test_a_stored_state_goes_on(run, packed, how):
-    """The second epoch has the losses that it had in the version that wrote the state.
+    """The second epoch has the same losses as in the version that wrote the state.
 
     The allowed relative difference is 1e-6. The rounding error of float32 is 6e-8; the kernels for AVX-512, AVX2 and for no
     extension all gave 3e-8. A state without Adam's moments gives 5e-6, another order of the images 3e-1.
@@ -50,7 +50,7 @@ def test_a_state_that_cannot_be_read(fails, place, changes, words):
 
 
 def test_a_state_without_a_newer_number(run, place):
-    """What a later version adds to the progress of a training starts afresh in an older state."""
+    """A progress value that an older state lacks starts at its initial value."""
     state = stored_experiment()
     progress = files.read_tensors(state)["progress"]
     rewrite(state, progress={key: value for key, value in progress.items() if key != "skipped"})
@@ -58,7 +58,7 @@ def test_a_state_without_a_newer_number(run, place):
 
 
 def test_a_finished_experiment_lacks_a_new_flag(run, trained):
-    """The same command is the same experiment, although its args.json was written before a flag existed; another value is another."""
+    """If args.json lacks a flag, the same command continues the experiment; another value of the flag is refused."""
     flags = json.loads((trained / "args.json").read_text())
     assert flags.pop("seed") == 1
     files.write_json(trained / "args.json", flags)

@@ -86,11 +86,11 @@ def test_numbers_are_those_of_the_protocol():
 
 @pytest.mark.parametrize("call, words", [
     (lambda x: unweather.write("x.bmp", x), "x.bmp cannot be written: its name has to end in .png, .jpg, .webp"),
-    (lambda x: unweather.write("x.png", x / 255), "uint8 and of shape (height, width, 3), not float64 of shape (8, 9, 3)"),
+    (lambda x: unweather.write("x.png", x / 255), "uint8 and shape (height, width, 3), not float64 of shape (8, 9, 3)"),
     (lambda x: unweather.restore(None, x[..., 0]), "not uint8 of shape (8, 9)"),
     (lambda x: unweather.restore(None, "x.png"), "not str"),
     (lambda x: unweather.read("none.png"), "cannot read the image none.png"),
-    (lambda x: unweather.load("none.pt"), "there is no file none.pt"),
+    (lambda x: unweather.load("none.pt"), "the file none.pt does not exist"),
     (lambda x: unweather.measure(x, x[1:]), "differ in shape: (8, 9, 3) and (7, 9, 3)"),
     (lambda x: unweather.measure(x, x, "nonsense"), "unknown protocol 'nonsense'"),
     (lambda x: unweather.measure(x, x, "default+smgarn"), "one protocol at a time"),

@@ -69,4 +69,4 @@ if __name__ == "__main__":
     try:
         sys.exit(run())
     except UserError as error:
-        sys.exit(main.complain(error, 2))
+        sys.exit(main.print_error(error, 2))
