@@ -61,7 +61,7 @@ def _bright(grey: np.ndarray) -> np.ndarray:
     wide = np.pad(grey, ((0, 0), (WINDOW // 2, WINDOW // 2)), mode="edge").astype(np.int16)      # 25 * 255 fits
     sums = sum(wide[row:row + rows] for row in range(WINDOW))
     sums = sum(sums[:, column:column + columns] for column in range(WINDOW))
-    area = WINDOW * WINDOW                                        # p > round(s / 25) equals 25 p > s + 12, because p is an integer and 25 is odd
+    area = WINDOW * WINDOW                                        # p > round(s / 25) is 25 p > s + 12 for integers, as 25 is odd
     inner = wide[WINDOW // 2:WINDOW // 2 + rows, WINDOW // 2:WINDOW // 2 + columns]
     return np.where(area * inner > sums + area // 2, np.uint8(255), np.uint8(0))
 

@@ -122,7 +122,7 @@ def _chosen(cumulated: Tensor, chances: Tensor) -> Tensor:
 def _strips(rgb: Tensor, prior: Tensor, threshold: int, window: int, power: float, least: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield for each strip the pixels to replace, (N,) ascending, and their candidates' cumulative weights, (N, S) float64."""
     if not (least % 2 and window % 2 and 3 <= least <= window <= 15):
-        raise ValueError(f"windows of {least} and {window} pixels: both must be odd numbers from 3 to 15, and the second must not be smaller")
+        raise ValueError(f"windows of {least} and {window} pixels: both must be odd numbers from 3 to 15, the second not smaller")
     height, width = prior.shape
     rows = max(STRIP // width, 4 * window)
     for top in range(0, height, rows):
