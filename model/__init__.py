@@ -1,4 +1,4 @@
-"""Models by name: every folder here is one, found by a scan."""
+"""Models by name: every folder below model/ that has an __init__.py is a model."""
 import argparse
 import contextlib
 import importlib
@@ -9,27 +9,28 @@ from types import ModuleType
 from model.method import Method
 from runtime.errors import UserError
 
-DEFAULT = "smgarn"                        # the one place outside its folder that names a model
+DEFAULT = "smgarn"                        # the only model name outside the folder of that model
 MODELS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
 
 
-FACE = ("RECIPE", "add_arguments", "build", "from_official")      # what every package has
+REQUIRED = ("RECIPE", "add_arguments", "build", "from_official")  # the names that every package must define
 
 
 def package(name: str) -> ModuleType:
     """Return a model's package: RECIPE, add_arguments, build, from_official.
 
-    UserError lists the known models, or names the file and line of what keeps a package from being imported.
+    Raises UserError for an unknown name (with the list of models), for a package that cannot be imported (with file and line)
+    and for one that lacks a required name.
     """
     key = name.lower()
     if key not in MODELS:
         raise UserError(f"unknown model '{name}' in --model; known: {', '.join(MODELS)}")
     try:
         found = importlib.import_module(f"model.{key}")
-    except Exception as error:            # a package of somebody else's may raise anything
+    except Exception as error:            # a package that a user added may raise any exception
         what = f"{type(error).__name__}: {_first_line(error)} ({_place(error, key)})"
         raise UserError(f"the model {key} cannot be imported: {what}") from error
-    missing = [part for part in FACE if not hasattr(found, part)]
+    missing = [part for part in REQUIRED if not hasattr(found, part)]
     if missing:
         raise UserError(f"the model {key} cannot be used: model/{key}/__init__.py does not define {', '.join(missing)}")
     return found
@@ -40,7 +41,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _place(error: Exception, key: str) -> str:
-    """Return `file, line N` of an error: of a syntax error its own, else the last line of the model's folder that ran."""
+    """Return `file, line N` of an error: the position of a syntax error, else the last line that ran in the model's folder."""
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno
     else:
@@ -52,7 +53,7 @@ def _place(error: Exception, key: str) -> str:
 
 
 def templates() -> dict[str, tuple[str, dict]]:
-    """Return the templates of all models whose packages can be imported: {name: (model, flags that it sets)}."""
+    """Return the templates of all packages that can be imported: {template: (model, flags that the template sets)}."""
     found: dict[str, tuple[str, dict]] = {}
     for name in MODELS:
         with contextlib.suppress(UserError):
@@ -61,12 +62,12 @@ def templates() -> dict[str, tuple[str, dict]]:
 
 
 def own_flags(name: str) -> dict[str, argparse.Action]:
-    """Return the flags that a model's network depends on, by name: what `add_arguments` declares and model files state."""
+    """Return by name the flags that a model's network depends on; `add_arguments` declares them and model files store them."""
     holder = argparse.ArgumentParser(add_help=False)
     package(name).add_arguments(holder)
     return {action.dest: action for action in holder._actions}
 
 
 def build(args) -> Method:
-    """Return the method of args.model: the network alone, nothing that only training needs."""
+    """Return the method of args.model with its network, but without anything that only training needs."""
     return package(args.model).build(args)

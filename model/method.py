@@ -1,4 +1,4 @@
-"""What the Trainer sees of a model: a network, and how a batch becomes a prediction."""
+"""The interface between the Trainer and a model: a network, and how a batch becomes a prediction."""
 from torch import Tensor, nn
 
 from contract import Batch, Prediction, Stage
@@ -7,26 +7,26 @@ from runtime.errors import UserError
 
 
 class Method(nn.Module):
-    """A network plus how a batch becomes a prediction; subclasses define `predict`, the rest has defaults."""
+    """A network plus how a batch becomes a prediction; subclasses must define `predict`; all other methods have defaults."""
 
-    multiple_of = 1                       # height and width that the network needs; `restore` pads to it
-    least_side = 1                        # the smallest height and width that it takes; likewise
-    unused: tuple[str, ...] = ()          # parts that a released network holds but nothing depends on: kept, never trained
-    maps: tuple[str, ...] = ()            # predictions that are no pictures but maps of numbers
+    multiple_of = 1                       # height and width must be multiples of this; `restore` pads images to it
+    least_side = 1                        # the smallest height and width; `restore` pads images to it
+    unused: tuple[str, ...] = ()          # parts of a released network that no output depends on: kept, never trained
+    maps: tuple[str, ...] = ()            # names of predictions that are maps of numbers, not images
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network = network            # what is saved, shipped and tested
+        self.network = network            # this part is saved in model files and tested
 
     def stages(self, args) -> list[Stage]:
-        """Return the training plan: the stages that the flags describe (see option.py)."""
+        """Return the stages of the training, by default those that the flags describe (see option.py)."""
         return list(args.stages)
 
     def prepare(self, args) -> None:
-        """Get ready for training: load or make what only that needs (teachers, say); UserError when it cannot be had."""
+        """Load or create what only training needs, for example teachers; raises UserError when that is not possible."""
 
     def enter(self, stage: Stage) -> None:
-        """Prepare for a stage: freeze the parts of network or method that it names, thaw the others."""
+        """Begin a stage: freeze the parts of network and method that `stage.frozen` and `unused` name, make all others trainable."""
         frozen = tuple(f"{part}." for part in (*stage.frozen, *self.unused))
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(not name.removeprefix("network.").startswith(frozen))
@@ -36,15 +36,15 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Prediction:
-        """Return the prediction for a batch, with what else the loss needs."""
+        """Return the prediction for a batch, with everything that the loss needs."""
         return self.predict(batch.input)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Return the restored images for (B, 3, H, W) in [0, 1] of any size, the same size out."""
+        """Return the restored images for (B, 3, H, W) in [0, 1]; any size is allowed, and the result has the same size."""
         return tiling.padded(x, lambda part: self.check(self.predict(part), part), self.multiple_of, self.least_side)
 
     def check(self, prediction: Prediction, x: Tensor) -> Tensor:
-        """Return the 'image' of a prediction for x, (B, 3, H, W); UserError when it has none or one of another shape or kind."""
+        """Return the 'image' of a prediction for x, (B, 3, H, W); raises UserError if it is missing or has a wrong shape or type."""
         name = type(self).__module__.removeprefix("model.")
         if not isinstance(prediction, dict):
             raise UserError(f"the model {name}: predict returned {_kind(prediction)}, not a dictionary with 'image', "
@@ -56,14 +56,14 @@ class Method(nn.Module):
             raise UserError(f"the model {name}: the predicted 'image' is {_kind(image)}, not a tensor")
         if image.shape != x.shape:
             raise UserError(f"the model {name}: the predicted 'image' has the shape {tuple(image.shape)} for an input of {tuple(x.shape)}; "
-                            "it must have the input's size and three channels; a network that needs sides which are multiples of N "
-                            f"says so by multiple_of, which is {self.multiple_of} here")
+                            "it must have the input's size and three channels; if the network needs sides that are multiples of N, "
+                            f"set multiple_of to N (it is {self.multiple_of} now)")
         if not image.is_floating_point():
             raise UserError(f"the model {name}: the predicted 'image' has the type {image.dtype}; it must have a floating-point type")
         return image
 
     def shown(self, x: Tensor) -> dict[str, Tensor]:
-        """Return what else the network shows for (B, 3, H, W), of the same size: `mask`, `steps_1`, … (see `maps`)."""
+        """Return all other predictions with 3 channels for (B, 3, H, W), by name and of the same size: `mask`, `steps_1`, `steps_2`."""
         found: dict[str, Tensor] = {}
         for name, value in self.predict(tiling.extended(x, self.multiple_of, self.least_side)).items():
             parts = {name: value} if isinstance(value, Tensor) else {f"{name}_{n}": part for n, part in enumerate(value, 1)}
@@ -71,13 +71,13 @@ class Method(nn.Module):
         return found
 
     def side_state(self) -> dict[str, Tensor]:
-        """Return the state of trained helpers that are not the network."""
+        """Return the state of trained modules that are not part of the network."""
         return {}
 
     def load_side_state(self, state: dict[str, Tensor]) -> None:
-        """Take up the state that `side_state` gave."""
+        """Restore the state that `side_state` returned."""
 
 
 def _kind(value: object) -> str:
-    """Return what a value is, in words: 'a Tensor', 'a tuple'."""
+    """Return the type of a value in words: 'a Tensor', 'a tuple', 'None'."""
     return f"a{'n' if type(value).__name__[0] in 'aeiou' else ''} {type(value).__name__}" if value is not None else "None"

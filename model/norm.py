@@ -1,11 +1,11 @@
-"""Batch normalisation over the images of all processes, so that several processes train as one would."""
+"""Batch normalisation over the images of all processes, so that training in several processes equals training in one."""
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 
 class Total(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+    """Sums a tensor over all processes; the gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(ctx, value: Tensor) -> Tensor:
@@ -19,10 +19,10 @@ class Total(torch.autograd.Function):
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose mean and variance are those of all processes' (B, C, H, W), on the CPU; equal shapes on each."""
+    """BatchNorm2d on the CPU whose mean and variance are taken over all processes; (B, C, H, W) has the same shape in each."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, H, W) for the same."""
+        """Return the normalised (B, C, H, W)."""
         if not self.training:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -40,7 +40,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return the module with every batch norm shared by all processes, parameters and names unchanged."""
+    """Return the module with every batch norm computed over all processes; parameters and their names do not change."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for part in module.modules():

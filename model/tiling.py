@@ -1,4 +1,4 @@
-"""Ways to run a restoring function on any image: pure functions on (x, fn), x is (B, C, H, W)."""
+"""Pure functions that apply a function fn to images x, (B, C, H, W): padded, in tiles, or as the mean over flips and rotations."""
 from collections.abc import Callable
 
 import torch
@@ -9,7 +9,10 @@ Restore = Callable[[Tensor], Tensor]
 
 
 def extended(x: Tensor, multiple: int, least: int = 1) -> Tensor:
-    """Return x continued right and below by reflection, until height and width are multiples, `least` or more."""
+    """Return x padded right and below until height and width are multiples of `multiple` and at least `least`.
+
+    The padding is a reflection of the image; if the image is too small for that, the last row and column are repeated.
+    """
     height, width = x.shape[-2:]
     below, right = (-max(side, least) % multiple + max(least - side, 0) for side in (height, width))
     if not (below or right):
@@ -18,20 +21,20 @@ def extended(x: Tensor, multiple: int, least: int = 1) -> Tensor:
 
 
 def padded(x: Tensor, fn: Restore, multiple: int, least: int = 1) -> Tensor:
-    """Return fn(x) for a function whose height and width must be multiples, `least` or more: extend x, then crop."""
+    """Return fn(x) for a function that needs sides as `extended` gives them: extend x, apply fn, crop the result."""
     return fn(extended(x, multiple, least))[..., :x.shape[-2], :x.shape[-1]]
 
 
 def tiled(x: Tensor, fn: Restore, tile: int, overlap: int) -> Tensor:
     """Return fn(x) computed on overlapping tiles of side `tile` and blended.
 
-    Where tiles overlap, the outer 3/8 of the overlap, which lack context, are left out and the middle quarter is
-    blended linearly. The result equals the whole image's if the receptive field's radius fits in that 3/8 and
-    nothing in fn pools over the whole image. Starts are multiples of overlap // 8 * 8 where sizes allow it.
-    The result is put together where x is: tiles of a picture on the CPU wait there, wherever fn computes.
+    Where two tiles overlap, the outer 3/8 of the overlap on each side are discarded, because they lack context, and the
+    middle quarter is blended linearly. The result equals fn of the whole image if the radius of the receptive field is at
+    most 3/8 of the overlap and nothing in fn pools over the whole image. The tiles start every `tile - overlap` pixels; the last
+    one ends at the border. The result is on the device of x; fn may compute on another device.
     """
     height, width = x.shape[-2:]
-    result, sums = None, (x.new_zeros(height), x.new_zeros(width))        # of the weights, by row and by column
+    result, sums = None, (x.new_zeros(height), x.new_zeros(width))        # sums of the blending weights, by row and by column
     for top in _starts(height, tile, overlap):
         for left in _starts(width, tile, overlap):
             part = fn(x[..., top:top + tile, left:left + tile]).to(x.device)
@@ -47,7 +50,7 @@ def tiled(x: Tensor, fn: Restore, tile: int, overlap: int) -> Tensor:
 
 
 def tiles(height: int, width: int, tile: int, overlap: int) -> int:
-    """Return on how many tiles `tiled` computes an image of that size."""
+    """Return the number of tiles in which `tiled` computes an image of this size."""
     return len(_starts(height, tile, overlap)) * len(_starts(width, tile, overlap))
 
 
@@ -58,7 +61,7 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 def _ramp(start: int, size: int, side: int, overlap: int, like: Tensor) -> Tensor:
-    """Return the blending weight along one axis: 1 inside, falling to 0 towards edges that are not the image's."""
+    """Return the blending weights of a tile along one axis: 1 inside, falling to 0 towards edges inside the image."""
     position = torch.arange(size, device=like.device, dtype=torch.float32) + 0.5
     skip, ramp = overlap * 3 / 8, max(overlap / 4, 1)
     weight = torch.ones_like(position)
@@ -70,7 +73,7 @@ def _ramp(start: int, size: int, side: int, overlap: int, like: Tensor) -> Tenso
 
 
 def ensemble(x: Tensor, fn: Restore) -> Tensor:
-    """Return the mean of fn over the 8 flips and turns of x, each turned back (self-ensemble, EDSR section 3.4)."""
+    """Return the mean of fn over the 8 flips and rotations of x, each transformed back (self-ensemble, EDSR section 3.4)."""
     total = torch.zeros_like(x)
     for turns in range(4):
         for flip in (False, True):

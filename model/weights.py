@@ -1,16 +1,16 @@
-"""Model files: the weights of a network with what builds that network again.
+"""Model files: the weights of a network, and the arguments from which the network is built again.
 
-A file of ours is a dictionary of `format`, `version` (of the program that wrote it, from 0.2.0 on), `model` (a package's name),
-`arguments` (the flags of the package's `add_arguments`, and SHARED_ARGUMENTS), `note` (epoch, score, data) and `state` (the
-network's state_dict). Such files stay readable:
+A file of this program is a dictionary with the keys `format`, `version` (of the program that wrote the file, since 0.2.0), `model`
+(the name of a package), `arguments` (the flags of the package's `add_arguments`, and SHARED_ARGUMENTS), `note` (epoch, score, data)
+and `state` (the network's state_dict). Files of older versions remain readable by these rules:
 
-- An argument that a file lacks gets the default that `add_arguments` gives it. RECIPE does not count, because it describes how
-  a new network is trained and may change. So the default of a new argument is what the network was before it had the argument.
-- A package that cannot keep to this, or that renames or drops an argument, has a function `translate(arguments, version) -> dict`.
-  It gets the arguments that a file states and the version that wrote them as numbers, (0, 1, 0), and returns the arguments
-  that stand for the same network now; it may leave out those that have their default.
-- An argument that is then unknown is refused, as is a value that could not be typed as that flag.
-- FORMAT changes only when an older program would misread a new file; programs read all formats before their own.
+- An argument that a file lacks gets the default that `add_arguments` states. RECIPE is not used for this, because it describes
+  how a new network is trained and may change. So the default of a new argument must give the network as it was before.
+- A package that cannot follow this rule, or that renames or drops an argument, defines `translate(arguments, version) -> dict`.
+  The function receives the arguments of a file and the version that wrote them as numbers, (0, 1, 0), and returns the arguments
+  that build the same network now; it may leave out arguments that have their default.
+- After that, an unknown argument is refused, and so is a value that the flag does not accept.
+- FORMAT changes only if an older program would read a new file wrongly; a program reads all earlier formats.
 """
 import argparse
 import functools
@@ -33,12 +33,12 @@ from runtime.errors import UserError
 
 FORMAT = "unweather model 1"
 PARTS = {"model": str, "arguments": dict, "note": dict, "state": dict}
-FIRST = "0.1.0"                                       # the version of the files that state none
-SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of all models that a network depends on
+FIRST = "0.1.0"                                       # the version of files that do not state a version
+SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of the program that a network depends on
 
 
 class ModelFile(NamedTuple):
-    """What a model file holds; of a foreign file `model` is '' and `state` is all that is in the file."""
+    """The contents of a model file; for a file of another program, `model` is '' and `state` is the whole content."""
 
     model: str
     arguments: dict
@@ -47,27 +47,27 @@ class ModelFile(NamedTuple):
 
 
 def model_content(method: Method, args, note: dict) -> dict:
-    """Return what a model file holds: the model's name, its arguments, the weights and a note (epoch, data, numbers)."""
+    """Return the contents of a model file: the model's name, its arguments, the weights and a note (epoch, data, numbers)."""
     arguments = {name: getattr(args, name) for name in _known(args.model)}
     weights = {key: value.detach().cpu() for key, value in method.network.state_dict().items()}
     return {"format": FORMAT, "version": VERSION, "model": args.model, "arguments": arguments, "note": note, "state": weights}
 
 
 def read(path: str | Path) -> ModelFile:
-    """Return what a model file holds, its arguments complete and checked; UserError for a file that cannot be read.
+    """Return the contents of a model file, with complete and checked arguments; raises UserError if it cannot be read.
 
-    The last file stays in memory until `forget`, so that a start reads and hashes a file once; one that has changed since is
-    read again.
+    The last file is kept in memory until `forget` is called, so that a start of the program reads and hashes it once. A file
+    that has changed since then is read again.
     """
     try:
         status = os.stat(path)
-    except OSError:                       # the sentence on it follows from reading
+    except OSError:                       # _read raises the UserError
         return _read(str(path), ())
     return _read(str(path), (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
 
 
 def forget() -> None:
-    """Free the memory of the file that was read last."""
+    """Free the memory that the last file occupies."""
     _read.cache_clear()
 
 
@@ -78,20 +78,20 @@ def _read(path: str, identity: tuple[int, ...]) -> ModelFile:
     if not isinstance(stated, str) or not stated.startswith("unweather "):
         return ModelFile("", {}, {}, content)
     if stated.startswith("unweather state"):
-        raise UserError(f"{path} is the state of a training, not a model file; name a model file, such as model_best.pt beside it")
+        raise UserError(f"{path} is the state of a training, not a model file; give a model file, for example model_best.pt beside it")
     if stated != FORMAT:
         raise UserError(f"{path} has the format '{stated}'{files.origin(content)}, but unweather {VERSION} reads '{FORMAT}'; "
                         "use the version that wrote it, or a newer one")
     for key, kind in PARTS.items():
         if not isinstance(content.get(key), kind):
-            raise UserError(f"{path}{files.origin(content)} is no whole model file: it lacks '{key}'")
+            raise UserError(f"{path}{files.origin(content)} is not a complete model file: it lacks '{key}'")
     if content["model"] not in model.MODELS:
         raise UserError(f"{path}{files.origin(content)} is of the unknown model '{content['model']}'; known: {', '.join(model.MODELS)}")
     return ModelFile(content["model"], _arguments(path, content), content["note"], content["state"])
 
 
 def _arguments(path: str, content: dict) -> dict:
-    """Return the arguments of a file as this version would have written them; UserError for what it does not know."""
+    """Return the arguments of a file as this version writes them; raises UserError for unknown arguments and wrong values."""
     name, stated, version = content["model"], content["arguments"], content.get("version", FIRST)
     translate = getattr(model.package(name), "translate", None)
     if translate:
@@ -112,16 +112,16 @@ def _arguments(path: str, content: dict) -> dict:
 
 
 def _known(name: str) -> dict[str, argparse.Action]:
-    """Return the flags that the files of a model state, by name."""
+    """Return by name the flags that the files of a model store."""
     holder = argparse.ArgumentParser(add_help=False)
     data_flags.add_arguments(holder)
     return model.own_flags(name) | {action.dest: action for action in holder._actions if action.dest in SHARED_ARGUMENTS}
 
 
 def describe(path: str | Path) -> dict:
-    """Return what a file of ours states of itself, as flags: model, the network's own, data_train, data_range.
+    """Return the flags that a model file states: model, the flags of its network, data_train, data_range.
 
-    A foreign file, a released one for example, states nothing: {}.
+    Returns {} for a file of another program, such as a released one, which states no flags.
     """
     file = read(path)
     if not file.model:
@@ -130,19 +130,20 @@ def describe(path: str | Path) -> dict:
 
 
 def load_weights(method: Method, path: str | Path, name: str, again: bool = False) -> str:
-    """Load a model file, ours or the released one of model `name`, into a method; return a line on what matched.
+    """Load a model file, of this program or released by the authors of model `name`, into a method; return a line for the log.
 
-    Every tensor must match; UserError says which do not. With `again` the file stays in memory for the next call.
+    Raises UserError unless every tensor matches. With `again` the file is kept in memory for the next call.
     """
     file = read(path)
     if not again:
         forget()
     if file.model and file.model != name:
-        raise UserError(f"{path} is a checkpoint of the model {file.model}, not of {name}; name a file of {name}, or --model {file.model}")
+        raise UserError(f"{path} is a checkpoint of the model {file.model}, not of {name}; "
+                        f"give a file of {name}, or use --model {file.model}")
     if file.model:
         state, source = file.state, "own file"
     else:
-        package = importlib.import_module(type(method).__module__)         # a backbone's own, where a system has several
+        package = importlib.import_module(type(method).__module__)         # of the backbone, if the model has one
         state, source = package.from_official(_released(file.state)), "released file"
     expected = method.network.state_dict()
     fitting = [key for key in expected if _shape(state.get(key)) == tuple(expected[key].shape)]
@@ -159,17 +160,36 @@ def load_weights(method: Method, path: str | Path, name: str, again: bool = Fals
 
 
 def load(path: str | Path) -> Method:
-    """Return a model ready to restore images, built from what its file states (see the README's Python example)."""
+    """Return a model that is ready to restore images, built from the arguments in its file; raises UserError for released files."""
     stated = describe(path)
     if not stated:
-        raise UserError(f"{path} does not say which model it is; load released files with --model and --pre_train")
+        raise UserError(f"{path} does not state its model; load released files with --model and --pre_train")
     method = model.build(Namespace(**stated))
     load_weights(method, path, stated["model"])
     return method.eval()
 
 
+def renamed(state: dict[str, Tensor], prefixes: dict[str, str], inner: dict[str, str] | None = None) -> dict[str, Tensor]:
+    """Return a released state_dict with the names of this program, for the `from_official` of a package.
+
+    `prefixes` maps the beginning of a key, up to a dot, to its new text; the longest one that matches is replaced. Then the texts
+    of `inner` are replaced in the rest of the key, in their order. A key without a known prefix keeps its name.
+    """
+    return {_renamed(key, prefixes, inner or {}): value for key, value in state.items()}
+
+
+def _renamed(key: str, prefixes: dict[str, str], inner: dict[str, str]) -> str:
+    prefix = max((prefix for prefix in prefixes if key.startswith(f"{prefix}.")), key=len, default=None)
+    if prefix is None:
+        return key
+    rest = key.removeprefix(prefix)
+    for theirs, ours in inner.items():
+        rest = rest.replace(theirs, ours)
+    return prefixes[prefix] + rest
+
+
 def _released(content: dict) -> dict[str, Tensor]:
-    """Return the weights of a released file: bare, or under one of the usual names, `module.` taken off."""
+    """Return the weights of a released file, from the top level or a common key, without the prefix `module.`."""
     for key in ("state_dict", "params_ema", "params", "model"):
         if isinstance(content.get(key), dict):
             content = content[key]

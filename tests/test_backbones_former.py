@@ -105,5 +105,5 @@ def test_flags_that_make_no_network_are_refused(package):
     with pytest.raises(UserError, match="--channels must be even for this model, which halves it between levels, not 7"):
         small(package, channels=7)
     for blocks in ("", "4", "4-6-6", "4-6-6-8-1", "4-6-0-8", "4-6-six-8", "1-1-1-100", "4-6-6-8\n", "4,6,6,8"):
-        with pytest.raises(UserError, match="--blocks needs four numbers from 1 to 99, as 4-6-6-8, not"):
+        with pytest.raises(UserError, match="--blocks needs four numbers from 1 to 99, for example 4-6-6-8, not"):
             small(package, blocks=blocks)

@@ -102,7 +102,7 @@ def test_padding_inside_is_that_outside(place, name):
     (("x.pt", "--torch", "--output", "no/x.pt2"), "there is no folder no"),
     (("none.pt", "--torch"), "the file none.pt does not exist"),
     (("bad.pt", "--torch"), "bad.pt is damaged or is not a file of weights"),
-    (("other.pt", "--torch"), "does not say which model it is"),
+    (("other.pt", "--torch"), "does not state its model"),
 ])
 def test_what_the_user_can_mend(tool, flags, words):
     make("smgarn")

@@ -157,11 +157,11 @@ def test_a_backbone_has_its_own_flags(place):
 @pytest.mark.parametrize("text, words", [
     ("sapnet(width=8)", "the backbone sapnet has no flag --width; it has --channels, --recurrent_iter, --use_dilation"),
     ("sapnet(recurrent_iter=x)", "--recurrent_iter: 'x' is not a whole number"),
-    ("sapnet(use_dilation=3)", "use_dilation is true or false, not '3'"),
-    ("sapnet(recurrent_iter)", "the flags of a backbone are written as name(flag=value, flag=value)"),
-    ("sapnet(recurrent_iter=3", "the flags of a backbone are written as"),
-    ("sapnet(=3)", "the flags of a backbone are written as"),
-    ("sapnet()", "the flags of a backbone are written as"),
+    ("sapnet(use_dilation=3)", "use_dilation must be true or false, not '3'"),
+    ("sapnet(recurrent_iter)", "write the flags of a backbone as name(flag=value, flag=value)"),
+    ("sapnet(recurrent_iter=3", "write the flags of a backbone as"),
+    ("sapnet(=3)", "write the flags of a backbone as"),
+    ("sapnet()", "write the flags of a backbone as"),
 ])
 def test_flags_that_a_backbone_does_not_have(place, text, words):
     with pytest.raises(UserError) as error:

@@ -134,13 +134,13 @@ def test_pictures_that_teach_nothing(run, place):
     save(PLACE / "ldgp/flood.png", np.full((60, 60), 255, np.uint8))
     status, text = run(*flags, "--steps", "learn")
     assert status == 0, text
-    assert "dry: no rain was found in it; the result is the picture as it is" in text
-    assert "flood: its map says rain almost everywhere (100%), so there is no clean pixel to learn from" in text
+    assert "dry: no rain was found in it; the result is the unchanged image" in text
+    assert "flood: its map marks almost all pixels as rain (100%), so there is no clean pixel to learn from" in text
     for name in ("dry", "flood"):
         assert np.array_equal(image.read(PLACE / f"result/{name}.png"), image.read(place / f"photos/{name}.png"))
     assert results()["speck"] == (5, 7, 3)
     sentence = run(*flags, "--strategy", "multiple", "--save", "y", "--steps", "learn", "--data_range", "1-1")
-    assert sentence[0] == 2 and "no picture of Folder can be learned from: dry: no rain was found in it" in sentence[1]
+    assert sentence[0] == 2 and "no image of Folder can be used for training; for example dry: no rain was found in it" in sentence[1]
 
 
 def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypatch):
@@ -175,7 +175,7 @@ def test_one_network_for_all(run, rainy):
     assert state["event"] == "test" and state["weights"] == "multiple, a network for the set"
     status, text = run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--data_test", "rainy", "--save", "y", "--cpu",
                        "--sdr_num", "4")
-    assert status == 0 and "rainy: 3 images" in text and "pixels where the map finds no rain stay as they are" in text
+    assert status == 0 and "rainy: 3 images" in text and "pixels that are not rain in the map keep their values" in text
     results_, alone = (json.loads(Path(f"experiment/{each}/metrics.json").read_text())["rainy"] for each in "yx")
     assert results_["psnr"] == pytest.approx(alone["psnr"], abs=0.01) and results_["psnr"] != alone["network_psnr"]
     assert "contradicts" in run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--model", "unet")[1]
@@ -225,11 +225,11 @@ def test_backbones(run, photos, backbone, flags):
 
 
 @pytest.mark.parametrize("flags, words", [
-    ("--backbone rain2avoid", "is this system itself"),
+    ("--backbone rain2avoid", "is this model itself"),
     ("--backbone no_such_model", "unknown model 'no_such_model'"),
     ("--backbone Unet --blocks 3", "the backbone unet has no flag --blocks"),
     ("--backbone Restormer --channels 7", "--channels must be even"),
-    ("--K 8", "windows are odd"),
+    ("--K 8", "--K must be odd, so that the window has a middle pixel, not 8"),
     ("--k 9", "--k 9 is larger than --K 7"),
     ("--ldgp_patch 20", "from 32"),
     ("--strategy double", "invalid choice"),

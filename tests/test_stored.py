@@ -147,7 +147,7 @@ def test_a_newer_format_says_so(old):
 
 def test_a_file_of_ours_that_is_not_whole(old):
     rewrite(old, note=None)
-    assert refused(old) == "old.pt is no whole model file: it lacks 'note'"
+    assert refused(old) == "old.pt is not a complete model file: it lacks 'note'"
     unpack(REPO / "tests/stored/0.1.0/state.pt.xz", "state.pt")
     assert "state.pt is the state of a training, not a model file" in refused(Path("state.pt"))
 

@@ -146,7 +146,7 @@ def test_teachers_that_do_not_fit(run, fails, teachers):
     sentence = fails(*flags, "--teachers", *teachers[:2], "experiment/other/model/model_best.pt")
     assert "--teachers: experiment/other/model/model_best.pt is a checkpoint of the model sapnet, not of two_stage_kd" in sentence
     sentence = fails(*flags, "--teachers", *teachers, "--channels", "8")
-    assert "does not fit the model two_stage_kd" in sentence and "teachers have the student's --channels" in sentence
+    assert "does not fit the model two_stage_kd" in sentence and "teachers need the student's --channels" in sentence
     assert not Path("experiment/kd").exists()
 
 

@@ -112,7 +112,7 @@ def test_features():
 
 def test_width_must_divide():
     assert build(SimpleNamespace(channels=8, blocks=2)).network.bottleneck[1].conv1.in_channels == 128
-    with pytest.raises(UserError, match="--channels 6 is not a multiple of 4"):
+    with pytest.raises(UserError, match="--channels must be a multiple of 4 for this model, not 6"):
         build(SimpleNamespace(channels=6, blocks=2))
 
 

@@ -1,7 +1,8 @@
-"""DnCNN: seventeen plain convolutions (Zhang et al., TIP 2017) that give the image itself, as the backbone of Rain2Avoid does."""
+"""DnCNN: seventeen convolutions (Zhang et al., TIP 2017) that output the image, not its noise; a backbone of Rain2Avoid."""
 from torch import Tensor
 
 from contract import Prediction
+from model import weights
 from model.dncnn.network import LAYERS, DnCNN
 from model.method import Method
 from runtime.arguments import SIZE
@@ -10,7 +11,7 @@ RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs
               data_train="", data_test="")
 TINY = dict(channels=4)                   # a small network, for the tests
 
-# released key prefix -> ours; the release numbers convolutions, norms and ReLUs in one row
+# prefix of a released name -> the name here; the release numbers convolutions, norms and ReLUs in one sequence
 RELEASED = {
     "dncnn.0": "head",
     **{f"dncnn.{3 * layer + 2}": f"layers.{layer}.conv" for layer in range(LAYERS)},
@@ -31,8 +32,8 @@ class Deraining(Method):
 
 
 def add_arguments(group) -> None:
-    """Add DnCNN's own flags."""
-    group.add_argument("--channels", type=SIZE, default=64, help="width of the network; the released one is 64")
+    """Add the flags that the network depends on."""
+    group.add_argument("--channels", type=SIZE, default=64, help="width of the network; the released network has 64")
 
 
 def build(args) -> Method:
@@ -41,10 +42,5 @@ def build(args) -> Method:
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
-    return {_rename(key): value for key, value in state.items()}
-
-
-def _rename(key: str) -> str:
-    prefix, _, kind = key.rpartition(".")
-    return f"{RELEASED[prefix]}.{kind}" if prefix in RELEASED else key
+    """Return a released state_dict with the names of this network; unknown names stay."""
+    return weights.renamed(state, RELEASED)

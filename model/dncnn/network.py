@@ -1,12 +1,12 @@
-"""The DnCNN backbone, plain PyTorch: rainy images in [0, 1] in, clean images out."""
+"""The DnCNN backbone in plain PyTorch: takes rainy images in [0, 1]; returns derained images."""
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LAYERS = 15                               # those with a norm, between the first and the last convolution
+LAYERS = 15                               # layers with a norm, between the first and the last convolution
 
 
 class Layer(nn.Module):
-    """ReLU(norm(conv3(x))), all of one width."""
+    """ReLU(norm(conv(x))) with a 3 × 3 convolution that keeps the number of channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -18,7 +18,7 @@ class Layer(nn.Module):
 
 
 class DnCNN(nn.Module):
-    """Convolutions of width `channels` in a row, without a skip around them: the output is the image, not its noise."""
+    """A chain of convolutions of width `channels` without a skip connection: the output is the image, not its noise."""
 
     def __init__(self, channels: int = 64):
         super().__init__()
@@ -27,5 +27,5 @@ class DnCNN(nn.Module):
         self.tail = nn.Conv2d(channels, 3, 3, padding=1, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return (B, 3, H, W) for the same."""
+        """Return the derained image for (B, 3, H, W) of any size."""
         return self.tail(self.layers(F.relu(self.head(image))))

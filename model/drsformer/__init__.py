@@ -1,16 +1,16 @@
-"""DRSformer: sparse transformer for deraining, attention across the most similar channels (arXiv 2303.11950)."""
+"""DRSformer: sparse transformer for deraining, with attention across the most similar channels (arXiv 2303.11950)."""
 from torch import Tensor
 
 from contract import Prediction
-from model import restormer
+from model import restormer, weights
 from model.drsformer.network import DRSformer
 from model.method import Method
 
 RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=3e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="8",
               patch_size="128", epochs=300, test_every=1000)
-TINY = dict(channels=4, blocks="1-1-1-1") # a small network, for the tests
+TINY = dict(channels=4, blocks="1-1-1-1")                 # a small network, for the tests
 
-# released key prefix -> ours, and what then changes inside
+# prefix of a released name -> the name here; RELEASED_BLOCK has the names inside
 RELEASED = restormer.RELEASED | {"encoder_level0": "before", "refinement": "after"}
 RELEASED_BLOCK = restormer.RELEASED_BLOCK | {
     ".attn1": ".shares.0",
@@ -32,7 +32,7 @@ RELEASED_BLOCK = restormer.RELEASED_BLOCK | {
 
 
 class Deraining(Method):
-    """DRSformer as a method: 'image' (B, 3, H, W)."""
+    """DRSformer as a method: predicts the derained 'image' (B, 3, H, W)."""
 
     multiple_of = 8
 
@@ -45,15 +45,15 @@ class Deraining(Method):
 
 
 def add_arguments(group) -> None:
-    """Add DRSformer's own flags."""
+    """Add the flags that the network depends on."""
     restormer.add_arguments(group, channels=32)
 
 
 def build(args) -> Method:
-    """Return the method for --channels and --blocks; UserError for values that make no network."""
+    """Return the method for --channels and --blocks; raises UserError for invalid values."""
     return Deraining(*restormer.size(args))
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
-    return {restormer.renamed(key, RELEASED, RELEASED_BLOCK): value for key, value in state.items()}
+    """Return a released state_dict with the names of this network; unknown names stay."""
+    return weights.renamed(state, RELEASED, RELEASED_BLOCK)

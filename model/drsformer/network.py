@@ -1,23 +1,23 @@
-"""DRSformer's network, plain PyTorch: rainy images in [0, 1] in, derained images out; shares Restormer's U shape."""
+"""DRSformer's network in plain PyTorch: rainy images in [0, 1] to derained images; it uses Restormer's U shape."""
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.restormer.network import EXPANSION, Block, ChannelAttention, UShape, conv
 
-KEPT = ((1, 2), (2, 3), (3, 4), (4, 5))   # the fractions of the largest logits of a row that attention looks at
+KEPT = ((1, 2), (2, 3), (3, 4), (4, 5))   # each attention uses this fraction (numerator, denominator) of a row, its largest logits
 STEPS, EXPERTS, HIDDEN = 4, 8, 64
 
 
 class SparseAttention(ChannelAttention):
-    """TKSA: ChannelAttention as a learned sum of four, each among a row's largest logits only."""
+    """TKSA: ChannelAttention as a learned weighted sum of four softmaxes, each over the largest logits of a row (see KEPT)."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__(channels, heads)
         self.shares = nn.ParameterList(nn.Parameter(torch.full((1,), 0.2)) for _ in KEPT)
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Return the shares in which a head's channels are mixed, from logits, both (B, heads, n, n)."""
+        """Return the weights of the sums over the n channels of each head, from logits; both are (B, heads, n, n)."""
         total, width = 0, logits.shape[-1]
         largest = logits.detach().topk(max(width * KEPT[-1][0] // KEPT[-1][1], 1), dim=-1).values
         for share, (part, whole) in zip(self.shares, KEPT):
@@ -27,7 +27,10 @@ class SparseAttention(ChannelAttention):
 
 
 class MixedFeedForward(nn.Module):
-    """MSFN: twice int(2.66 C) features of (B, C, H, W), seen at two sizes, regrouped across them, seen at two sizes again."""
+    """MSFN: computes 2 * int(2.66 C) features of (B, C, H, W) and filters them with kernels of 3 and 5 pixels, twice.
+
+    Between the two filters the halves of both results are exchanged, so that each second filter gets features of both sizes.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -47,19 +50,19 @@ class MixedFeedForward(nn.Module):
 
 
 def separable(channels: int, size: int) -> nn.Sequential:
-    """Return the expert that twice convolves each channel by itself, then all at each pixel."""
+    """Return an expert: two depthwise convolutions of `size` pixels, each followed by a 1 × 1 convolution, with a ReLU between."""
     return nn.Sequential(conv(channels, channels, size, groups=channels), conv(channels, channels, 1), nn.ReLU(),
                          conv(channels, channels, size, groups=channels), conv(channels, channels, 1))
 
 
 def dilated(channels: int, size: int) -> nn.Sequential:
-    """Return the expert that convolves each channel with gaps between the pixels, then all at each pixel."""
+    """Return an expert: a depthwise convolution with dilation 2, followed by a 1 × 1 convolution."""
     wide = nn.Conv2d(channels, channels, size, padding=size - 1, dilation=2, groups=channels, bias=False)
     return nn.Sequential(wide, conv(channels, channels, 1))
 
 
 class ExpertStep(nn.Module):
-    """Eight experts on (B, C, H, W), weighted by (B, 8), merged and added to it."""
+    """Applies eight experts to (B, C, H, W), weights them by (B, 8), merges the results and adds them to the input."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -69,12 +72,12 @@ class ExpertStep(nn.Module):
         self.out = conv(EXPERTS * channels, channels, 1)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        opinions = [weight[:, None, None, None] * expert(x) for weight, expert in zip(weights.unbind(1), self.experts)]
-        return F.relu(F.relu(self.out(torch.cat(opinions, dim=1))) + x)
+        results = [weight[:, None, None, None] * expert(x) for weight, expert in zip(weights.unbind(1), self.experts)]
+        return F.relu(F.relu(self.out(torch.cat(results, dim=1))) + x)
 
 
 class Experts(nn.Module):
-    """MEFC: four steps of experts on (B, C, H, W), all weighted from the means of its channels."""
+    """MEFC: four steps of experts on (B, C, H, W); the weights of all steps are computed from the channel means."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -92,7 +95,7 @@ class Experts(nn.Module):
 
 
 class DRSformer(nn.Module):
-    """Restormer's U shape of sparse attention between two mixtures of experts, and the image added; `channels` is even."""
+    """Experts, a U shape with sparse attention, experts; the image is added to the output. `channels` is even."""
 
     def __init__(self, channels: int = 32, blocks: tuple[int, ...] = (4, 6, 6, 8)):
         super().__init__()
@@ -108,5 +111,5 @@ class DRSformer(nn.Module):
         return Block(channels, SparseAttention(channels, heads), MixedFeedForward(channels))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the derained image for (B, 3, H, W), H and W multiples of 8."""
+        """Return the derained image for (B, 3, H, W); H and W are multiples of 8."""
         return image + self.output(self.after(self.body(self.before(self.embedding(image)))))

@@ -14,13 +14,13 @@ RECIPE = dict(optimizer="ADAMW", lr=2e-4, weight_decay=1e-4, betas="0.9 0.999", 
               patch_size="128-160-192-256", batch_size="16-14-12-8", epochs=347, epoch_chg="135-238-314-347", test_every=0,
               val_epochs=5, sigma="0-55", data_train="", data_test="")
 TINY = dict(channels=16)                  # a small network, for the tests
-ITERATIONS = (128_000, 112_000, 96_000, 64_000)           # steps of the four phases
-IMAGES = {"all_in_one": 15_144, "noise": 5_244, "rain": 5_000, "haze": 5_000}       # lines of the released lists
+ITERATIONS = (128_000, 112_000, 96_000, 64_000)           # steps of each of the four phases
+IMAGES = {"all_in_one": 15_144, "noise": 5_244, "rain": 5_000, "haze": 5_000}       # number of lines in the released lists
 TESTS = {"noise": [f"{name}@{sigma}" for name in ("CBSD68", "Urban100") for sigma in (15, 25, 50)],
          "rain": ["Rain100L"], "haze": ["SOTS_outdoor"]}
 TESTS["all_in_one"] = [*TESTS["noise"][:3], *TESTS["rain"], *TESTS["haze"]]
 
-# released key prefix -> ours; the first that fits is taken, then the names inside it
+# prefix of a released name -> the name here; the first prefix that matches is used, then the names inside are replaced
 RELEASED = {
     "ebd": "embedding",
     "SN1.encoder1": "subnet1.encoders.0",
@@ -66,7 +66,7 @@ RELEASED_USAU = {"conv1": "from_feature", "conv_in": "from_image", "conv_out": "
 
 
 class AllInOneRestoration(Method):
-    """DSRIR as a method: 'image' (B, 3, H, W); 'restored' and 'log_scale', lists of three such, the answer's first."""
+    """DSRIR as a method: predicts 'image' (B, 3, H, W), and 'restored' and 'log_scale', lists of three; the final one is first."""
 
     multiple_of = 8
     unused = ("usau3.onward", "usau3.attention")
@@ -76,24 +76,24 @@ class AllInOneRestoration(Method):
         super().__init__(DSRIR(channels))
 
     def predict(self, x: Tensor) -> Prediction:
-        """Return image, restored and log_scale of subnets 3, 2, 1 for (B, 3, H, W) in [0, 1]."""
+        """Return image, and restored and log_scale of subnets 3, 2, 1, for (B, 3, H, W) in [0, 1]."""
         restored, log_scale = self.network(x)
         return {"image": restored[0], "restored": restored, "log_scale": log_scale}
 
 
 def add_arguments(group) -> None:
-    """Add DSRIR's own flags."""
+    """Add the flags that the network depends on."""
     group.add_argument("--channels", type=SIZE, default=32, help="width of the first subnet, a multiple of 16; the paper's is 32")
 
 
 def add_training_arguments(group) -> None:
-    """Add the flags that only the training needs."""
+    """Add the flags that only training needs."""
     group.add_argument("--mode", default="all_in_one", choices=list(IMAGES),
-                       help="train on the list train_<mode>.csv (tool.make_lists writes it), with that list's schedule")
+                       help="train on the list train_<mode>.csv, which tool.make_lists writes, with the schedule for its length")
 
 
 def recipe(args) -> dict:
-    """Return the list of --mode, its schedule by its length, and its tests; UserError when a training lacks the list."""
+    """Return the list of --mode, the schedule for its length, and its test sets; raises UserError if training needs a missing list."""
     tests = [name for name in TESTS[args.mode] if (Path(args.dir_data) / name.partition("@")[0]).is_dir()]
     changes, images = {"val_epochs": 5 if args.mode == "all_in_one" else 10}, IMAGES[args.mode]
     if not args.data_train:
@@ -102,8 +102,8 @@ def recipe(args) -> dict:
         if found:
             changes["data_train"], images = str(found), max(_lines(found), 1)
         elif not (args.test_only or args.list or args.explain):
-            raise UserError(f"there is no list train_{args.mode}.csv in {' or '.join(map(str, places))}; python -m tool.make_lists "
-                            "writes it, or --data_train names other data")
+            raise UserError(f"there is no list train_{args.mode}.csv in {' or '.join(map(str, places))}; write it with "
+                            "python -m tool.make_lists, or give other data with --data_train")
     changes["epoch_chg"] = borders(images, args.batch_size)
     changes["epochs"] = int(changes["epoch_chg"].rpartition("-")[2])
     return changes | ({"data_test": "+".join(tests)} if tests and not args.data_test else {})
@@ -115,7 +115,7 @@ def _lines(path: Path) -> int:
 
 
 def borders(images: int, batch_size: str) -> str:
-    """Return the epochs at which the phases end, such that each has its number of steps, as `135-238-314-347`."""
+    """Return the epochs at which the phases end, for example `135-238-314-347`, so that each phase has its number of steps."""
     sizes = [int(size) for size in batch_size.split("-") if size.isdecimal() and int(size)]
     sizes = (sizes or [1]) * (len(ITERATIONS) if len(sizes) == 1 else 1)
     ends, end = [], 0
@@ -126,14 +126,14 @@ def borders(images: int, batch_size: str) -> str:
 
 
 def build(args) -> Method:
-    """Return the method for --channels; UserError for a width that the subnets cannot divide."""
+    """Return the method for --channels; raises UserError unless it is a multiple of 16."""
     if args.channels % 16:
         raise UserError(f"--channels must be a multiple of 16 for this model, not {args.channels}")
     return AllInOneRestoration(args.channels)
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
+    """Return a released state_dict with the names of this network; unknown names stay."""
     return {_rename(key): value for key, value in state.items()}
 
 

@@ -1,11 +1,11 @@
-"""DSRIR's network, plain PyTorch: images in [0, 1] in, three restored images and their log-scale maps out."""
+"""DSRIR's network in plain PyTorch: takes images in [0, 1]; returns three restored images and their log-scale maps."""
 import itertools
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-REDUCTION = 8                             # attention is this much narrower in its middle
+REDUCTION = 8                             # the middle layer of the attention has this factor fewer channels
 
 
 def conv(inputs: int, outputs: int, size: int = 3, bias: bool = False) -> nn.Conv2d:
@@ -14,7 +14,7 @@ def conv(inputs: int, outputs: int, size: int = 3, bias: bool = False) -> nn.Con
 
 
 class PatchAttention(nn.Module):
-    """Scales every channel of every patch of a grid × grid cut of (B, C, H, W), H and W multiples of grid."""
+    """Divides (B, C, H, W) into grid × grid patches and scales every channel of each; H and W are multiples of grid."""
 
     def __init__(self, channels: int, grid: int):
         super().__init__()
@@ -42,7 +42,7 @@ class PAB(nn.Module):
 
 
 class PAG(nn.Module):
-    """One PAB for every grid, a convolution, and a skip around them."""
+    """One PAB for every grid, then a convolution, with a skip connection around all."""
 
     def __init__(self, channels: int, grids: tuple[int, ...]):
         super().__init__()
@@ -54,7 +54,7 @@ class PAG(nn.Module):
 
 
 class PRU(nn.Module):
-    """x plus y = conv3(x), each pixel of y weighted by a gate computed from y."""
+    """x + y * gate(y) with y = conv(x), a 3 × 3 convolution; the gate has a weight for every value of y."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -68,9 +68,9 @@ class PRU(nn.Module):
 
 
 class USAU(nn.Module):
-    """A restored image, its log-scale map, and from that map's feature an attention on what the next subnet gets.
+    """Computes a restored image, its log-scale map, and an attention (from the map's feature) on the input of the next subnet.
 
-    The last unit has the layers for that too, as released weights hold them, but never uses them.
+    The last unit has the layers of the attention because released weights contain them, but does not use them.
     """
 
     def __init__(self, channels: int, last: bool = False):
@@ -85,7 +85,7 @@ class USAU(nn.Module):
         self.attention = conv(channels, channels, 1, bias=True)
 
     def forward(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return feature (B, C, H, W), restored image and log-scale map (B, 3, H, W)."""
+        """Return the feature (B, C, H, W), the restored image and the log-scale map, both (B, 3, H, W)."""
         mixed = self.from_feature(x) + self.from_image(image)
         uncertainty = F.leaky_relu(self.uncertainty(mixed), 0.1)
         restored = self.to_image(mixed) + image
@@ -96,18 +96,18 @@ class USAU(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the height and width, then a 1 × 1 convolution."""
+    """Halves height and width, then applies a 1 × 1 convolution."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.conv = conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.avg_pool2d(x, 2))      # what bilinear interpolation by 0.5 gives for even sizes
+        return self.conv(F.avg_pool2d(x, 2))      # equals bilinear interpolation by 0.5 for even sizes
 
 
 class Up(nn.Module):
-    """Twice the height and width, bilinearly, then a 1 × 1 convolution."""
+    """Doubles height and width by bilinear interpolation, then applies a 1 × 1 convolution."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -118,7 +118,7 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """Encoder and decoder of PABs; a level has its width, grid and number of blocks, and one PAB on its added skip."""
+    """Encoder and decoder of PABs; each level has a width, a grid, a number of blocks, and one PAB on its added skip connection."""
 
     def __init__(self, widths: tuple[int, ...], grids: tuple[int, ...], blocks: tuple[int, ...]):
         super().__init__()
@@ -131,7 +131,7 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(Up(coarse, fine) for fine, coarse in steps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, widths[0], H, W) for the same; H and W divide by 2^level · grid at every level."""
+        """Return (B, widths[0], H, W) like the input; H and W are multiples of 2^level · grid for every level."""
         x = self.encoders[0](x)
         skipped = []
         for down, encoder in zip(self.downs, self.encoders[1:]):
@@ -144,7 +144,7 @@ class UNet(nn.Module):
 
 
 class DSRIR(nn.Module):
-    """Three subnets in a row, each with a PRU and a USAU; `channels`, a multiple of 16, is the first one's width."""
+    """Three subnets in sequence, each with a PRU and a USAU; `channels`, a multiple of 16, is the width of the first."""
 
     def __init__(self, channels: int = 32):
         super().__init__()
@@ -161,7 +161,7 @@ class DSRIR(nn.Module):
         self.pru3, self.usau3 = PRU(c3), USAU(c3, last=True)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return restored images and log-scale maps of subnets 3 (the answer), 2, 1; H and W are multiples of 8."""
+        """Return the restored images and log-scale maps of subnets 3 (the final result), 2, 1; H and W are multiples of 8."""
         x1, x2, x3 = self.embedding(image).split(self.widths, dim=1)
         x, restored1, log_scale1 = self.usau1(self.pru1(self.subnet1(x1)), image)
         x = self.merge2(torch.cat((x, x2), dim=1))

@@ -1,16 +1,16 @@
-"""LDGP, the locally dominant gradient prior: where in a picture rain streaks could be."""
+"""LDGP, the locally dominant gradient prior: a map of the pixels of an image that may be rain streaks."""
 import numpy as np
 
 from model.rain2avoid import hog, rotate
 
-WINDOW = 5                                # side of the mean that a streak outshines, in pixels
-STRIP = 1 << 18                           # pixels thresholded at once
+WINDOW = 5                                # side of the window whose mean a streak exceeds, in pixels
+STRIP = 1 << 18                           # number of pixels processed at once by the threshold
 
 
 def prior(rgb: np.ndarray, patch: int = 80, kernel: int = 10) -> np.ndarray:
-    """Return the map of rain, (H, W) uint8, of a picture (H, W, 3) uint8: the higher, the more certainly part of a streak.
+    """Return the map of rain, (H, W) uint8, of an image (H, W, 3) uint8; a higher value is a more certain streak.
 
-    patch is the side of the patches that vote on the streaks' direction, kernel the least length of a streak, in pixels.
+    patch: side of the patches from which the direction of the streaks is estimated; kernel: minimum length of a streak, in pixels.
     """
     rgb = _coloured(rgb)
     degrees = angle(rgb, patch)
@@ -23,9 +23,12 @@ def prior(rgb: np.ndarray, patch: int = 80, kernel: int = 10) -> np.ndarray:
 
 
 def angle(rgb: np.ndarray, patch: int = 80) -> int:
-    """Return by how many degrees, -85 to 80, the (H, W, 3) uint8 picture is to be turned for its streaks to fall upright."""
+    """Return the angle in degrees, -85 to 80, by which to rotate the image (H, W, 3) uint8 so that its streaks become vertical.
+
+    Raises ValueError if a patch is smaller than a block of the histograms.
+    """
     if patch < hog.BLOCK * hog.CELL:
-        raise ValueError(f"a patch of {patch} pixels holds no block of {hog.BLOCK * hog.CELL}")
+        raise ValueError(f"a patch of {patch} pixels is smaller than a block of {hog.BLOCK * hog.CELL}")
     rgb = _coloured(rgb)
     rows, columns = (side // patch for side in rgb.shape[:2])
     if not (rows and columns):
@@ -34,41 +37,41 @@ def angle(rgb: np.ndarray, patch: int = 80) -> int:
     for row in range(rows):
         line = rotate.grey(rgb[row * patch:(row + 1) * patch, :columns * patch])
         found.append(hog.angles(line.reshape(patch, columns, patch).swapaxes(0, 1)))
-    degrees = int(np.bincount(np.concatenate(found)).argmax())    # of equals, the smallest
+    degrees = int(np.bincount(np.concatenate(found)).argmax())    # the smallest, if several are equal
     if degrees in (85, 90):
         return 0
     return degrees - 180 if degrees > 90 else degrees
 
 
 def streaks(grey: np.ndarray, kernel: int) -> np.ndarray:
-    """Return 255 where a pixel of the (H, W) uint8 picture is part of a bright upright line of `kernel` pixels, else 0."""
+    """Return 255 where a pixel of the image (H, W) uint8 is part of a bright vertical line of `kernel` pixels, else 0."""
     bright = np.empty_like(grey)
     height, width = grey.shape
     reach, rows = WINDOW // 2, max(STRIP // width, 1)
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         lines = np.clip(np.arange(start - reach, stop + reach), 0, height - 1)
-        bright[start:stop] = _outshining(grey[lines])
+        bright[start:stop] = _bright(grey[lines])
     return _sliding(_sliding(bright, kernel, np.minimum, 255), kernel, np.maximum, 0)
 
 
-def _outshining(grey: np.ndarray) -> np.ndarray:
-    """Return 255 where a pixel is above the rounded mean around it, else 0, for lines that come with their neighbours."""
+def _bright(grey: np.ndarray) -> np.ndarray:
+    """Return 255 where a pixel is above the rounded mean of its window, else 0; the outer WINDOW // 2 rows are only context."""
     rows, columns = grey.shape[0] - WINDOW + 1, grey.shape[1]
     wide = np.pad(grey, ((0, 0), (WINDOW // 2, WINDOW // 2)), mode="edge").astype(np.int16)      # 25 * 255 fits
     sums = sum(wide[row:row + rows] for row in range(WINDOW))
     sums = sum(sums[:, column:column + columns] for column in range(WINDOW))
-    area = WINDOW * WINDOW                                        # p > round(s / 25)  <=>  25 p > s + 12: p whole, 25 odd
+    area = WINDOW * WINDOW                                        # p > round(s / 25) is 25 p > s + 12 for integers, as 25 is odd
     inner = wide[WINDOW // 2:WINDOW // 2 + rows, WINDOW // 2:WINDOW // 2 + columns]
     return np.where(area * inner > sums + area // 2, np.uint8(255), np.uint8(0))
 
 
 def _sliding(lines: np.ndarray, kernel: int, pick: np.ufunc, outside: int) -> np.ndarray:
-    """Return the least or greatest of the rows y - kernel // 2 … y + (kernel - 1) // 2 of (H, W)."""
+    """Return for each row y of (H, W) the minimum or maximum (`pick`) of the rows y - kernel // 2 to y + (kernel - 1) // 2."""
     before = kernel // 2
     result = np.pad(lines, ((before, kernel - 1 - before), (0, 0)), constant_values=outside)
     reach = 1
-    while reach < kernel:                                         # a row of the result stands for `reach` rows from it on
+    while reach < kernel:                                         # row y of the result combines the rows y to y + reach - 1
         step = min(reach, kernel - reach)
         result = pick(result[:-step], result[step:])
         reach += step

@@ -1,4 +1,4 @@
-"""The runs of Rain2Avoid: one per picture (single, online), or one for a whole set (multiple); and what they come to."""
+"""The runs of Rain2Avoid: one per image (single, online) or one for a whole set (multiple), and their results."""
 import copy
 import functools
 import json
@@ -21,29 +21,29 @@ from model.rain2avoid.references import References
 from runtime import experiment, files, process
 from runtime.errors import UserError
 
-Restores = Callable[..., Tensor]          # restore.Restorer: (B, 3, H, W) -> the same, and its `method`
+Restores = Callable[..., Tensor]          # restore.Restorer: (B, 3, H, W) to the same shape; it has the attribute `method`
 
 
 def runs(args, backbone: Method) -> Iterator[Run]:
-    """Yield the runs that --steps and --strategy ask for; maps and references are made before each run.
+    """Yield the runs that --steps and --strategy specify; maps and references are made before each run.
 
-    `backbone` is a network like those that will be trained.
+    `backbone` is a network of the kind that the runs train. Raises UserError if several processes would train one network per image.
     """
     parameters = sum(parameter.numel() for parameter in backbone.network.parameters())
-    if args.test_only:                    # the network was trained without targets, so that no image has to be held out
+    if args.test_only:                    # training used no targets, so all images may be tested
         if args.keep_clean:
-            process.log().say("pixels where the map finds no rain stay as they are; --no-keep_clean takes the network's answer everywhere")
+            process.log().say("pixels that are not rain in the map keep their values; --no-keep_clean uses the network's output everywhere")
         yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}),
                   finish=functools.partial(applied, args) if args.keep_clean else None)
         return
     if process.world() > 1 and args.strategy != "multiple":
-        raise UserError(f"--strategy {args.strategy} trains a network per picture, by one process each; start several without torchrun, "
-                        "each with its own --save and part of the pictures, as --data_range 1-50")
+        raise UserError(f"--strategy {args.strategy} trains each network in one process; to use several, start the program several times "
+                        "without torchrun, each time with another --save and another part of the images, for example --data_range 1-50")
     for name in names(args.data_train):
         chosen, place = choose(args, name, "test", whole=True), output_folder(args, name)
         if args.steps in ("ldgp", "nss"):
             prepare(chosen.items, place, args)
-            process.log().say(f"{place.name}: {len(chosen.items)} pictures, see {place}")
+            process.log().say(f"{place.name}: {len(chosen.items)} images; the files are in {place}")
         elif args.strategy == "multiple":
             yield _together(chosen, name, place, args, backbone.multiple_of, parameters)
         else:
@@ -51,14 +51,14 @@ def runs(args, backbone: Method) -> Iterator[Run]:
 
 
 def output_folder(args, name: str) -> Path:
-    """Return where the maps, references and results of a set go: its folder below --dir_out (or --dir_data)."""
+    """Return the output directory for maps, references and results of a set: its folder below --dir_out (or --dir_data)."""
     if name == "Folder":
         name = Path(args.dir_demo).resolve().name
     return Path(args.dir_out or args.dir_data) / Path(name).stem
 
 
 def prepare(items, place: Path, args) -> None:
-    """Make the maps of all pictures and, with --steps nss, their fused references."""
+    """Make the maps of all images and, with --steps nss, the fused references."""
     for item in items:
         picture = Picture(item, place, args)
         picture.find_rain(anew=args.steps == "ldgp")
@@ -67,24 +67,24 @@ def prepare(items, place: Path, args) -> None:
 
 
 class PictureRuns:
-    """The runs of --strategy single and online: a network for each picture of a set; finished pictures are in pictures.json."""
+    """The runs of --strategy single and online: one network for each image of a set; pictures.json lists the finished images."""
 
     def __init__(self, chosen: Chosen, name: str, place: Path, args, multiple: int, parameters: int):
         self.chosen, self.name, self.place, self.args = chosen, name, place, args
         self.multiple, self.parameters = multiple, parameters
         self.path = experiment.folder_of(args.save) / experiment.FINISHED
         self.finished = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() and not args.reset else {}
-        self.weights: dict[str, Tensor] = {}                      # of the picture before, for --warm_start
+        self.weights: dict[str, Tensor] = {}                      # of the previous image, for --warm_start
 
     def __iter__(self) -> Iterator[Run]:
-        """Yield one run with the results of all finished pictures, then one for each of the others."""
+        """Yield one run that returns the results of all finished images, then one run for each other image."""
         known = self.finished.setdefault(self.name, {})
         done = [item for item in self.chosen.items if item.name in known and self._result(item).is_file()]
         names_done = {item.name for item in done}
         rest = [item for item in self.chosen.items if item.name not in names_done]
         if done:
             yield Run(self.name, None, {}, done=lambda _: [self._outcome(done)], kept=False)
-        for item in tqdm(rest, self.place.name, unit="picture", disable=process.quiet(), leave=False):
+        for item in tqdm(rest, self.place.name, unit="image", disable=process.quiet(), leave=False):
             yield self._run(item)
         process.log().say(f"maps, references and results are in {self.place}")
 
@@ -94,7 +94,7 @@ class PictureRuns:
         drawn, train = picture.draw(), None
         reason = picture.why_not(drawn.positions)
         if reason:
-            process.log().say(f"{item.name}: {reason}; the result is the picture as it is")
+            process.log().say(f"{item.name}: {reason}; the result is the unchanged image")
         else:
             source = picture.weigh() if self.args.strategy == "online" else drawn
             train = functools.partial(_train, self.args, self.multiple, [picture], [source])
@@ -102,16 +102,16 @@ class PictureRuns:
                    plateau=self.args.plateau)
 
     def _begin(self, method: Method) -> None:
-        """Start from the network of the picture before, where --warm_start has kept it."""
+        """Load the weights of the previous image's network if --warm_start has kept them."""
         if self.weights:
             method.network.load_state_dict(self.weights)
 
     def _done(self, item: Item, picture: Picture, trained: bool, restorer: Restores) -> list[Outcome]:
-        """Write the result and its numbers, mark the picture as finished, and return its results."""
-        answer = answered(restorer, picture) if trained else picture.rgb
+        """Write the result, store its numbers, record the image as finished, and return its outcome."""
+        output = network_output(restorer, picture) if trained else picture.rgb
         if trained and self.args.warm_start:
             self.weights = copy.deepcopy(restorer.method.network.state_dict())
-        self.finished[self.name][item.name] = finish(picture, answer, self.chosen.task, self.args)
+        self.finished[self.name][item.name] = finish(picture, output, self.chosen.task, self.args)
         files.write_json(self.path, self.finished)
         return [self._outcome([item])]
 
@@ -120,27 +120,27 @@ class PictureRuns:
 
     def _outcome(self, items: list[Item]) -> Outcome:
         rows = [(item, self.finished[self.name][item.name]) for item in items]
-        return outcome(self.name, self.chosen, rows, self.place, f"{self.args.strategy}, a network for each picture", self.parameters)
+        return outcome(self.name, self.chosen, rows, self.place, f"{self.args.strategy}, a network for each image", self.parameters)
 
 
 def outcome(name: str, chosen: Chosen, rows: list[tuple[Item, Numbers]], place: Path, weights: str, parameters: int) -> Outcome:
-    """Return the results of a set whose results lie in `place`."""
+    """Return the outcome of a set whose result images are below `place`."""
     shown = [(item._replace(images={**item.images, "result": place / RESULT / f"{item.name}.png"}), numbers) for item, numbers in rows]
     return Outcome(name, chosen.task, chosen.subset, shown, weights, parameters)
 
 
-def applied(args, x: Tensor, answer: Tensor) -> Tensor:
-    """Return the result for a whole picture and the network's answer, (1, 3, H, W) each, with map and references of that picture."""
+def applied(args, x: Tensor, output: Tensor) -> Tensor:
+    """Return the result for a whole image x and the network's output, (1, 3, H, W) each; makes the map and references of x."""
     rgb = image.to_array(x[0])
     prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size)
     fused = sample(rgb, prior, args).fused().cpu().numpy()
-    return image.to_tensor(composed(rgb, prior, fused, image.to_array(answer[0]), args))[None].to(x.device)
+    return image.to_tensor(composed(rgb, prior, fused, image.to_array(output[0]), args))[None].to(x.device)
 
 
 def composed(rgb: np.ndarray, prior: np.ndarray, fused: np.ndarray, network: np.ndarray, args) -> np.ndarray:
-    """Return the result, (H, W, 3) uint8: where there is rain the network's answer and the fused reference, --blend of the first.
+    """Return the result, (H, W, 3) uint8: in rain pixels --blend * network + (1 - --blend) * fused, elsewhere the image itself.
 
-    Elsewhere the picture as it is. With --no-keep_clean the network's answer everywhere, as in the paper.
+    With --no-keep_clean it is the network's output everywhere, as in the paper.
     """
     if not args.keep_clean:
         return network
@@ -148,53 +148,56 @@ def composed(rgb: np.ndarray, prior: np.ndarray, fused: np.ndarray, network: np.
     return np.where(prior[..., None] > args.threshold, mixed, rgb)
 
 
-def answered(restorer: Restores, picture: Picture) -> np.ndarray:
-    """Return the network's answer to a picture, (H, W, 3) uint8; one with a target is tiled only by --chop."""
+def network_output(restorer: Restores, picture: Picture) -> np.ndarray:
+    """Return the network's output for an image, (H, W, 3) uint8; an image with a target is processed in tiles only with --chop."""
     x = image.to_tensor(picture.rgb)[None]
-    return image.to_array(restorer(x, may_tile=picture.truth is None, name=picture.name)[0])
+    return image.to_array(restorer(x, may_tile=picture.target is None, name=picture.name)[0])
 
 
 def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, dict[str, float]]:
-    """Write the result, composed from the network's answer (H, W, 3) uint8; return its numbers by protocol.
+    """Write the result, composed with the network's output (H, W, 3) uint8; return its numbers by protocol, {} without target.
 
-    Beside PSNR and SSIM of the result stand those of the rainy picture (`input_…`), the fused reference (`fused_…`) and
-    the network's answer alone (`network_…`); {} without truth.
+    Keys with the prefix `input_`, `fused_` and `network_` are the PSNR and SSIM of the rainy image, of the fused reference and of
+    the network's output alone.
     """
     result = composed(picture.rgb, picture.prior, picture.fused, network, args)
     keep(picture.path(RESULT), result)
-    if picture.truth is None:
+    if picture.target is None:
         return {}
     images = {"": result, "input_": picture.rgb, "fused_": picture.fused, "network_": network}
     found: dict[str, dict[str, float]] = {}
     for protocol in args.protocol:
-        truth = protocol.fit(image.to_tensor(picture.truth)[None])
+        target = protocol.fit(image.to_tensor(picture.target)[None])
         found[protocol.name] = {
             f"{prefix}{key}": value for prefix, each in images.items()
-            for key, value in metric.compare(protocol.fit(image.to_tensor(each)[None]), truth, protocol, task,
+            for key, value in metric.compare(protocol.fit(image.to_tensor(each)[None]), target, protocol, task,
                                              () if prefix else args.metrics).items()}
     return found
 
 
 def _together(chosen: Chosen, name: str, place: Path, args, multiple: int, parameters: int) -> Run:
-    """Return the run of one network for a set; pictures that teach nothing are left out of the training."""
+    """Return the run of one network for a set; images without rain or without clean pixels are left out of the training.
+
+    Raises UserError if no image is left.
+    """
     pictures = []
-    for item in tqdm(chosen.items, "references", unit="picture", disable=process.quiet(), leave=False):
+    for item in tqdm(chosen.items, "references", unit="image", disable=process.quiet(), leave=False):
         pictures.append(Picture(item, place, args))
         pictures[-1].find_rain(anew=args.steps == "all")
     sources = [picture.draw() for picture in pictures]
     useful = [number for number, drawn in enumerate(sources) if not pictures[number].why_not(drawn.positions)]
     if not useful:
         first = pictures[0]
-        raise UserError(f"no picture of {name} can be learned from: {first.name}: {first.why_not(sources[0].positions)}")
+        raise UserError(f"no image of {name} can be used for training; for example {first.name}: {first.why_not(sources[0].positions)}")
     if len(useful) < len(pictures):
-        process.log().say(f"{len(pictures) - len(useful)} of {len(pictures)} pictures of {name} teach nothing and are left out")
+        process.log().say(f"{len(pictures) - len(useful)} of {len(pictures)} images of {name} cannot be used for training and are left out")
     train = functools.partial(_train, args, multiple, [pictures[n] for n in useful], [sources[n] for n in useful])
     sets = tests(args, {each: chosen if each == name else choose(args, each, "test", whole=True) for each in names(args.data_test)})
 
     def done(restorer: Restores) -> list[Outcome]:
         own = list(range(len(pictures)))[process.rank()::process.world()]
-        found = [(number, finish(pictures[number], answered(restorer, pictures[number]), chosen.task, args))
-                 for number in tqdm(own, "results", unit="picture", disable=process.quiet(), leave=False)]
+        found = [(number, finish(pictures[number], network_output(restorer, pictures[number]), chosen.task, args))
+                 for number in tqdm(own, "results", unit="image", disable=process.quiet(), leave=False)]
         rows = [(chosen.items[number], numbers) for number, numbers in sorted(process.gather(found), key=lambda row: row[0])]
         process.log().say(f"maps, references and results are in {place}")
         return [outcome(name, chosen, rows, place, "multiple, a network for the set", parameters)]

@@ -1,7 +1,7 @@
-"""NSS, non-local stochastic sampling: what could be behind the rain, as many derained references as wanted.
+"""NSS, non-local stochastic sampling: draws any number of derained references of a rainy image.
 
-Every pixel of rain takes the colour of a clean pixel nearby, the likelier the more alike their surroundings are. Kept
-is only one number of 8 bits a pixel and reference, and pictures are worked on in strips: large ones need little memory.
+Every rain pixel gets the colour of a clean pixel nearby. The probability of a clean pixel increases with the similarity of the
+two neighbourhoods. To save memory, a reference is stored as one 8-bit number per rain pixel, and an image is processed in strips.
 """
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,32 +13,32 @@ from torch.nn import functional as F
 
 from model.rain2avoid import chance
 
-STRIP = 1 << 16                           # pixels of the picture worked on at once
-CHUNK = 1 << 12                           # pixels drawn for at once
-LANE = 20                                 # bits of a colour in a packed pixel: room for the sum of 4,000 colours
+STRIP = 1 << 16                           # number of image pixels processed at once
+CHUNK = 1 << 12                           # number of rain pixels for which colours are drawn at once
+LANE = 20                                 # bits of one colour in a packed pixel: enough for the sum of 4,000 colours
 SAMPLINGS = ("seeded", "released")
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The colours that were drawn for a picture (H, W, 3) uint8: which pixel takes its colour from where in which reference."""
+    """The references of an image (H, W, 3) uint8: for each rain pixel and reference, the pixel from which the colour is taken."""
 
     rgb: Tensor                           # (H, W, 3) uint8
-    positions: Tensor                     # (N,) int64: the pixels replaced, row * W + column, rising
-    steps: Tensor                         # (S,) int64: the way to each candidate, in the same measure
-    choices: Tensor                       # (references, N) uint8: which step is taken
+    positions: Tensor                     # (N,) int64: the replaced pixels, row * W + column, ascending
+    steps: Tensor                         # (S,) int64: offset from a pixel to each candidate, as row * W + column
+    choices: Tensor                       # (references, N) uint8: index into `steps`
 
     def __len__(self) -> int:
         return len(self.choices)
 
     def reference(self, number: int) -> Tensor:
         """Return one derained reference, (H, W, 3) uint8."""
-        flat, ways = self.rgb.reshape(-1, 3), self.steps.index_select(0, self.choices[number].int())
-        result = flat.index_copy(0, self.positions, flat.index_select(0, ways.add_(self.positions)))
+        flat, offsets = self.rgb.reshape(-1, 3), self.steps.index_select(0, self.choices[number].int())
+        result = flat.index_copy(0, self.positions, flat.index_select(0, offsets.add_(self.positions)))
         return result.view_as(self.rgb)
 
     def colours(self, numbers: Tensor, some: Tensor) -> Tensor:
-        """Return the mean colour that some of the pixels, (N,) places in `positions`, have in some references, (N, 3) float32."""
+        """Return the mean colour, (N, 3) float32, of some pixels, (N,) indices into `positions`, over the references `numbers`."""
         flat, at = self.rgb.reshape(-1, 3).float(), self.positions[some]
         total = torch.zeros(len(at), 3, device=at.device)
         for choices in self.choices[numbers][:, some]:
@@ -46,7 +46,7 @@ class Drawn:
         return total.div_(max(len(numbers), 1))
 
     def fused(self) -> Tensor:
-        """Return the mean of all references, rounded, (H, W, 3) uint8."""
+        """Return the rounded mean of all references, (H, W, 3) uint8."""
         if not len(self.positions):
             return self.rgb.clone()
         flat, count = self.rgb.reshape(-1, 3), len(self)
@@ -66,15 +66,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Weighed:
-    """What may be drawn for a picture (H, W, 3) uint8, without end: pixels, ways as in Drawn, and the candidates' weights."""
+    """The weights of all candidates of an image (H, W, 3) uint8, from which any number of references can be drawn."""
 
     rgb: Tensor                           # (H, W, 3) uint8
-    positions: Tensor                     # (N,) int64
-    steps: Tensor                         # (S,) int64
-    cumulated: Tensor                     # (N, S) float32: the candidates' weights, summed up
+    positions: Tensor                     # (N,) int64, as in Drawn
+    steps: Tensor                         # (S,) int64, as in Drawn
+    cumulated: Tensor                     # (N, S) float64: cumulative sums of the candidates' weights
 
     def colours(self, count: int, some: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the mean colour of some of the pixels, (N,) places in `positions`, in `count` new references, (N, 3) float32."""
+        """Return the mean colour, (N, 3) float32, of some pixels, (N,) indices into `positions`, over `count` new references."""
         flat, at, cumulated = self.rgb.reshape(-1, 3).float(), self.positions[some], self.cumulated[some]
         chances = torch.rand(len(at), count, generator=generator).to(cumulated.device)
         choices = _chosen(cumulated, chances)
@@ -82,7 +82,7 @@ class Weighed:
 
 
 def weigh(rgb: Tensor, prior: Tensor, threshold: int = 10, window: int = 7, power: float = 0.5, least: int = 3) -> Weighed:
-    """Weigh the candidates of every pixel of rain, once; see `draw`."""
+    """Return the weights of the candidates of every rain pixel; for the parameters see `draw`."""
     parts = list(_strips(rgb, prior, threshold, window, power, least))
     positions, cumulated = (torch.cat([part[n] for part in parts]) for n in (0, 1))
     return Weighed(rgb, positions, _steps(window, rgb), cumulated)
@@ -90,12 +90,13 @@ def weigh(rgb: Tensor, prior: Tensor, threshold: int = 10, window: int = 7, powe
 
 def draw(rgb: Tensor, prior: Tensor, count: int = 50, threshold: int = 10, window: int = 7, power: float = 0.5,
          sampling: str = "seeded", seed: int = 0, least: int = 3) -> Drawn:
-    """Draw `count` references of a picture (H, W, 3) uint8 whose prior (H, W) uint8 says where rain is, on their device.
+    """Draw `count` references of an image (H, W, 3) uint8 with the map of rain `prior`, (H, W) uint8, on the same device.
 
-    Pixels with a prior above `threshold` are replaced, those with 0 are candidates, in the window x window pixels around.
-    A candidate's weight is 1 / distance**power; the distance is taken over least x least pixels, or the next larger odd
-    window that has a clean pixel. 'seeded' draws every pixel and reference for itself, the same for one seed on any
-    device; 'released' draws 50 numbers (`count`) once for all pixels, as the released program does, and heeds no seed.
+    Pixels with a prior above `threshold` are replaced. Their candidates are the pixels with prior 0 in a window of window x
+    window pixels. The weight of a candidate is 1 / distance**power; the distance is computed over least x least pixels, or the
+    next larger odd window that has a clean pixel. With 'seeded', each pixel and reference has its own random number, which
+    depends on `seed` but not on the device. With 'released', the same `count` numbers are used for all pixels, as in the
+    released program, and `seed` is ignored. Raises ValueError for an unknown sampling and for invalid windows.
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"unknown sampling '{sampling}'; known: {', '.join(SAMPLINGS)}")
@@ -114,14 +115,14 @@ def draw(rgb: Tensor, prior: Tensor, count: int = 50, threshold: int = 10, windo
 
 
 def _chosen(cumulated: Tensor, chances: Tensor) -> Tensor:
-    """Return which candidate numbers from 0 to 1 fall on, (N, K) int32, of cumulated weights (N, S)."""
+    """Return the candidates, (N, K) int32, that numbers from 0 to 1 select by the cumulative weights (N, S)."""
     return torch.searchsorted(cumulated, chances * cumulated[:, -1:], right=True, out_int32=True).clamp_(max=cumulated.shape[1] - 1)
 
 
 def _strips(rgb: Tensor, prior: Tensor, threshold: int, window: int, power: float, least: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the pixels to replace, (N,) rising, and their candidates' weights summed up, (N, S) float64, strip by strip."""
+    """Yield for each strip the pixels to replace, (N,) ascending, and their candidates' cumulative weights, (N, S) float64."""
     if not (least % 2 and window % 2 and 3 <= least <= window <= 15):
-        raise ValueError(f"windows of {least} and {window} pixels: wanted are odd numbers from 3 to 15, the second not below the first")
+        raise ValueError(f"windows of {least} and {window} pixels: both must be odd numbers from 3 to 15, the second not smaller")
     height, width = prior.shape
     rows = max(STRIP // width, 4 * window)
     for top in range(0, height, rows):
@@ -130,25 +131,25 @@ def _strips(rgb: Tensor, prior: Tensor, threshold: int, window: int, power: floa
 
 
 def _steps(window: int, rgb: Tensor) -> Tensor:
-    """Return how far each candidate lies from its pixel, (S,) int64, in pixels of a flat picture (H, W, 3)."""
+    """Return the offset of each candidate from its pixel, (S,) int64, as row * W + column of an image (H, W, 3)."""
     return torch.tensor([row * rgb.shape[1] + column for row, column in _offsets(window)], device=rgb.device)
 
 
 def _offsets(window: int) -> list[tuple[int, int]]:
-    """Return the rows and columns from a pixel to its candidates, in raster order, itself left out."""
+    """Return the offsets (rows, columns) from a pixel to its candidates in raster order, without the pixel itself."""
     reach = range(-(window // 2), window // 2 + 1)
     return [(row, column) for row in reach for column in reach if row or column]
 
 
 def _weighed(rgb: Tensor, prior: Tensor, rows: tuple[int, int], threshold: int, offsets: list[tuple[int, int]], power: float,
              least: int) -> tuple[Tensor, Tensor]:
-    """Return the pixels to replace in some rows that have candidates, (N,), and their candidates' weights, (N, S) float64."""
+    """Return the pixels of some rows to replace that have candidates, (N,), and the weights of the candidates, (N, S) float64."""
     (top, bottom), width = rows, prior.shape[1]
-    halo = 2 * offsets[-1][0]                                     # a candidate's surroundings reach as far again
+    halo = 2 * offsets[-1][0]                                     # a candidate's neighbourhood has the same reach again
     first, last = max(top - halo, 0), min(bottom + halo, len(prior))
     margin = (halo, halo, halo - top + first, halo - last + bottom)
     clean = prior[first:last] == 0
-    inside = F.pad(clean, margin)                                 # beyond the border are no candidates
+    inside = F.pad(clean, margin)                                 # there are no candidates outside the image
     row, column = (prior[top:bottom] > threshold).nonzero().T
     span = width + 2 * halo
     middles = (row + halo) * span + column + halo
@@ -164,7 +165,7 @@ def _weighed(rgb: Tensor, prior: Tensor, rows: tuple[int, int], threshold: int, 
 
 
 def _sides(candidates: Tensor, offsets: list[tuple[int, int]], least: int) -> Tensor:
-    """Return half the side of each pixel's reference window, (N,): `least`, or what it takes to reach a candidate (S, N)."""
+    """Return half the side of each pixel's window, (N,): the smallest, `least` or more, that has a candidate, (S, N) bool."""
     sides = torch.full(candidates.shape[1:], offsets[-1][0], device=candidates.device)
     for side in range(offsets[-1][0] - 1, least // 2 - 1, -1):
         ring = [number for number, (row, column) in enumerate(offsets) if max(abs(row), abs(column)) <= side]
@@ -174,16 +175,16 @@ def _sides(candidates: Tensor, offsets: list[tuple[int, int]], least: int) -> Te
 
 def _distances(image: Tensor, kept: Tensor, row: Tensor, column: Tensor, sides: Tensor,
                offsets: list[tuple[int, int]]) -> Tensor:
-    """Return how unlike the surroundings of each pixel and each candidate are, (S, N) int32.
+    """Return the distance between the neighbourhoods of each pixel and each of its candidates, (S, N) int32.
 
-    image is (3, h + 4 reach, w + 4 reach) int16, kept likewise: 1 where a pixel of the surroundings counts; row
-    and column, (N,), count from the first pixel inside the margin.
+    image is (3, h + 4 reach, w + 4 reach) int16. kept is (h + 4 reach, w + 4 reach), 1 where a pixel of a neighbourhood counts.
+    row and column, (N,), count from the first pixel inside the margin.
     """
     reach = offsets[-1][0]
-    height, width = (side - 2 * reach for side in kept.shape)     # of the surroundings of all pixels
+    height, width = (side - 2 * reach for side in kept.shape)     # of the area of all neighbourhoods
     kept = kept[reach:reach + height, reach:reach + width]
     corner = (row + reach - 1) * (width - 2) + column + reach - 1
-    larger = []                                                   # the few pixels with larger windows, and where these lie
+    larger = []                                                   # the few pixels with larger windows, and the indices of these windows
     for side in range(2, reach + 1):
         members = (sides == side).nonzero()[:, 0]
         if len(members):
@@ -197,13 +198,13 @@ def _distances(image: Tensor, kept: Tensor, row: Tensor, column: Tensor, sides: 
             continue
         right, left = max(across, 0), max(-across, 0)
         apart = (image[:, down:, right:wide - left] - image[:, :tall - down, left:wide - right]).abs_()
-        apart = apart[0].add_(apart[1]).add_(apart[2])            # between every pixel and the one at this offset
+        apart = apart[0].add_(apart[1]).add_(apart[2])            # absolute difference of every pixel and the pixel at this offset
         for index, y, x in ((number, reach, reach - left), (len(offsets) - 1 - number, reach - down, reach - right)):
             counted = apart[y:y + height, x:x + width] * kept
             lines = counted[:-2] + counted[1:-1]
             lines += counted[2:]
             squares = lines[:, :-2] + lines[:, 1:-1]
-            squares += lines[:, 2:]                               # of 3 x 3 pixels: 27 * 255 fits into 16 bits
+            squares += lines[:, 2:]                               # sums of 3 x 3 pixels: 27 * 255 fits into 16 bits
             result[index] = squares.view(-1).index_select(0, corner)
             for members, around in larger:
                 result[index, members] = sum(counted.view(-1).index_select(0, at).int() for at in around)

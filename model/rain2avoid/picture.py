@@ -1,4 +1,4 @@
-"""A rainy picture and what is made of it: map, references, result, in the paper's layout below a data set's folder."""
+"""A rainy image and the files made from it: map, references and result, in the paper's layout below a data set's folder."""
 from argparse import Namespace
 from pathlib import Path
 
@@ -15,19 +15,19 @@ MAP, REFERENCES, FUSED, RESULT = "ldgp", "sdr", "sdr(fuse)", "result"
 
 
 class Picture:
-    """One picture, (H, W, 3) uint8, of a set whose folder is `place`; maps and references are made when they are asked for."""
+    """One image, (H, W, 3) uint8, of a set whose output directory is `place`; methods make the map and the references."""
 
     def __init__(self, item: Item, place: Path, args: Namespace):
         self.name, self.item, self.place, self.args = item.name, item, place, args
         self.rgb = source.read(item.images["input"])
-        self.truth = source.read(item.images["image"]) if "image" in item.images else None
+        self.target = source.read(item.images["image"]) if "image" in item.images else None
 
     def path(self, kind: str) -> Path:
-        """Return where a kind of file of this picture belongs."""
+        """Return the path of a kind of file (MAP, FUSED, RESULT) of this image."""
         return self.place / kind / f"{self.name}.png"
 
     def find_rain(self, anew: bool) -> None:
-        """Set `prior`, (H, W) uint8, by LDGP; a map that is there and fits is taken unless it is to be made anew."""
+        """Set `prior`, (H, W) uint8, to an existing map of the right size, or compute it by LDGP and write it (always with `anew`)."""
         path = self.path(MAP)
         found = image.read(path)[..., 0] if path.is_file() else None
         if found is None or found.shape != self.rgb.shape[:2] or anew:
@@ -38,7 +38,7 @@ class Picture:
             self.prior = found
 
     def draw(self) -> nss.Drawn:
-        """Return the references by NSS; their mean, `fused` (H, W, 3) uint8, is set and written, and all with --export_sdr."""
+        """Return the references by NSS; set and write their mean `fused`, (H, W, 3) uint8; with --export_sdr write all references."""
         drawn = sample(self.rgb, self.prior, self.args)
         self.fused = drawn.fused().cpu().numpy()
         keep(self.path(FUSED), self.fused)
@@ -48,29 +48,29 @@ class Picture:
         return drawn
 
     def weigh(self) -> nss.Weighed:
-        """Return what references are drawn from while training."""
+        """Return the weights from which references are drawn during training."""
         args, device = self.args, process.device()
         return nss.weigh(torch.from_numpy(self.rgb).to(device), torch.from_numpy(self.prior).to(device), args.threshold, args.K, args.pow,
                          args.k)
 
     def why_not(self, positions: Tensor) -> str:
-        """Return why nothing can be learned from this picture, '' where it can."""
+        """Return the reason why a network cannot be trained on this image, or ''."""
         if len(positions):
             return ""
         rainy = int((self.prior > self.args.threshold).sum())
         if not rainy:
             return "no rain was found in it"
-        return f"its map says rain almost everywhere ({rainy / self.prior.size:.0%}), so there is no clean pixel to learn from"
+        return f"its map marks almost all pixels as rain ({rainy / self.prior.size:.0%}), so there is no clean pixel to learn from"
 
 
 def sample(rgb: np.ndarray, prior: np.ndarray, args) -> nss.Drawn:
-    """Return the references of a picture (H, W, 3) uint8 with the map (H, W) uint8, as the flags say."""
+    """Return the references of an image (H, W, 3) uint8 with the map (H, W) uint8, drawn with the settings of the flags."""
     device = process.device()
     return nss.draw(torch.from_numpy(rgb).to(device), torch.from_numpy(prior).to(device), args.sdr_num, args.threshold, args.K, args.pow,
                     args.nss_sampling, args.seed, args.k)
 
 
 def keep(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W[, 3]) uint8 as a PNG, whole or not at all."""
+    """Write (H, W) or (H, W, 3) uint8 as a PNG file; an interrupted write leaves no partial file."""
     files.make_folder(path.parent)
     image.write(path, pixels)

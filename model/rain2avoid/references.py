@@ -1,4 +1,4 @@
-"""Training samples of Rain2Avoid: rainy pictures, or crops of them, whose target is the mean of some derained references."""
+"""Training samples of Rain2Avoid: crops of rainy images; the target is the mean of some derained references."""
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from model.rain2avoid.nss import Drawn, Weighed
 
 
 class References(Dataset):
-    """Crops of pictures, side `patch_size` or as much of it as there is, a multiple of `multiple`.
+    """Crops of images; each side is `patch_size` or the image's, if that is smaller, rounded down to a multiple of `multiple`.
 
-    With one picture the index says which of its references (`together` of them) make the target, all of them once an epoch;
-    with several the index is the picture's, and the references are drawn.
+    With one image the index selects the `together` references whose mean is the target, so that an epoch uses each reference
+    once. With several images the index selects the image, and the references are drawn at random.
     """
 
     def __init__(self, pictures: list, sources: list[Drawn | Weighed], together: int, seed: int, patch_size: int, multiple: int,
@@ -21,13 +21,13 @@ class References(Dataset):
         self.pictures, self.sources, self.together, self.seed = pictures, sources, together, seed
         self.patch_size, self.multiple, self.turns = patch_size, multiple, turns
         self.places = [_places(picture.rgb, source.positions) for picture, source in zip(pictures, sources)]
-        self.whole: dict[tuple, np.ndarray] = {}                  # the mean of all references of a picture, asked for at every step
+        self.whole: dict[tuple, np.ndarray] = {}                  # cache: the mean of all references of an image, needed at every step
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, key: tuple[int, int, int]) -> Sample:
-        """Return the sample of a drawn key (epoch, position, index)."""
+        """Return the sample for the key (epoch, position, index) that the sampler draws."""
         epoch, position, index = key
         number, rng = (index if len(self.pictures) > 1 else 0), np.random.default_rng((self.seed, epoch, position))
         picture = self.pictures[number]
@@ -38,18 +38,18 @@ class References(Dataset):
         return Sample(picture.name, rainy, {"image": target}, number)
 
     def _box(self, rgb: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
-        """Return rows and columns of a crop; all of a side that is too short for a multiple."""
+        """Return rows and columns of a random crop; a side shorter than `multiple` is not cropped."""
         sides = [min(side, self.patch_size) // self.multiple * self.multiple or side for side in rgb.shape[:2]]
         starts = [int(rng.integers(length - side + 1)) for length, side in zip(rgb.shape, sides)]
         return tuple(slice(start, start + side) for start, side in zip(starts, sides))
 
     def _filled(self, pixels: np.ndarray) -> np.ndarray:
-        """Return (H, W, 3) continued by reflection to multiples, for pictures too small to be cut."""
+        """Return (H, W, 3) padded by reflection to multiples of `multiple`; only images smaller than that need it."""
         missing = [(0, -side % self.multiple) for side in pixels.shape[:2]]
         return np.pad(pixels, (*missing, (0, 0)), mode="symmetric") if any(missing[0] + missing[1]) else pixels
 
     def _target(self, number: int, key: tuple[int, int, int], box: tuple[slice, slice], rng: np.random.Generator) -> np.ndarray:
-        """Return the mean of the references in a crop, (h, w, 3) float32 in levels."""
+        """Return the mean of the selected references in a crop, (h, w, 3) float32 in levels 0-255."""
         source, places = self.sources[number], self.places[number][box]
         rainy = places >= 0
         some = torch.from_numpy(places[rainy]).to(source.positions.device)
@@ -68,7 +68,7 @@ class References(Dataset):
         return target
 
     def _numbers(self, count: int, key: tuple[int, int, int], rng: np.random.Generator) -> Tensor:
-        """Return which of `count` references make the target."""
+        """Return the numbers of the references, of `count`, whose mean is the target."""
         epoch, _, index = key
         if len(self.pictures) > 1:
             return torch.from_numpy(rng.choice(count, self.together, replace=False))
@@ -77,7 +77,7 @@ class References(Dataset):
 
 
 def _places(rgb: np.ndarray, positions: Tensor) -> np.ndarray:
-    """Return, for every pixel (H, W), its place in `positions`, -1 for those that are not there."""
+    """Return for every pixel, (H, W), its index in `positions`, or -1 if it is not in them."""
     places = np.full(rgb.shape[:2], -1, np.int64)
     places.flat[positions.cpu().numpy()] = np.arange(len(positions))
     return places

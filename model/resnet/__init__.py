@@ -1,7 +1,8 @@
-"""ResNet: a ResNet-18 encoder (He et al., CVPR 2016) and transposed convolutions with added skips, a backbone of Rain2Avoid."""
+"""ResNet: a ResNet-18 encoder (He et al., CVPR 2016), transposed convolutions and added skips; a backbone of Rain2Avoid."""
 from torch import Tensor
 
 from contract import Prediction
+from model import weights
 from model.method import Method
 from model.resnet.network import ResNet
 from runtime.arguments import SIZE
@@ -10,7 +11,7 @@ RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs
               data_train="", data_test="")
 TINY = dict(channels=4)                   # a small network, for the tests
 
-# released key prefix -> ours
+# prefix of a released name -> the name here
 RELEASED = {
     "down1.0": "head",
     "down1.1": "norm",
@@ -24,8 +25,8 @@ RELEASED = {
     "up4.main.0": "decoders.3",
     "up5.main.0": "tail",
 }
-RELEASED_BLOCK = {"bn1": "norm1", "bn2": "norm2", "downsample": "shortcut"}
-RELEASED_TWICE = ("resnet18.", "resnet.")               # the encoder's other names, and a classifier that nothing uses
+RELEASED_BLOCK = {".bn1.": ".norm1.", ".bn2.": ".norm2.", ".downsample.": ".shortcut."}
+RELEASED_TWICE = ("resnet18.", "resnet.")               # the encoder a second time, and a classifier that is not used
 
 
 class Deraining(Method):
@@ -42,8 +43,8 @@ class Deraining(Method):
 
 
 def add_arguments(group) -> None:
-    """Add ResNet's own flags."""
-    group.add_argument("--channels", type=SIZE, default=64, help="width of the first layer, the others follow; the released one is 64")
+    """Add the flags that the network depends on."""
+    group.add_argument("--channels", type=SIZE, default=64, help="width of the first layer; the others follow from it; released: 64")
 
 
 def build(args) -> Method:
@@ -52,13 +53,6 @@ def build(args) -> Method:
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours, each once; a key that is not known keeps its name."""
-    return {_rename(key): value for key, value in state.items() if not key.startswith(RELEASED_TWICE)}
-
-
-def _rename(key: str) -> str:
-    for released, ours in RELEASED.items():
-        if key.startswith(f"{released}."):
-            inner = key.removeprefix(f"{released}.").split(".")
-            return ".".join([ours, *(RELEASED_BLOCK.get(part, part) for part in inner)])
-    return key
+    """Return a released state_dict with the names of this network, each tensor once; unknown names stay."""
+    once = {key: value for key, value in state.items() if not key.startswith(RELEASED_TWICE)}
+    return weights.renamed(once, RELEASED, RELEASED_BLOCK)

@@ -1,10 +1,10 @@
-"""The ResNet backbone, plain PyTorch: rainy images in [0, 1] in, clean images out."""
+"""The ResNet backbone in plain PyTorch: takes rainy images in [0, 1]; returns derained images."""
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution without bias that divides height and width by its stride."""
+    """Return a convolution without bias that divides height and width by `stride`."""
     return nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
 
 
@@ -14,10 +14,10 @@ def up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 
 
 class Block(nn.Module):
-    """ReLU(shortcut(x) + two normed convolutions of x), the first of that stride; the shortcut is x itself where it fits.
+    """ReLU(shortcut(x) + two normed convolutions of x); the first has the stride. The shortcut is x if the shapes are equal.
 
-    The shortcut leaves out pixels before its 1 × 1 convolution instead of striding in it, which is the same: oneDNN
-    (torch 2.15, AVX2) writes outside its memory in the gradient of a strided one with under 8 channels, channels last.
+    The shortcut drops pixels before its 1 × 1 convolution, which equals a convolution with that stride. A strided one is avoided
+    because oneDNN (torch 2.15, AVX2) writes outside its memory in its gradient for fewer than 8 channels in channels-last format.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
@@ -34,12 +34,12 @@ class Block(nn.Module):
 
 
 def level(inputs: int, outputs: int, stride: int = 2) -> nn.Sequential:
-    """Return two blocks, the first of that stride."""
+    """Return two blocks; the first has the stride."""
     return nn.Sequential(Block(inputs, outputs, stride), Block(outputs, outputs))
 
 
 class ResNet(nn.Module):
-    """ResNet-18 without its classifier, then five steps up; `channels` is the width of the head, that of the levels 1, 2, 4, 8 times it."""
+    """ResNet-18 without classifier, then five steps up; `channels` is the width of the head, the levels have 1, 2, 4 and 8 times that."""
 
     def __init__(self, channels: int = 64):
         super().__init__()
@@ -50,7 +50,7 @@ class ResNet(nn.Module):
         self.tail = up(c1, 3)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return (B, 3, H, W) for the same; H and W are multiples of 32."""
+        """Return the derained image for (B, 3, H, W); H and W are multiples of 32."""
         features = [F.relu(self.norm(self.head(image)))]
         x = F.max_pool2d(features[0], 3, stride=2, padding=1)
         for encoder in self.encoders:

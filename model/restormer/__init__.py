@@ -1,9 +1,10 @@
-"""Restormer: efficient transformer for high-resolution image restoration, attention across channels (arXiv 2111.09881)."""
+"""Restormer: efficient transformer for high-resolution image restoration, with attention across channels (arXiv 2111.09881)."""
 import re
 
 from torch import Tensor
 
 from contract import Prediction
+from model import weights
 from model.method import Method
 from model.restormer.network import Restormer
 from runtime.arguments import SIZE
@@ -11,9 +12,9 @@ from runtime.errors import UserError
 
 RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=3e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="8",
               patch_size="128", epochs=300, test_every=1000)
-TINY = dict(channels=4, blocks="1-1-1-1") # a small network, for the tests
+TINY = dict(channels=4, blocks="1-1-1-1")                 # a small network, for the tests
 
-# released key prefix -> ours, and what then changes inside
+# prefix of a released name -> the name here; RELEASED_BLOCK has the names inside
 RELEASED = {
     "patch_embed.proj": "embedding",
     "encoder_level1": "body.encoders.0",
@@ -38,7 +39,7 @@ RELEASED_BLOCK = {".norm1.body.": ".norm1.", ".norm2.body.": ".norm2.", ".attn."
 
 
 class Restoration(Method):
-    """Restormer as a method: 'image' (B, 3, H, W)."""
+    """Restormer as a method: predicts the restored 'image' (B, 3, H, W)."""
 
     multiple_of = 8
 
@@ -51,36 +52,25 @@ class Restoration(Method):
 
 
 def add_arguments(group, channels: int = 48) -> None:
-    """Add the network's own flags, with the default width."""
+    """Add the flags that the network depends on; `channels` is the default width."""
     group.add_argument("--channels", type=SIZE, default=channels, help=f"width of the finest level, even; the paper's is {channels}")
-    group.add_argument("--blocks", default="4-6-6-8", metavar="a-b-c-d", help="transformer blocks of the levels, finest first")
+    group.add_argument("--blocks", default="4-6-6-8", metavar="a-b-c-d", help="number of transformer blocks per level, finest first")
 
 
 def build(args) -> Method:
-    """Return the method for --channels and --blocks; UserError for values that make no network."""
+    """Return the method for --channels and --blocks; raises UserError for invalid values."""
     return Restoration(*size(args))
 
 
 def size(args) -> tuple[int, tuple[int, ...]]:
-    """Return --channels and the numbers in --blocks; UserError for an odd width or anything but four numbers from 1 to 99."""
+    """Return --channels and the numbers in --blocks; raises UserError for an odd width, or unless --blocks is four numbers 1 to 99."""
     if args.channels % 2:
         raise UserError(f"--channels must be even for this model, which halves it between levels, not {args.channels}")
     if not re.fullmatch("[1-9][0-9]?(-[1-9][0-9]?){3}", args.blocks):
-        raise UserError(f"--blocks needs four numbers from 1 to 99, as 4-6-6-8, not '{args.blocks}'")
+        raise UserError(f"--blocks needs four numbers from 1 to 99, for example 4-6-6-8, not '{args.blocks}'")
     return args.channels, tuple(map(int, args.blocks.split("-")))
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
-    return {renamed(key, RELEASED, RELEASED_BLOCK): value for key, value in state.items()}
-
-
-def renamed(key: str, prefixes: dict[str, str], inner: dict[str, str]) -> str:
-    """Return the key with its prefix replaced, then every text of `inner`, in order; the same key for an unknown prefix."""
-    prefix = next((prefix for prefix in prefixes if key.startswith(f"{prefix}.")), None)
-    if prefix is None:
-        return key
-    rest = key[len(prefix):]
-    for theirs, ours in inner.items():
-        rest = rest.replace(theirs, ours)
-    return prefixes[prefix] + rest
+    """Return a released state_dict with the names of this network; unknown names stay."""
+    return weights.renamed(state, RELEASED, RELEASED_BLOCK)

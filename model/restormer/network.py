@@ -1,11 +1,11 @@
-"""Restormer's network, plain PyTorch: degraded images in [0, 1] in, restored images out; the U shape takes other blocks too."""
+"""Restormer's network in plain PyTorch: degraded images in [0, 1] to restored images; DRSformer uses its U shape with other blocks."""
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EXPANSION = 2.66                          # a feed-forward part is this much wider in its middle
+EXPANSION = 2.66                          # the middle of a feed-forward part is wider by this factor
 
 
 def conv(inputs: int, outputs: int, size: int = 3, groups: int = 1) -> nn.Conv2d:
@@ -21,7 +21,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class ChannelAttention(nn.Module):
-    """MDTA: each channel of (B, C, H, W) becomes a mix of the channels of its head, by their similarity over all pixels."""
+    """MDTA: each channel of (B, C, H, W) becomes a weighted sum of the channels of its head, by their similarity over all pixels."""
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -32,7 +32,7 @@ class ChannelAttention(nn.Module):
         self.out = conv(channels, channels, 1)
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Return the shares in which a head's channels are mixed, from logits, both (B, heads, n, n)."""
+        """Return the weights of the sums over the n channels of each head, from logits; both are (B, heads, n, n)."""
         return logits.softmax(-1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class ChannelAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """GDFN: twice int(2.66 C) features of (B, C, H, W), one half gated by the other's GELU."""
+    """GDFN: computes 2 * int(2.66 C) features of (B, C, H, W) and multiplies one half by the GELU of the other."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -57,7 +57,7 @@ class GatedFeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward part, each on the normalised (B, C, H, W) and added to it."""
+    """Attention, then a feed-forward part; each is applied to the normalised (B, C, H, W) and added to its input."""
 
     def __init__(self, channels: int, attention: nn.Module, feedforward: nn.Module):
         super().__init__()
@@ -70,7 +70,7 @@ class Block(nn.Module):
 
 
 class Down(nn.Module):
-    """(B, C, H, W) to (B, 2 C, H / 2, W / 2): pixels move into channels."""
+    """Convolution and pixel unshuffle: (B, C, H, W) to (B, 2 C, H / 2, W / 2)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -81,7 +81,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """(B, C, H, W) to (B, C / 2, 2 H, 2 W): channels move into pixels."""
+    """Convolution and pixel shuffle: (B, C, H, W) to (B, C / 2, 2 H, 2 W)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -92,9 +92,10 @@ class Up(nn.Module):
 
 
 class UShape(nn.Module):
-    """Encoder and decoder of block(channels, heads): (B, C, H, W) to (B, 2 C, H, W), H and W multiples of 8.
+    """Encoder and decoder made of block(channels, heads): (B, C, H, W) to (B, 2 C, H, W), H and W are multiples of 8.
 
-    Every coarser level has twice the channels and heads; the finest decoder keeps both halves, features and skip.
+    Every coarser level has twice the channels and heads. The finest decoder works on the concatenation of features and skip
+    connection, without a convolution that merges them.
     """
 
     def __init__(self, channels: int, blocks: tuple[int, ...], block: Callable[[int, int], nn.Module]):
@@ -122,7 +123,7 @@ class UShape(nn.Module):
 
 
 class Restormer(nn.Module):
-    """The U shape of transposed attention, `refinement` more blocks, and the image added; `channels` is even."""
+    """A U shape of blocks with channel attention, then `refinement` blocks; the image is added to the output. `channels` is even."""
 
     def __init__(self, channels: int = 48, blocks: tuple[int, ...] = (4, 6, 6, 8), refinement: int = 4):
         super().__init__()
@@ -137,5 +138,5 @@ class Restormer(nn.Module):
         return Block(channels, ChannelAttention(channels, heads), GatedFeedForward(channels))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the restored image for (B, 3, H, W), H and W multiples of 8."""
+        """Return the restored image for (B, 3, H, W); H and W are multiples of 8."""
         return image + self.output(self.refinement(self.body(self.embedding(image))))

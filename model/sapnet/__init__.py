@@ -4,6 +4,7 @@ from argparse import BooleanOptionalAction
 from torch import Tensor
 
 from contract import Prediction, Stage
+from model import weights
 from model.method import Method
 from model.sapnet.network import SAPNet
 from runtime.arguments import COUNT, SIZE
@@ -13,9 +14,9 @@ TERMS = {"use_contrast": "0.4*PCL", "use_lpis": "1*LPISL", "use_seg_stage1": "0.
 RECIPE = dict(loss="1*SSIM+0.4*PCL+1*LPISL / 1*SSIM+0.4*PCL+1*LPISL+0.1*UBS", epochs=100, epoch_chg="50-100", test_every=1568,
               batch_size="12", patch_size="100", optimizer="ADAM", lr=1e-3, schedule="step", decay="30-50-80", gamma=0.2,
               data_train="RainTrainH", data_test="", no_augment=True)
-TINY = dict(channels=16, recurrent_iter=2)# a small network, for the tests
+TINY = dict(channels=16, recurrent_iter=2)                # a small network, for the tests
 
-# released key prefix -> ours
+# prefix of a released name -> the name here
 RELEASED = {
     "conv0.0": "head",
     "conv_i.0": "memory.input_gate",
@@ -30,7 +31,7 @@ RELEASED = {
 
 
 class Deraining(Method):
-    """SAPNet as a method: 'image' (B, 3, H, W) and 'steps', a list of the images after every recurrent step."""
+    """SAPNet as a method: predicts 'image' (B, 3, H, W) and 'steps', the list of the images after each recurrent step."""
 
     def __init__(self, channels: int = 32, steps: int = 6, dilated: bool = True):
         super().__init__(SAPNet(channels, steps, dilated))
@@ -41,31 +42,32 @@ class Deraining(Method):
         return {"image": steps[-1], "steps": steps}
 
     def stages(self, args) -> list[Stage]:
-        """Return the flags' stages; UserError when the flags leave nothing to train."""
+        """Return the stages that the flags describe; raises UserError for --no-use_stage1 because no stage remains."""
         if not args.use_stage1:
-            raise UserError("--no-use_stage1 leaves nothing to train: stage 1, on synthetic pairs, is all that SAPNet has; "
-                            "leave the flag out, or test with --test_only")
+            raise UserError("--no-use_stage1 leaves nothing to train, because stage 1, on synthetic pairs, is the only stage of SAPNet; "
+                            "omit the flag, or use --test_only")
         return super().stages(args)
 
 
 def add_arguments(group) -> None:
-    """Add SAPNet's own flags."""
+    """Add the flags that the network depends on."""
     group.add_argument("--channels", type=SIZE, default=32, help="width of the network, a multiple of 16; the paper's is 32")
-    group.add_argument("--recurrent_iter", type=SIZE, default=6, help="recurrent steps")
-    group.add_argument("--use_dilation", action=BooleanOptionalAction, default=True, help="dilated convolutions")
+    group.add_argument("--recurrent_iter", type=SIZE, default=6, help="number of recurrent steps")
+    group.add_argument("--use_dilation", action=BooleanOptionalAction, default=True, help="use dilated convolutions")
 
 
 def add_training_arguments(group) -> None:
-    """Add the flags that only the training needs; those of the loss change the default --loss."""
-    group.add_argument("--use_contrast", action=BooleanOptionalAction, default=True, help="perceptual contrastive loss, PCL")
-    group.add_argument("--use_lpis", action=BooleanOptionalAction, default=True, help="perceptual similarity loss, LPISL")
-    group.add_argument("--use_seg_stage1", action=BooleanOptionalAction, default=True, help="segmentation loss, UBS, from epoch 51 on")
-    group.add_argument("--use_stage1", action=BooleanOptionalAction, default=True, help="train on synthetic pairs at all")
-    group.add_argument("--save_freq", type=COUNT, default=0, help="test, and keep the weights of, every N-th epoch; 0: newest and best")
+    """Add the flags that only training needs; the --use_* flags of loss terms change the default of --loss."""
+    group.add_argument("--use_contrast", action=BooleanOptionalAction, default=True, help="add the perceptual contrastive loss, PCL")
+    group.add_argument("--use_lpis", action=BooleanOptionalAction, default=True, help="add the perceptual similarity loss, LPISL")
+    group.add_argument("--use_seg_stage1", action=BooleanOptionalAction, default=True, help="add the segmentation loss, UBS, from epoch 51")
+    group.add_argument("--use_stage1", action=BooleanOptionalAction, default=True, help="train on synthetic pairs, the only stage")
+    group.add_argument("--save_freq", type=COUNT, default=0,
+                       help="test every N-th epoch and keep its weights; 0: keep only the newest and the best")
 
 
 def recipe(args) -> dict:
-    """Return what the flags given change in RECIPE."""
+    """Return the defaults that differ from RECIPE because of other flags."""
     stages = [[text for text in spec.split("+") if all(getattr(args, flag) or text != term for flag, term in TERMS.items())]
               for spec in RECIPE["loss"].split(" / ")]
     changes = {"loss": " / ".join(map("+".join, stages))}
@@ -75,17 +77,12 @@ def recipe(args) -> dict:
 
 
 def build(args) -> Method:
-    """Return the method for --channels, --recurrent_iter, --use_dilation; UserError for a width that the attention cannot divide."""
+    """Return the method for --channels, --recurrent_iter, --use_dilation; raises UserError unless 16 divides the width."""
     if args.channels % 16:
         raise UserError(f"--channels must be a multiple of 16 for this model, not {args.channels}")
     return Deraining(args.channels, args.recurrent_iter, args.use_dilation)
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
-    return {_rename(key): value for key, value in state.items()}
-
-
-def _rename(key: str) -> str:
-    prefix, _, kind = key.rpartition(".")
-    return f"{RELEASED[prefix]}.{kind}" if prefix in RELEASED else key
+    """Return a released state_dict with the names of this network; unknown names stay."""
+    return weights.renamed(state, RELEASED)

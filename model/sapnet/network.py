@@ -1,9 +1,9 @@
-"""SAPNet's derain network, plain PyTorch: rainy images in [0, 1] in, the image after each recurrent step out."""
+"""SAPNet's deraining network in plain PyTorch: takes rainy images in [0, 1]; returns the image after each recurrent step."""
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-REDUCTION = 16                            # the attention is this much narrower in its middle
+REDUCTION = 16                            # the middle layer of the attention has this factor fewer channels
 DILATIONS = (1, 2, 4, 8, 16)
 
 
@@ -13,7 +13,7 @@ def conv(inputs: int, outputs: int, dilation: int = 1) -> nn.Conv2d:
 
 
 class ChannelAttention(nn.Module):
-    """CRA: scales each channel of (B, C, H, W) by a weight from the channels' means, through a narrow and a direct way."""
+    """CRA: scales each channel of (B, C, H, W) by a weight computed from the channel means, by a bottleneck and a direct layer."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -27,7 +27,7 @@ class ChannelAttention(nn.Module):
 
 
 class DilatedUnit(nn.Module):
-    """PDU: ReLU(unit(x) + x), unit being twice a dilated convolution, attention and ReLU."""
+    """PDU: ReLU(unit(x) + x); `unit` is a dilated convolution, attention and ReLU, applied twice."""
 
     def __init__(self, channels: int, dilation: int):
         super().__init__()
@@ -40,7 +40,7 @@ class DilatedUnit(nn.Module):
 
 
 class ConvLSTM(nn.Module):
-    """Recurrent memory of two feature maps (hidden, cell), gates by one convolution each."""
+    """Convolutional LSTM on two feature maps (hidden, cell); each gate is one convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -54,7 +54,7 @@ class ConvLSTM(nn.Module):
 
 
 class SAPNet(nn.Module):
-    """`steps` passes of one small network, each seeing the rainy image and the last pass's result."""
+    """`steps` passes of one small network; the input of each pass is the rainy image and the result of the previous pass."""
 
     def __init__(self, channels: int = 32, steps: int = 6, dilated: bool = True):
         super().__init__()
@@ -65,7 +65,7 @@ class SAPNet(nn.Module):
         self.tail = conv(channels, 3)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the image after every step, each (B, 3, H, W); the last is the answer."""
+        """Return the image after every step, each (B, 3, H, W); the last one is the final result."""
         hidden = cell = image.new_zeros(1)
         results = [image]
         for _ in range(self.steps):

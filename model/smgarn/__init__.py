@@ -10,13 +10,13 @@ RECIPE = dict(loss="1*L1+1*L1:mask", optimizer="ADAM", lr=1e-4, gamma=0.5, decay
               epochs=300, test_every=1000, batch_size="16", patch_size="64")
 TINY = dict(channels=4)                   # a small network, for the tests
 
-TEMPLATES = {                             # the demo: a width of 16 that two CPU cores train in three minutes
+TEMPLATES = {                             # the demo: two CPU cores train a width of 16 in three minutes
     "demo": dict(channels=16, data_train="DemoSnow", data_test="DemoSnow", save="demo", lr=2e-3, schedule="cosine", warmup=0.2,
                  epochs=4, test_every=350, val_epochs=2, batch_size="16", patch_size="32", n_threads=0,
                  save_results=True, save_gt=True),
 }
 
-# released key prefix -> ours; the longest that fits is taken
+# prefix of a released name -> the name here; the longest prefix that matches is used
 RELEASED = {
     "Stage_I.head": "mask_net.head",
     "Stage_I.g_mp1.smblock": "mask_net.block.attention",
@@ -48,11 +48,11 @@ RELEASED_BLOCK = {"conv_dl2": "branch1.0", "conv1_1": "branch1.1", "conv_dl3": "
 
 
 class SnowRemoval(Method):
-    """SMGARN as a method: predicts the clean 'image' and the snow 'mask', both (B, 3, H, W) on the scale of [0, 1]."""
+    """SMGARN as a method: predicts the clean 'image' and the snow 'mask', both (B, 3, H, W) in [0, 1]."""
 
     def __init__(self, channels: int = 112, rgb_range: float = 255):
         super().__init__(SMGARN(channels))
-        self.rgb_range = rgb_range        # the released network expects levels 0-255
+        self.rgb_range = rgb_range        # the released network works on levels 0-255
 
     def predict(self, x: Tensor) -> Prediction:
         """Return image and mask for (B, 3, H, W) in [0, 1]."""
@@ -61,7 +61,7 @@ class SnowRemoval(Method):
 
 
 def add_arguments(group) -> None:
-    """Add SMGARN's own flags."""
+    """Add the flags that the network depends on."""
     group.add_argument("--channels", type=SIZE, default=112, help="width of the network; the paper's is 112")
 
 
@@ -71,7 +71,7 @@ def build(args) -> Method:
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
+    """Return a released state_dict with the names of this network; unknown names stay."""
     return {_rename(key): value for key, value in state.items()}
 
 

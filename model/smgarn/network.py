@@ -1,4 +1,4 @@
-"""SMGARN's network, plain PyTorch: images on the range 0-255 in, the clean image and the snow mask out."""
+"""SMGARN's network in plain PyTorch: takes images with levels 0-255; returns the clean image and the snow mask."""
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +10,7 @@ def conv(inputs: int, outputs: int, size: int = 3) -> nn.Conv2d:
 
 
 class MaskBlock(nn.Module):
-    """Self-pixel and cross-pixel attention: products of features with themselves (paper, section III-B)."""
+    """Self-pixel and cross-pixel attention: products of features with themselves and with each other (paper, section III-B)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -22,14 +22,14 @@ class MaskBlock(nn.Module):
         self.tail = conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):        # the products of levels 0-255 leave half precision's range
+        with torch.autocast(x.device.type, enabled=False):        # products of levels 0-255 overflow in half precision
             a = self.self_pixel(self.head(x.float()))
             x = F.relu(self.middle(a * a))
             return self.tail(self.cross_pixel1(x) * self.cross_pixel2(x))
 
 
 class SnowMaskBlock(nn.Module):
-    """A residual MaskBlock, normalised over the channels of each pixel."""
+    """A residual MaskBlock whose output is normalised over the channels of each pixel."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -43,7 +43,7 @@ class SnowMaskBlock(nn.Module):
 
 
 class MaskNet(nn.Module):
-    """Stage I: a feature that guides stage II, and the snow mask."""
+    """Stage I: computes a feature that guides stage II, and the snow mask."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -58,7 +58,7 @@ class MaskNet(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """x + conv1(ReLU(conv1(conv3(x)))), twice as wide in the middle."""
+    """x + conv1(ReLU(conv1(conv3(x)))); conv1 and conv3 have kernels of 1 and 3 pixels; the middle has twice the channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -71,7 +71,7 @@ class ResidualUnit(nn.Module):
 
 
 class GuidanceFusion(nn.Module):
-    """GF-Net: what is left of the image when the snow feature is taken off, at two depths (paper, section III-C)."""
+    """GF-Net: subtracts the snow feature from the image feature at two depths and fuses the results (paper, section III-C)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -93,7 +93,7 @@ class GuidanceFusion(nn.Module):
 
 
 class MARB(nn.Module):
-    """Multi-scale aggregated residual block: three kernel sizes, merged in pairs (paper, section III-D)."""
+    """Multi-scale aggregated residual block: branches with three kernel sizes, merged in pairs (paper, section III-D)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -112,7 +112,7 @@ class MARB(nn.Module):
 
 
 class SMGARN(nn.Module):
-    """Mask-Net, guidance fusion, `blocks` MARBs with a skip around them, and the image's tail."""
+    """Mask-Net, guidance fusion, `blocks` MARBs with a skip connection around them, and the output layers."""
 
     def __init__(self, channels: int = 112, blocks: int = 3):
         super().__init__()
@@ -122,7 +122,7 @@ class SMGARN(nn.Module):
         self.tail = nn.Sequential(conv(channels, channels), nn.ReLU(inplace=True), conv(channels, 3))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (clean image, snow mask), both (B, 3, H, W) like the input."""
+        """Return the clean image and the snow mask, both (B, 3, H, W) like the input."""
         feature, mask = self.mask_net(image)
         fused = self.fusion(image, feature)
         return self.tail(fused + self.blocks(fused)), mask

@@ -1,4 +1,4 @@
-"""Two-stage knowledge learning: one network for haze, snow and rain, taught by one teacher each (Chen et al., CVPR 2022)."""
+"""Two-stage knowledge learning: one network for haze, snow and rain, with one teacher for each weather (Chen et al., CVPR 2022)."""
 import dataclasses
 from pathlib import Path
 
@@ -24,14 +24,14 @@ TEACHER = dict(loss="1*L1", epoch_chg="250", epochs=250)
 SMALL = dict(channels=8, blocks=1, lr=2e-3, batch_size="8", patch_size="48", warmup=0.2, augment="all", n_threads=0, val_epochs=2,
              save_results=True)
 TEMPLATES = {
-    "kd_teacher": TEACHER,                # one weather's teacher, at the paper's size
+    "kd_teacher": TEACHER,                # a teacher for one weather, in the paper's size
     # the demo of tool.demo_kd: two CPU cores, no VGG terms
     "kd_demo_teacher": TEACHER | SMALL | dict(epochs=2, epoch_chg="2", test_every=220),
     "kd_demo": SMALL | dict(loss=COLLATION.replace("+0.1*SCR", "") + " / 1*L1", epochs=4, epoch_chg="2-4", test_every=180),
 }
-TAUGHT = {"teacher_image", "projected", "teacher_projected", "reconstructed", "teacher_feature"}      # what only teachers give
+TAUGHT = {"teacher_image", "projected", "teacher_projected", "reconstructed", "teacher_feature"}      # outputs that need teachers
 
-# released key prefix -> ours
+# prefix of a released name -> the name here
 RELEASED = {
     "conv_input": "head",
     "dense0": "blocks",
@@ -69,7 +69,7 @@ RELEASED = {
     "fusion_1": "decoders.3.mix.fuse",
     "conv_output": "tail",
 }
-RELEASED_CONV = {"conv2d": ""}            # "" is left out
+RELEASED_CONV = {"conv2d": ""}            # a part whose new name is "" is dropped
 RELEASED_BLOCK = {"conv2d": "", "relu": "act"}
 RELEASED_DENSE = {"dense_layers": "layers", "conv": "", "conv_1x1": "merge"}
 RELEASED_FUSE = {"conv": "0", "deconv": "0", "act": "1"}
@@ -78,10 +78,10 @@ RELEASED_FUSE_UP = {**RELEASED_FUSE, "down_convs": "go", "up_convs": "back"}
 
 
 class AllWeatherRestoration(Method):
-    """MSBDN-RDFF as a method: predicts the clean 'image', (B, 3, H, W) in [0, 1], and the four 'features' to learn from."""
+    """MSBDN-RDFF as a method: predicts the clean 'image', (B, 3, H, W) in [0, 1], and four 'features' for knowledge transfer."""
 
     multiple_of = 16
-    least_side = 32                       # at 16 the bottleneck would be one pixel, which has nothing to mirror
+    least_side = 32                       # for 16 the bottleneck would have one pixel, which cannot be padded by reflection
 
     def __init__(self, channels: int = 16, blocks: int = 18):
         super().__init__(MSBDN(channels, blocks))
@@ -94,24 +94,24 @@ class AllWeatherRestoration(Method):
         return {"image": image, "features": features}
 
     def prepare(self, args) -> None:
-        """Load --teachers and make the projectors; UserError when they are not one for each data set."""
+        """Load --teachers and create the projectors; raises UserError unless there is one teacher for each data set."""
         sets = [name for name in args.data_train.split("+") if name]
         needed = any(_collating(stage.loss) for stage in args.stages)
         if needed and len(args.teachers) != len(sets):
             raise UserError(f"knowledge collation needs one teacher for each data set, but there are {len(args.teachers)} --teachers "
                             f"for {len(sets)} sets ({', '.join(sets)}); --template kd_teacher trains one")
         if needed:
-            self.teachers = [_teacher(args, path) for path in args.teachers]      # a list: teachers are no part of the method
+            self.teachers = [_teacher(args, path) for path in args.teachers]      # a list, so that teachers are not submodules
             self.projectors = Collation(self.network.widths, len(self.teachers))
 
     def stages(self, args) -> list[Stage]:
-        """Return knowledge collation and examination (section 3.1), the flags' stages by what their losses need."""
+        """Return the flags' stages as knowledge collation if the loss needs teachers, else knowledge examination (section 3.1)."""
         return [dataclasses.replace(stage, name="knowledge collation") if _collating(stage.loss) else
                 dataclasses.replace(stage, name="knowledge examination" if self.teachers else "", frozen=("projectors",))
                 for stage in super().stages(args)]
 
     def enter(self, stage: Stage) -> None:
-        """Prepare for a stage; the teachers are on the device only where they teach."""
+        """Begin a stage; the teachers are on the device only in stages that need them, otherwise on the CPU."""
         super().enter(stage)
         self.collating = _collating(stage.loss)
         device = next(self.network.parameters()).device if self.collating else torch.device("cpu")
@@ -119,7 +119,7 @@ class AllWeatherRestoration(Method):
             teacher.to(device, memory_format=torch.channels_last)
 
     def forward(self, batch: Batch) -> Prediction:
-        """Return the student's prediction; in collation also what the teachers say of their own weathers' images."""
+        """Return the student's prediction; in knowledge collation also the outputs of each teacher for the images of its weather."""
         student = self.predict(batch.input)
         if not self.collating:
             return student
@@ -137,7 +137,7 @@ class AllWeatherRestoration(Method):
             "reconstructed": [again[back] for _, _, again in transferred]}
 
     def _taught(self, teacher: MSBDN, share: Tensor, student: Prediction) -> tuple[Tensor, list[Tensor]]:
-        """Return a teacher's image and features for its share of a batch; empty tensors where it has none."""
+        """Return a teacher's image and features for the images of its weather in a batch; empty tensors if there are none."""
         if len(share):
             return teacher(share)
         return student["image"][:0].detach(), [feature[:0].detach() for feature in student["features"]]
@@ -147,40 +147,40 @@ class AllWeatherRestoration(Method):
         return self.projectors.state_dict() if self.projectors else {}
 
     def load_side_state(self, state: dict[str, Tensor]) -> None:
-        """Take up the projectors' state."""
+        """Restore the projectors' state that `side_state` returned."""
         if self.projectors and state:
             self.projectors.load_state_dict(state)
 
 
 def _collating(spec: str) -> bool:
-    """Return whether a loss needs teachers."""
+    """Return True if a loss needs teachers."""
     return any({part.prediction, part.target} & TAUGHT for part in loss.parse(spec))
 
 
 def _teacher(args, path: str) -> MSBDN:
-    """Return a teacher's network, of the student's width, frozen; UserError when the file holds none."""
+    """Return the frozen network of a teacher, built like the student; raises UserError if the file does not fit."""
     method = build(args)
     try:
         weights.load_weights(method, path, args.model)
     except UserError as error:
-        raise UserError(f"--teachers: {error}; teachers have the student's --channels and --blocks") from error
+        raise UserError(f"--teachers: {error}; teachers need the student's --channels and --blocks") from error
     return method.network.requires_grad_(False).eval()
 
 
 def add_arguments(group) -> None:
-    """Add the network's own flags."""
+    """Add the flags that the network depends on."""
     group.add_argument("--channels", type=SIZE, default=16, help="width of the network, a multiple of 4; the paper's is 16")
-    group.add_argument("--blocks", type=SIZE, default=18, help="residual blocks of the bottleneck; the paper's are 18")
+    group.add_argument("--blocks", type=SIZE, default=18, help="number of residual blocks in the bottleneck; the paper's is 18")
 
 
 def add_training_arguments(group) -> None:
-    """Add the flags that only the training needs."""
+    """Add the flags that only training needs."""
     group.add_argument("--teachers", "--teacher", nargs="+", default=[], metavar="FILE",
-                       help="the teachers' weights, one for each data set of --data_train and in their order")
+                       help="model files of the teachers, one for each data set of --data_train, in the same order")
 
 
 def recipe(args) -> dict:
-    """Return the lists of meta/train and meta/valid where no data is named, and the learning rate of the batch size."""
+    """Return the lists in meta/train and meta/valid unless data is named, and the learning rate for the batch size."""
     first = args.batch_size.split("-")[0]
     changes = {"lr": 2e-4 * int(first) / 16} if first.isdecimal() else {}
     for flag, folder in (("data_train", "meta/train"), ("data_test", "meta/valid")):
@@ -188,19 +188,19 @@ def recipe(args) -> dict:
         if lists and not (args.data_train or getattr(args, flag)):
             changes[flag] = "+".join(map(str, lists))
     if not (args.data_train or "data_train" in changes or args.test_only or args.list or args.explain):
-        raise UserError("there is no JSON list in meta/train; put one for each weather there, or name data with --data_train")
+        raise UserError("there is no JSON list in meta/train; put one list for each weather there, or give data with --data_train")
     return changes
 
 
 def build(args) -> Method:
-    """Return the method for --channels and --blocks."""
+    """Return the method for --channels and --blocks; raises UserError unless 4 divides the width."""
     if args.channels % 4:
-        raise UserError(f"--channels {args.channels} is not a multiple of 4, which this network needs")
+        raise UserError(f"--channels must be a multiple of 4 for this model, not {args.channels}")
     return AllWeatherRestoration(args.channels, args.blocks)
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
+    """Return a released state_dict with the names of this network; unknown names stay."""
     return {_rename(key): value for key, value in state.items()}
 
 
@@ -215,7 +215,7 @@ def _rename(key: str) -> str:
 
 
 def _inner(prefix: str) -> dict[str, str]:
-    """Return the names inside the part of the network that `prefix` is."""
+    """Return the names to replace inside the part of the network that has this prefix."""
     kind = prefix.rpartition(".")[2]
     if kind == "fuse":
         return RELEASED_FUSE_DOWN if prefix.startswith("encoders") else RELEASED_FUSE_UP

@@ -1,16 +1,18 @@
-"""Collaborative knowledge transfer: teachers' and student's features in a common space, for knowledge collation (stage 1)."""
+"""Collaborative knowledge transfer: projects the features of teachers and student into a common space (knowledge collation, stage 1)."""
 import torch
 from torch import Tensor, nn
 
-RELEASED = {                              # released key prefix -> ours
-    "teacher_projectors.PFPs.": "teacher.",
-    "teacher_projectors.IPFPs.": "inverse.",
-    "student_projector.PFP.": "student.",
+from model import weights
+
+RELEASED = {                              # prefix of a released name -> the name here
+    "teacher_projectors.PFPs": "teacher",
+    "teacher_projectors.IPFPs": "inverse",
+    "student_projector.PFP": "student",
 }
 
 
 def projector(inputs: int, outputs: int) -> nn.Sequential:
-    """Return two 3x3 convolutions without bias, Kaiming-normal, a ReLU between them: (B, inputs, h, w) to (B, outputs, h, w)."""
+    """Return two 3 × 3 convolutions without bias (Kaiming normal) with a ReLU between them: (B, inputs, h, w) to (B, outputs, h, w)."""
     first, second = (nn.Conv2d(width, outputs, 3, padding=1, bias=False) for width in (inputs, outputs))
     for layer in (first, second):
         nn.init.kaiming_normal_(layer.weight)
@@ -18,7 +20,7 @@ def projector(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Transfer(nn.Module):
-    """One feature's projectors into half its width: one for each teacher, with an inverse, and the student's."""
+    """Projectors of one feature to half its width: one with an inverse for each teacher, and one for the student."""
 
     def __init__(self, width: int, teachers: int):
         super().__init__()
@@ -27,10 +29,10 @@ class Transfer(nn.Module):
         self.student = projector(width, width // 2)
 
     def forward(self, teacher_features: list[Tensor], student_feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return teachers' and student's projection, both (B, C / 2, h, w), and the teachers' reconstruction (B, C, h, w).
+        """Return the projections of teachers and student, both (B, C / 2, h, w), and the teachers' reconstruction (B, C, h, w).
 
-        Teacher k gives (B_k, C, h, w) for its share of the batch, which may be empty; the student gives (B, C, h, w).
-        The teachers' results are joined in their order.
+        The feature of teacher k is (B_k, C, h, w), for the images of its weather, of which there may be none; the student's is
+        (B, C, h, w). The results of the teachers are concatenated in the order of the teachers.
         """
         projected = [project(feature) for project, feature in zip(self.teacher, teacher_features)]
         reconstructed = [invert(feature) for invert, feature in zip(self.inverse, projected)]
@@ -38,25 +40,18 @@ class Transfer(nn.Module):
 
 
 class Collation(nn.Module):
-    """A Transfer for each feature that the networks hand out."""
+    """One Transfer for each feature that the networks return."""
 
     def __init__(self, widths: list[int], teachers: int):
         super().__init__()
         self.transfers = nn.ModuleList(Transfer(width, teachers) for width in widths)
 
     def forward(self, teacher_features: list[list[Tensor]], student_features: list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return each feature's Transfer result; `teacher_features` holds a list of features for each teacher."""
+        """Return the result of each feature's Transfer; `teacher_features` holds one list of features for each teacher."""
         return [transfer(list(theirs), ours)
                 for transfer, theirs, ours in zip(self.transfers, zip(*teacher_features), student_features)]
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of one released Transfer to ours; a key that is not known keeps its name."""
-    return {_rename(key): value for key, value in state.items()}
-
-
-def _rename(key: str) -> str:
-    for theirs, ours in RELEASED.items():
-        if key.startswith(theirs):
-            return ours + key.removeprefix(theirs)
-    return key
+    """Return the state_dict of a released Transfer with the names of this one; unknown names stay."""
+    return weights.renamed(state, RELEASED)

@@ -1,4 +1,4 @@
-"""MSBDN-RDFF, the network of students and teachers (Dong et al., CVPR 2020), plain PyTorch: images in [0, 1] in and out."""
+"""MSBDN-RDFF, the network of student and teachers (Dong et al., CVPR 2020) in plain PyTorch: takes and returns images in [0, 1]."""
 import itertools
 
 import torch
@@ -7,12 +7,12 @@ from torch.nn import functional as F
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution with mirrored borders: stride 1 keeps height and width, stride 2 halves even ones."""
+    """Return a convolution with reflection padding: stride 1 keeps height and width, stride 2 halves even heights and widths."""
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, padding_mode="reflect")
 
 
 class ResidualBlock(nn.Module):
-    """x + 0.1 conv(PReLU(conv(x))), (B, C, H, W) in and out."""
+    """x + 0.1 conv(PReLU(conv(x))); input and output are (B, C, H, W)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -24,12 +24,12 @@ class ResidualBlock(nn.Module):
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
-    """Return `count` residual blocks in a row."""
+    """Return a sequence of `count` residual blocks."""
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
 class DenseBlock(nn.Module):
-    """Residual dense block: each layer sees all before it, a 1x1 convolution merges them; (B, C, H, W) in and out."""
+    """Residual dense block: the input of each layer is all outputs before it; a 1 × 1 convolution merges them; keeps (B, C, H, W)."""
 
     def __init__(self, channels: int, layers: int = 4):
         super().__init__()
@@ -44,16 +44,16 @@ class DenseBlock(nn.Module):
 
 
 def rescale(inputs: int, outputs: int, finer: bool) -> nn.Sequential:
-    """Return a convolution and its PReLU that double (finer) or halve height and width."""
+    """Return a convolution and a PReLU that double height and width (`finer`) or halve them."""
     kind = nn.ConvTranspose2d if finer else nn.Conv2d
     return nn.Sequential(kind(inputs, outputs, 4, stride=2, padding=1), nn.PReLU())
 
 
 class BackProjection(nn.Module):
-    """Dense feature fusion: correct a feature by what it lacks of each remembered one.
+    """Dense feature fusion: corrects a feature by its difference from each feature in the memory.
 
-    A chain of steps `go` takes the feature (B, C, h, w) to a memory's scale, the chain `back` returns the difference.
-    A step to a finer scale halves the channels, one to a coarser scale doubles them.
+    The steps `go` bring the feature (B, C, h, w) to the scale of a feature in the memory; the steps `back` bring the difference
+    back to the feature's scale. A step to a finer scale halves the channels, a step to a coarser scale doubles them.
     """
 
     def __init__(self, channels: int, steps: int, finer: bool):
@@ -64,7 +64,7 @@ class BackProjection(nn.Module):
         self.back = nn.ModuleList(rescale(far, near, not finer) for near, far in pairs)
 
     def forward(self, feature: Tensor, memory: list[Tensor]) -> Tensor:
-        for steps, remembered in zip(range(len(memory), 0, -1), memory):    # the farthest scale comes first
+        for steps, remembered in zip(range(len(memory), 0, -1), memory):    # the first has the most distant scale
             difference = feature
             for step in self.go[:steps]:
                 difference = step(difference)
@@ -76,7 +76,7 @@ class BackProjection(nn.Module):
 
 
 class Mixer(nn.Module):
-    """Half of the channels is fused with the memory, which it then joins; the other half goes through a dense block."""
+    """Fuses half of the channels with the memory and appends the result to it; applies a dense block to the other half."""
 
     def __init__(self, channels: int, steps: int, finer: bool):
         super().__init__()
@@ -84,14 +84,14 @@ class Mixer(nn.Module):
         self.dense = DenseBlock(channels // 2)
 
     def forward(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return the mixed feature, (B, C, h, w) like x, and the longer memory."""
+        """Return the mixed feature, (B, C, h, w) like x, and the memory with one more feature."""
         fused, rest = x.chunk(2, dim=1)
         fused = self.fuse(fused, memory)
         return torch.cat((fused, self.dense(rest)), dim=1), [*memory, fused]
 
 
 class Encoder(nn.Module):
-    """A level on the way down: (B, C / 2, 2h, 2w) to (B, C, h, w)."""
+    """One level of the encoder: (B, C / 2, 2h, 2w) to (B, C, h, w)."""
 
     def __init__(self, channels: int, steps: int, blocks: int):
         super().__init__()
@@ -105,9 +105,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A level on the way up: (B, 2C, h / 2, w / 2) to (B, C, h, w), with the encoder's feature of that level.
+    """One level of the decoder: (B, 2C, h / 2, w / 2) to (B, C, h, w), with the encoder's feature of that level.
 
-    Strengthen, operate, subtract (MSBDN's boosted decoder): s = up + skip, then blocks(s) + s - up, which is blocks(s) + skip.
+    Strengthen, operate, subtract (MSBDN's boosted decoder): with s = up + skip, it computes blocks(s) + s - up = blocks(s) + skip.
     """
 
     def __init__(self, channels: int, steps: int, blocks: int = 3):
@@ -122,12 +122,12 @@ class Decoder(nn.Module):
 
 
 class MSBDN(nn.Module):
-    """Four levels down, a bottleneck of `blocks` residual blocks, four levels up; widths C, 2C, 4C, 8C, 16C."""
+    """Four encoder levels, a bottleneck of `blocks` residual blocks, four decoder levels; the widths are C, 2C, 4C, 8C, 16C."""
 
     def __init__(self, channels: int = 16, blocks: int = 18):
         super().__init__()
         widths = [channels * 2**n for n in range(5)]
-        self.widths = [*widths[2:], widths[-1]]                   # of the features that it hands out
+        self.widths = [*widths[2:], widths[-1]]                   # of the features that `forward` returns
         self.head = conv(3, channels, 11)
         self.blocks = residual_blocks(channels, 3)
         self.encoders = nn.ModuleList(Encoder(width, n + 1, blocks=3 if n < 3 else 0) for n, width in enumerate(widths[1:]))
@@ -146,7 +146,7 @@ class MSBDN(nn.Module):
         for encoder in self.encoders:
             x, memory = encoder(levels[-1], memory)
             levels.append(x)
-        x = deepest = self.bottleneck(2 * x) + x                  # a decoder's step where `up` and `skip` are the same
+        x = deepest = self.bottleneck(2 * x) + x                  # the decoder's formula where `up` equals `skip`
         memory = [x.chunk(2, dim=1)[0]]
         for decoder, skip in zip(self.decoders, reversed(levels[:-1])):
             x, memory = decoder(x, skip, memory)

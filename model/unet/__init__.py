@@ -1,7 +1,8 @@
-"""UNet: encoder and decoder with skips, as for partial convolution (Liu et al., ECCV 2018), a backbone of Rain2Avoid."""
+"""UNet: encoder and decoder with skip connections, as in partial convolution (Liu et al., ECCV 2018); a backbone of Rain2Avoid."""
 from torch import Tensor
 
 from contract import Prediction
+from model import weights
 from model.method import Method
 from model.unet.network import UNet
 from runtime.arguments import SIZE
@@ -10,7 +11,7 @@ RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs
               data_train="", data_test="")
 TINY = dict(channels=4)                   # a small network, for the tests
 
-# released key prefix -> ours
+# prefix of a released name -> the name here
 RELEASED = {
     "enc_1.conv": "encoders.0.conv",
     "enc_2.conv": "encoders.1.conv",
@@ -43,8 +44,8 @@ class Deraining(Method):
 
 
 def add_arguments(group) -> None:
-    """Add UNet's own flags."""
-    group.add_argument("--channels", type=SIZE, default=64, help="width of the first layer, the others follow; the released one is 64")
+    """Add the flags that the network depends on."""
+    group.add_argument("--channels", type=SIZE, default=64, help="width of the first layer; the others follow from it; released: 64")
 
 
 def build(args) -> Method:
@@ -53,10 +54,5 @@ def build(args) -> Method:
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a released state_dict to ours; a key that is not known keeps its name."""
-    return {_rename(key): value for key, value in state.items()}
-
-
-def _rename(key: str) -> str:
-    prefix, _, kind = key.rpartition(".")
-    return f"{RELEASED[prefix]}.{kind}" if prefix in RELEASED else key
+    """Return a released state_dict with the names of this network; unknown names stay."""
+    return weights.renamed(state, RELEASED)

@@ -1,11 +1,11 @@
-"""The UNet backbone, plain PyTorch: rainy images in [0, 1] in, clean images out."""
+"""The UNet backbone in plain PyTorch: takes rainy images in [0, 1]; returns derained images."""
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class Down(nn.Module):
-    """ReLU(norm(conv(x))) at half the height and width; the first of a network has no norm."""
+    """ReLU(norm(conv(x))) at half the height and width; the first one in the network has no norm."""
 
     def __init__(self, inputs: int, outputs: int, size: int, normed: bool = True):
         super().__init__()
@@ -17,7 +17,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Leaky ReLU of norm(conv(x and skip, joined)), x enlarged to twice its height and width."""
+    """LeakyReLU(norm(conv(joined(x, skip)))) at twice the height and width of x."""
 
     def __init__(self, inputs: int, skipped: int, outputs: int):
         super().__init__()
@@ -29,12 +29,12 @@ class Up(nn.Module):
 
 
 def joined(x: Tensor, skip: Tensor) -> Tensor:
-    """Return (B, C + D, 2H, 2W): x (B, C, H, W) with every pixel repeated 2 × 2, then skip (B, D, 2H, 2W)."""
+    """Return (B, C + D, 2H, 2W): x (B, C, H, W), enlarged by repeating pixels, concatenated with skip (B, D, 2H, 2W)."""
     return torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skip), dim=1)
 
 
 class UNet(nn.Module):
-    """Four steps down and four up, the last without norm; `channels` is the first step's width, each has twice the last's."""
+    """Four levels down and four up, the last without norm; `channels` is the width of the first level, which doubles at each level."""
 
     def __init__(self, channels: int = 64):
         super().__init__()
@@ -44,7 +44,7 @@ class UNet(nn.Module):
         self.tail = nn.Conv2d(c1 + 3, 3, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return (B, 3, H, W) for the same; H and W are multiples of 16."""
+        """Return the derained image for (B, 3, H, W); H and W are multiples of 16."""
         features = []
         x = image
         for encoder in self.encoders:
