@@ -117,7 +117,7 @@ def test_a_file_that_computes_something_else_is_not_kept(tool, monkeypatch):
     method = make("smgarn")
     monkeypatch.setattr(export, "traced", lambda *_: None)
     for change, words in ((lambda x: x + 2e-4, "differs from the original by 0.0002"), (lambda x: x * torch.nan, "differs"),
-                           (lambda x: x[..., 1:], "the exported file turns 1x3x32x40 into 1x3x32x39")):
+                           (lambda x: x[..., 1:], "the exported file returns 1x3x32x39 for an input of 1x3x32x40")):
         monkeypatch.setattr(export, "as_torch", lambda *_, change=change: (b"x", lambda path: lambda x: change(method.restore(x))))
         status, text = tool("x.pt", "--torch")
         assert status == 1 and words in text
