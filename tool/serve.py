@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from data import image
-from model import tiling, weights
+from model import weights
 from model.method import Method
 from restore.restorer import Restorer, Settings
 from runtime import experiment, process
@@ -75,17 +75,21 @@ class Service:
         before = decoded(photo)
         height, width = before.shape[:2]
         settings = Settings(chop=height * width > self.whole, tile=TILE, overlap=OVERLAP)
-        count = tiling.tiles(height, width, TILE, OVERLAP) if settings.chop else 1
-        start = time.perf_counter()
+        start, counts = time.perf_counter(), [1]              # numbers of tiles, as the Restorer reports them
+
+        def report(done: int, count: int) -> None:
+            counts.append(count)
+            progress(done, count)
+
         try:
             with self.busy:
-                restorer = Restorer(self._method(name), settings, progress=progress)
+                restorer = Restorer(self._method(name), settings, progress=report)
                 after = image.to_array(restorer(image.to_tensor(before)[None], may_tile=False)[0])
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise UserError(f"The memory is too small for a photo of {width} × {height} pixels.") from error
         except Failure as error:
             raise UserError("These weights are damaged: the result is not finite.") from error
-        return Result(before, after, count, time.perf_counter() - start)
+        return Result(before, after, counts[-1], time.perf_counter() - start)
 
     def _method(self, name: str) -> Method:
         """Return the network of these weights; the file is read again when it has changed."""
