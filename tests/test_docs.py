@@ -21,7 +21,8 @@ PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "dataset/README.md
 DOCS = [page for page in PAGES if page.is_relative_to(REPO / "docs")]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s`])((?:python main\.py|python -m (?:tool\.\w|tests\.\w|pytest)|torchrun|make [a-z])[^`\n]*)")
-PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "tool.serve", "tool.demo")    # these print texts, need optional packages, start a server, or take minutes
+# these print texts, need optional packages, start a server, or take minutes
+PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "tool.serve", "tool.demo")
 SLOW = ("--template demo", "--save_maps", "--teachers", "tool.export")
 
 

@@ -63,7 +63,8 @@ def test_onnx_equals_the_model(tool, onnxruntime, name):
     assert [each.name for each in session.get_inputs()] == ["input"] and [each.name for each in session.get_outputs()] == ["image"]
     stated = session.get_modelmeta().custom_metadata_map
     assert stated["unweather.model"] == name and stated["unweather.range"].startswith("[0, 1]")
-    assert stated["unweather.multiple"].startswith(f"{method.multiple_of},") and json.loads(stated["unweather.arguments"])["rgb_range"] == 255
+    assert stated["unweather.multiple"].startswith(f"{method.multiple_of},")
+    assert json.loads(stated["unweather.arguments"])["rgb_range"] == 255
     least = int(stated["unweather.smallest_side"])
     for size in ((1, 3, least, least), (3, 3, 71, least + 1)):
         x = torch.rand(size)

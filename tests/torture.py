@@ -95,7 +95,7 @@ def main() -> None:
                   f"no incomplete file; {seconds:.0f} s", flush=True)
             subprocess.run(["rm", "-rf", "experiment"], check=True)
         kills = survive_torchrun(args.torchrun_kills, rng)
-        print(f"torchrun with two processes: one killed {kills} times, restarted by --max-restarts; the weights are bit-identical", flush=True)
+        print(f"torchrun with two processes: one killed {kills} times, restarted by --max-restarts; weights bit-identical", flush=True)
 
 
 if __name__ == "__main__":
