@@ -1,9 +1,9 @@
-# make demo: train, test and show the result, on embedded photos.  make demo-kd: the same for three teachers and their student.
-# make lint: ruff, mypy, import-linter.  make test: the fast tests.  make test-all: every test, with the share of lines that they run.
-# make torture: kills trainings at random moments, for ten minutes or more.  Each target sets up .venv where there is none.
+# make demo: train and test on embedded photos.  make demo-kd: the same for three teachers and their student.
+# make lint: ruff, mypy, import-linter.  make test: the fast tests.  make test-all: all tests, with line coverage.
+# make torture: kill trainings at random moments, about 20 minutes.  Each target creates .venv if it does not exist.
 PYTHON ?= python3
 BIN := .venv/bin
-# one process for each core, four at most (each holds PyTorch, about 1 GB)
+# one process per core, at most four, because each needs about 1 GB for PyTorch
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo demo-kd test test-all torture lint clean

@@ -1,4 +1,4 @@
-"""The result page: experiment/<save>/report.html, rebuilt at any time from the files beside it."""
+"""The result page experiment/<save>/report.html, which can be built again at any time from the other files of the experiment."""
 import base64
 import binascii
 import json
@@ -13,9 +13,9 @@ from runtime import files
 from utility import natural
 
 __all__ = ["Album", "compare", "write"]
-BYTES = 10_000_000                        # of all cards of a page, about
+BYTES = 10_000_000                        # approximate limit for all thumbnails of a page
 VIEWS = {"input": "Input", "result": "Result", "truth": "Truth", "error": "Error"}
-SHEET = ("input", "result", "truth")       # the order of the pictures that --save_gt saves side by side
+SHEET = ("input", "result", "truth")       # the order of the images that --save_gt saves side by side
 ORDERS = (("Worst first", "psnr", True), ("Best first", "psnr", False), ("Largest gain first", "gain", False),
           ("Smallest gain first", "gain", True))
 SHORT = {"loss": "Loss", "epochs": "Epochs", "test_every": "Steps an epoch", "batch_size": "Batch", "patch_size": "Patch",
@@ -24,15 +24,15 @@ SHORT = {"loss": "Loss", "epochs": "Epochs", "test_every": "Steps an epoch", "ba
 
 
 def write(folder: Path) -> Path:
-    """Write report.html from the metrics.json, cards-*.json, log.jsonl and args.json of an experiment's folder; return it.
+    """Write report.html from metrics.json, cards-*.json, log.jsonl and args.json of an experiment; return its path.
 
-    What is missing or damaged among them is left out, and the page says so.
+    Missing or damaged files are left out, and the page lists them.
     """
     notes: list[str] = []
     metrics = {name: entry for name, entry in _object(folder / "metrics.json", notes).items() if isinstance(entry, dict)}
     flags = _object(folder / "args.json", notes)
     albums = _bounded({content["data_set"]: content for content in _albums(folder, notes)}, notes)
-    notes += [f"No pictures of {name} are kept." for name in metrics if name not in albums]
+    notes += [f"There are no thumbnails of {name}." for name in metrics if name not in albums]
     cards = [_card(content, card, folder) for content in albums.values() for card in content["cards"]]
     data = {"cards": cards, "protocol": _protocols(albums.values()), "orders": _orders(cards, ORDERS), "left": "input", "right": "result"}
     text = page.build(folder.name, page.facts(metrics, flags, SHORT), page.numbers(metrics), _charts(folder), data, notes, flags)
@@ -43,10 +43,10 @@ def write(folder: Path) -> Path:
 
 def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[str, float]]], name: str, about: str,
             rows: list[dict[str, str]]) -> Path:
-    """Write a page of several runs to `path`, all results of an image side by side; return it.
+    """Write a page with the results of several runs to `path` and return `path`.
 
-    runs: the folder of each run by name (of a CSV file: itself); found: its numbers, image -> measure -> value; name: the data
-    set; about: how the numbers were measured; rows: those of the table, {heading: text}.
+    runs: the output directory of each run by name (or its CSV file); found: the numbers of each run, image -> measure -> value;
+    name: the data set; about: how the numbers were measured; rows: the rows of the table, {heading: text}.
     """
     notes: list[str] = []
     albums = {}
@@ -55,16 +55,16 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
         if content:
             albums[run] = {card["name"]: card | {"album": content, "place": folder} for card in content["cards"]}
         else:
-            notes.append(f"No pictures of {name or 'its images'} are kept of the run {run}.")
+            notes.append(f"The run {run} has no thumbnails of {name or 'its images'}.")
     names = sorted(set.intersection(*map(set, (*albums.values(), *found.values()))), key=natural) if albums else []
-    alike = [picture for picture in names if len({(album[picture]["height"], album[picture]["width"]) for album in albums.values()}) == 1]
-    if len(alike) < len(names):
-        notes.append(f"{len(names) - len(alike)} images have not the same size in all runs and are left out.")
+    equal = [picture for picture in names if len({(album[picture]["height"], album[picture]["width"]) for album in albums.values()}) == 1]
+    if len(equal) < len(names):
+        notes.append(f"{len(names) - len(equal)} images do not have the same size in all runs and are left out.")
     cards = [_compared(name, {run: album[picture] for run, album in albums.items()}, found, picture, path.parent)
-             for picture in alike]
+             for picture in equal]
     kept = {card["name"] for card in _fitting(cards, LIMIT, BYTES)}
     if len(kept) < len(cards):
-        notes.append(f"{len(kept)} of {len(cards)} images are shown: those of lowest and highest PSNR, the rest evenly spaced.")
+        notes.append(f"{len(kept)} of {len(cards)} images are shown: those with the lowest and highest PSNR, and others evenly spaced.")
     base, *others = runs
     orders = [(f"{words} gain of {run} over {base}", f"over {run}", words == "Smallest")
               for run in others for words in ("Largest", "Smallest")]
@@ -73,13 +73,13 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
             "orders": _orders(cards, orders),
             "left": f"result {base}" if base in albums else "input", "right": f"result {next((r for r in others if r in albums), base)}"}
     title = " and ".join(runs) if len(runs) == 2 else f"{len(runs)} runs"
-    facts = {"Data set": name or "of the tables", "Measured": about, "Compared with": base}
+    facts = {"Data set": name or "unknown", "Measured": about, "Compared with": base}
     files.write_text(path, page.build(title, facts, page.table(rows), "", data, notes, {}))
     return path
 
 
 def _object(path: Path, notes: list[str]) -> dict:
-    """Return the object of a JSON file, {} with a note where it is missing or damaged."""
+    """Return the object of a JSON file; {} and a note when it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -91,12 +91,12 @@ def _object(path: Path, notes: list[str]) -> dict:
 
 
 def _albums(folder: Path, notes: list[str]) -> list[dict]:
-    """Return the whole ones of an experiment's card files."""
+    """Return the contents of the undamaged card files of an experiment."""
     return [content for path in sorted(folder.glob("cards-*.json"), key=natural) if (content := _album(path, notes))]
 
 
 def _album(path: Path, notes: list[str]) -> dict | None:
-    """Return what an Album wrote, None with a note where the file is missing or damaged in any part."""
+    """Return the content of a file that an Album wrote; None and a note when it is missing or damaged in any part."""
     content = _object(path, notes)
     try:
         assert not content or (content["format"] == FORMAT and isinstance(content["saved"], list) and isinstance(content["protocol"], dict))
@@ -113,7 +113,7 @@ def _album(path: Path, notes: list[str]) -> dict | None:
 
 
 def _bounded(albums: dict[str, dict], notes: list[str]) -> dict[str, dict]:
-    """Return the albums with as many cards each as the page has room for, and note what is a sample."""
+    """Return the albums with at most as many cards as fit on the page; add a note for each album that is reduced to a sample."""
     room = LIMIT // max(len(albums), 1), BYTES // max(len(albums), 1)
     whole = sum(len(each["cards"]) for each in albums.values()) <= LIMIT and _size(albums.values()) <= BYTES
     result = {}
@@ -122,13 +122,13 @@ def _bounded(albums: dict[str, dict], notes: list[str]) -> dict[str, dict]:
         result[name] = content | {"cards": cards}
         if len(cards) < content["count"]:
             notes.append(f"Of the {content['count']} images of {name}, {len(cards)} are shown: "
-                         + ("a quarter of them those of lowest PSNR, a quarter those of highest, the rest evenly spaced by name."
+                         + ("a quarter with the lowest PSNR, a quarter with the highest, and others evenly spaced by name."
                             if any(card["numbers"] for card in cards) else "evenly spaced."))
     return result
 
 
 def _fitting(cards: list[dict], count: int, size: int) -> list[dict]:
-    """Return a sample of at most `count` cards and about `size` bytes."""
+    """Return a sample of at most `count` cards with about `size` bytes."""
     total = max(_size([{"cards": cards}]), 1)
     return sample(cards, max(min(count, len(cards) * size // total), 4))
 
@@ -146,7 +146,7 @@ def _source(view: str | dict) -> str:
 
 
 def _card(content: dict, card: dict, folder: Path) -> dict:
-    """Return a card as the page's script wants it."""
+    """Return a card in the form that script.js reads."""
     numbers = card["numbers"]
     scores = {"label": "Result", **_scores(numbers)}
     values = {key: scores[key] for key in ("psnr", "gain") if key in scores}
@@ -157,13 +157,13 @@ def _card(content: dict, card: dict, folder: Path) -> dict:
 
 
 def _scores(numbers: dict[str, float]) -> dict[str, float]:
-    """Return what a card says of one result: psnr, ssim, gain (of the PSNR over the input's), as far as they are known."""
+    """Return the numbers of one result that a card shows, as far as they exist: psnr, ssim, those of the input, and the gain in PSNR."""
     scores = {key: numbers[key] for key in ("psnr", "ssim", "input_psnr", "input_ssim") if key in numbers}
     return scores | ({"gain": numbers["psnr"] - numbers["input_psnr"]} if {"psnr", "input_psnr"} <= numbers.keys() else {})
 
 
 def _compared(name: str, cards: dict[str, dict], found: dict[str, dict], picture: str, place: Path) -> dict:
-    """Return the card of one image with the results of all runs; input and truth are the first run's."""
+    """Return the card of one image with the results of all runs; input and target are taken from the first run."""
     first = next(iter(cards.values()))
     views = []
     for key, words in (("input", "Input"), ("result", ""), ("truth", "Truth"), ("error", "Error of ")):
@@ -182,9 +182,9 @@ def _compared(name: str, cards: dict[str, dict], found: dict[str, dict], picture
 
 
 def _full(content: dict, card: dict, folder: Path, place: Path, key: str) -> dict:
-    """Return where a view lies in full size, {} where it was not saved with its test.
+    """Return the link to the full-size image of a view, {} if the test did not save it.
 
-    href: the link from a page in `place`; of, at: the file holds so many pictures side by side, this one is number `at`.
+    href: the link from a page in `place`; of: number of images side by side in the file; at: position of this one, from 0.
     """
     single, sheet = (folder / f"{kind}-{content['data_set']}" / f"{card['name']}.{ending}"
                      for kind, ending in (("results", content.get("ending", "png")), ("compare", "png")))
@@ -198,19 +198,19 @@ def _full(content: dict, card: dict, folder: Path, place: Path, key: str) -> dic
 
 
 def _protocols(albums) -> str:
-    """Return the protocols of the numbers on the cards, in words."""
+    """Return the names and versions of the protocols of the numbers on the cards."""
     return " or ".join(page.unique(f"{content['protocol']['name']} v{content['protocol']['version']}" for content in albums
                                    if {"name", "version"} <= content["protocol"].keys()))
 
 
 def _orders(cards: list[dict], orders) -> list[dict]:
-    """Return the ways to sort that the cards have values for, and by name."""
+    """Return the sort orders for which the cards have values, and the order by name."""
     return [{"label": label, "key": key, "up": up} for label, key, up in orders
             if any(key in card["values"] for card in cards)] + [{"label": "Name", "key": "", "up": True}]
 
 
 def _charts(folder: Path) -> str:
-    """Return the curves of log.jsonl, '' where there are none."""
+    """Return the charts of log.jsonl as HTML, '' if there is nothing to draw."""
     records = []
     try:
         for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -225,13 +225,13 @@ def _charts(folder: Path) -> str:
                 losses.setdefault(name, []).append((record["epoch"], value))
         elif "psnr" in record:
             scores.setdefault(record["data_set"], []).append((record["epoch"], record["psnr"]))
-    if list(losses)[:1] == ["loss"] and len(losses) == 2:                  # the total is the only term
+    if list(losses)[:1] == ["loss"] and len(losses) == 2:                  # the total loss equals its only term
         losses.pop("loss")
     return curves.chart("Training loss", "", losses) + curves.chart("Test PSNR", "dB, first protocol", scores)
 
 
 def _record(line: str) -> list[dict]:
-    """Return the record of an epoch or of its test in a list, an empty one for any other line or a damaged one."""
+    """Return [record] for a line about an epoch or its test, [] for any other line and for a damaged one."""
     try:
         record = json.loads(line)
         numbers = [record["epoch"], *(record["losses"].values() if record["event"] == "epoch" else [record.get("psnr", 0)])]

@@ -2,17 +2,17 @@
 import math
 from html import escape
 
-WIDTH, HEIGHT = 390, 220                  # of a chart, in its own units; text is 11 of them high
+WIDTH, HEIGHT = 390, 220                  # of a chart in SVG units; text is 11 units high
 LEFT, TOP, BOTTOM = 46, 12, 34            # margins
-POINTS = 400                              # of one line, at most; more are thinned out
-LETTER = 5.8                              # mean width of a letter
-LINES = 6                                 # the style sheet has as many kinds of line; further ones look like the last
+POINTS = 400                              # greatest number of points of a line
+LETTER = 5.8                              # mean width of a letter in SVG units
+LINES = 6                                 # number of line styles in style.css; further lines use the last one
 
 Line = list[tuple[float, float]]
 
 
 def chart(title: str, unit: str, lines: dict[str, Line]) -> str:
-    """Return a figure of lines by name over the epoch, each with its name and its last value at its end; '' without points."""
+    """Return a figure with named lines over the epoch, each labelled with its name and its last value; '' without points."""
     lines = {name: thinned(line) for name, line in lines.items() if line}
     if not lines:
         return ""
@@ -50,18 +50,18 @@ def chart(title: str, unit: str, lines: dict[str, Line]) -> str:
 
 
 def thinned(line: Line) -> Line:
-    """Return at most POINTS points of a line, the last among them."""
+    """Return at most POINTS points of a line, including the last point."""
     step = math.ceil(len(line) / POINTS)
     return line[::-1][::step][::-1]
 
 
 def shortened(name: str) -> str:
-    """Return a name of at most 20 letters."""
+    """Return a name cut to at most 20 characters."""
     return name if len(name) <= 20 else f"{name[:19]}…"
 
 
 def number(value: float, step: float | None = None) -> str:
-    """Return a number as a reader wants it: as many digits as the distance `step` of the ticks asks for, else four that count."""
+    """Return a number as text, with the digits that the distance `step` between ticks needs, else with four significant digits."""
     if step is not None:
         text = f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}" if 1e-5 < step < 1e6 else f"{value:.1e}"
     else:
@@ -83,7 +83,7 @@ def ticks(low: float, high: float, count: int, whole: bool = False) -> list[floa
 
 
 def apart(heights: list[float], gap: float, top: float, bottom: float) -> list[float]:
-    """Return the heights moved as little as may be until they lie `gap` apart, in the same order, from `top` to about `bottom`."""
+    """Return the heights shifted until neighbours are at least `gap` apart, in the same order, between `top` and about `bottom`."""
     order = sorted(range(len(heights)), key=lambda place: heights[place])
     moved = list(heights)
     for before, place in zip([None, *order], order):

@@ -3,9 +3,9 @@ from argparse import BooleanOptionalAction
 
 
 def add_arguments(parser) -> None:
-    """Add the group of flags about reports."""
+    """Add the group of flags about the result page and trackers."""
     add = parser.add_argument_group("report").add_argument
     add("--report", action=BooleanOptionalAction, default=True,
-        help="write report.html after a final test: numbers, curves, and every image to look at before and after")
+        help="write report.html after a final test: numbers, curves, and a before-and-after view of the images")
     add("--logger", default="off", choices=("off", "tensorboard", "wandb"),
-        help="curves and an example of every test, beside the log: to experiment/<save>/tensorboard or to Weights & Biases")
+        help="also write the numbers of the log and an example of every test to experiment/<save>/tensorboard or to Weights & Biases")

@@ -1,4 +1,4 @@
-"""The page's HTML: what a reader sees of names and flags is escaped here, what the script needs goes in as JSON."""
+"""The HTML of the result page: names and flags are escaped here; the data for script.js is embedded as JSON."""
 import base64
 import hashlib
 import json
@@ -13,7 +13,7 @@ HEADINGS = ("Result", "Input", "Gain", "Result", "Input", "95 % interval")
 
 
 def build(title: str, about: dict[str, str], table: str, charts: str, data: dict, notes: list[str], flags: dict) -> str:
-    """Return the whole page; `table` and `charts` are HTML, all else is text, `data` what script.js shows."""
+    """Return the whole page; `table` and `charts` are HTML, `data` is the input of script.js, all other arguments are plain text."""
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     listed = "".join(f"<div{' class=long' if len(value) > 26 else ''}><dt>{escape(key)}</dt><dd>{breakable(value)}</dd></div>"
@@ -55,7 +55,7 @@ def build(title: str, about: dict[str, str], table: str, charts: str, data: dict
 VIEWER = """<dialog id="viewer" aria-labelledby="viewer-name">
 <div class="bar"><div class="who"><h2 id="viewer-name"></h2>
 <p><span id="viewer-where"></span><span id="viewer-small">, thumbnail</span></p></div>
-<div class="choice" id="viewer-show" role="group" aria-label="What is shown"></div>
+<div class="choice" id="viewer-show" role="group" aria-label="View"></div>
 <button type="button" id="viewer-close" aria-label="Close">Close</button></div>
 <div id="stage"></div>
 <div class="bar foot"><p class="scores" id="viewer-scores"></p>
@@ -72,7 +72,7 @@ VIEWER = """<dialog id="viewer" aria-labelledby="viewer-name">
 
 
 def embedded(data: object) -> str:
-    """Return JSON that may stand inside a script element: no `<` can end it."""
+    """Return JSON for a script element; `<` is escaped, so that no text can end the element."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -82,11 +82,11 @@ def section(name: str, title: str, body: str) -> str:
 
 
 def images(data: dict) -> str:
-    """Return the section that script.js fills with cards."""
+    """Return the section into which script.js inserts the cards."""
     scale = ""
-    measured = f"; the numbers are those of the full images, by the protocol {escape(data['protocol'])}" if data["protocol"] else ""
+    measured = f"; the numbers were measured on the full images, by the protocol {escape(data['protocol'])}" if data["protocol"] else ""
     if any(view["key"].startswith("error") for card in data["cards"] for view in card["views"]):
-        scale = ('<p class="scale"><span>Error map: mean absolute difference from the truth</span><span class="ramp">'
+        scale = ('<p class="scale"><span>Error map: mean absolute difference from the clean image</span><span class="ramp">'
                  '<span>0</span><i></i><span>40 of 255 or more</span></span></p>')
     return section("images", "Images", '<form class="tools" id="tools"></form>\n<noscript><p>The images need JavaScript.</p></noscript>\n'
                    + '<ol class="cards" id="cards"></ol>\n' + scale
@@ -94,26 +94,26 @@ def images(data: dict) -> str:
 
 
 def breakable(text: str) -> str:
-    """Return a text as HTML that may go on in a new line after a slash or a plus."""
+    """Return a text as HTML in which a line may break after a slash or a plus."""
     return "".join(f"{escape(letter)}<wbr>" if letter in "/+" else escape(letter) for letter in text)
 
 
 def all_flags(flags: dict) -> str:
-    """Return the flags of the experiment, folded."""
+    """Return the flags of the experiment as a collapsed section."""
     rows = "".join(f"<div><dt>--{escape(str(key))}</dt><dd>{escape(worded(value)) or '–'}</dd></div>"
                    for key, value in sorted(flags.items()))
     return f'<details id="flags"><summary>All {len(flags)} flags</summary><dl class="flags">{rows}</dl></details>\n'
 
 
 def worded(value: object) -> str:
-    """Return a flag's value as text."""
+    """Return the value of a flag as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def facts(metrics: dict[str, dict], flags: dict, short: dict[str, str]) -> dict[str, str]:
-    """Return what was run: model, size, weights, and of the flags those in `short` under the names given there."""
+    """Return the facts at the top of the page: model, parameters, weights, and the flags in `short` (flag -> label)."""
     entries = list(metrics.values())
     result = {"Model": ", ".join(unique(entry.get("model") for entry in entries) or [str(flags.get("model", "unknown"))])}
     sizes = unique(f"{entry['parameters']:,}" for entry in entries if isinstance(entry.get("parameters"), int))
@@ -126,19 +126,19 @@ def facts(metrics: dict[str, dict], flags: dict, short: dict[str, str]) -> dict[
 
 
 def unique(values) -> list[str]:
-    """Return what is there of the values, each once, as text."""
+    """Return the non-empty values as text, each once."""
     return list(dict.fromkeys(str(value) for value in values if value))
 
 
 def numbers(metrics: dict[str, dict]) -> str:
-    """Return the table of metrics.json as HTML: a group for each data set, a line for each protocol and channel."""
+    """Return the table of metrics.json as HTML: a group for each data set, a row for each protocol and channel."""
     groups, seen, several = [], {}, len(unique(entry.get("weights") for entry in metrics.values())) > 1
     for name, entry in metrics.items():
         rows = []
         for each in [entry, *(other for other in entry.get("others") or () if isinstance(other, dict))]:
             rows += lines(each, seen)
         if not rows:
-            rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without truth, so there are no numbers</td></tr>']
+            rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without clean images, so there are no numbers</td></tr>']
         groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><b>{escape(name)}</b> '
                       f"<span>{escape(conditions(entry, several))}</span></th></tr>{''.join(rows)}</tbody>")
     if not groups:
@@ -150,22 +150,22 @@ def numbers(metrics: dict[str, dict]) -> str:
     notes = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in seen.items())
     return (f'<div class="wide" tabindex="0" role="group" aria-label="Numbers by data set"><table><thead>{head}</thead>{"".join(groups)}'
             f'</table></div>\n<dl class="protocols">{notes}</dl>'
-            '<p class="fine">Means over the images; the interval is that of the mean PSNR, by bootstrap. Numbers of two protocols '
-            'may not be compared.</p>')
+            '<p class="fine">Means over the images, with a bootstrap interval of the mean PSNR. Do not compare numbers of different '
+            'protocols.</p>')
 
 
 def conditions(entry: dict, weights: bool) -> str:
-    """Return how a set was tested, in words, with the `weights` if asked for."""
+    """Return a text about how a set was tested, with the name of the weights if `weights` is true."""
     count, subset, tile, some = (entry.get(key) for key in ("count", "subset", "tile", "in_tiles"))
     parts = [f"{count} image{'' if count == 1 else 's'}" + ("" if subset in (None, "all") else f" ({subset})"),
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
              f"{f'{some} of them in ' if some else ''}tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
-    parts += ["mean of 8 flips and turns"] * bool(entry.get("self_ensemble"))
+    parts += ["mean of 8 flips and rotations"] * bool(entry.get("self_ensemble"))
     return ", ".join(parts + [f"weights {entry.get('weights')}"] * weights)
 
 
 def lines(each: dict, seen: dict[str, str]) -> list[str]:
-    """Return the table's lines of one protocol, one for each channel; `seen` gets the protocol's settings by its name."""
+    """Return the table rows of one protocol, one for each channel; the settings of the protocol are added to `seen` by name."""
     protocol = each.get("protocol")
     if not isinstance(protocol, dict) or "psnr" not in each:
         return []
@@ -189,7 +189,7 @@ def lines(each: dict, seen: dict[str, str]) -> list[str]:
 
 
 def settings(protocol: dict) -> str:
-    """Return a protocol's settings in words."""
+    """Return the settings of a protocol as text."""
     channels = " and ".join(CHANNELS.get(kind, "Y for rain, else RGB") for kind in protocol.get("channels") or ())
     size = str(protocol.get("size")).replace("crop", "cropped to multiples of").replace("resize", "resized to multiples of")
     border = f"{protocol['border']} px of the border left out" if protocol.get("border") else "no border left out"
@@ -198,12 +198,12 @@ def settings(protocol: dict) -> str:
 
 
 def figure(value: object, digits: int) -> str:
-    """Return a number with so many digits and a true minus sign, a dash for none."""
+    """Return a number with `digits` decimals and a typographic minus sign, or a dash if it is missing."""
     return f"{value:.{digits}f}".replace("-", "−") if isinstance(value, (int, float)) else "–"
 
 
 def gain(value: object, before: object) -> str:
-    """Return the difference of two numbers with its sign, a dash where one is missing."""
+    """Return the difference of two numbers with its sign, or a dash if one is missing."""
     if not isinstance(value, (int, float)) or not isinstance(before, (int, float)):
         return "–"
     return f"{value - before:+.2f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""Curves of a training and heat maps, drawn by matplotlib, which is imported when something is drawn."""
+"""Training curves and heat maps, drawn with matplotlib, which is imported only when something is drawn."""
 import contextlib
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ from utility import natural
 
 
 def curves(place: Path) -> None:
-    """Draw the losses and the test PSNR of log.jsonl against the epoch, as curves.png and curves.pdf."""
+    """Draw the losses and the test PSNR of log.jsonl over the epoch to curves.png and curves.pdf."""
     records = []
     for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):             # a line that a kill cut short
+        with contextlib.suppress(ValueError):             # an incomplete line of a killed process
             records.append(json.loads(line))
     epochs = [r for r in records if r["event"] == "epoch"]
     tests = [r for r in records if r["event"] == "test" and r.get("epoch") and "psnr" in r]
-    from matplotlib.figure import Figure  # no pyplot: needs no screen and keeps no state
+    from matplotlib.figure import Figure  # not pyplot, which needs a display and keeps state
     from matplotlib.ticker import MaxNLocator
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -39,7 +39,7 @@ def curves(place: Path) -> None:
 
 
 def heat_map(path: Path, values: np.ndarray, label: str) -> None:
-    """Draw (H, W) numbers in colours, a pixel each, with their scale beside, as a PNG."""
+    """Draw (H, W) numbers as a PNG with one coloured pixel for each number and a colour scale."""
     from matplotlib.figure import Figure
     height, width = values.shape
     figure = Figure(figsize=((width + 150) / 100, (height + 40) / 100), dpi=100)

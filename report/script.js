@@ -10,7 +10,7 @@
     return node;
   }
 
-  // the theme: the system's, until the button says otherwise
+  // the theme follows the system until the user clicks the button
   const themeButton = byId("theme");
   const systemDark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches);
@@ -33,7 +33,7 @@
   const allViews = [...new Map(data.cards.flatMap((card) => card.views).map((view) => [view.key, view.label]))];
   const state = { left: data.left, right: data.right, set: "", order: 0, shown: [], at: 0, single: "" };
 
-  // a frame: two panes, the second cut off at --cut, and a handle between; `cut` is in percent
+  // a frame: two panes, the second clipped at --cut, and a handle between them; `cut` is in percent
   function frame() {
     const first = make("div", { className: "pane first" }), second = make("div", { className: "pane second" });
     const handle = make("div", { className: "handle", tabIndex: 0 });
@@ -61,17 +61,17 @@
       picture.style.left = `${-100 * at}%`;
       if (picture.getAttribute("src") !== href) picture.src = href;
     };
-    // show two views, or one alone where they are the same; `sharp` is called once both are there in full size, if they were saved
+    // show two views, or one if they are equal; `sharp` is called when both are loaded in full size, if full-size files exist
     self.show = (card, left, right, sharp = null) => {
       const one = left.key === right.key, shown = [left, right];
       self.shown = shown;
       if (sharp && left.full && right.full) {
         const loading = shown.map((view) => Object.assign(new Image(), { src: view.full.href }).decode());
         Promise.all(loading).then(() => {
-          if (self.shown !== shown) return;                       // another was chosen meanwhile
+          if (self.shown !== shown) return;                       // other views were chosen in the meantime
           shown.forEach(({ full }, side) => set(images[side], full.href, full.of, full.at));
           sharp();
-        }, () => { /* moved or deleted: the thumbnails stay */ });
+        }, () => { /* the files were moved or deleted: keep the thumbnails */ });
       }
       shown.forEach((view, side) => {
         const picture = images[side];
@@ -116,7 +116,7 @@
   const several = new Set(data.cards.map((card) => card.set)).size > 1;
   const cards = data.cards.map((card) => {
     const picture = frame();
-    const height = Math.min(card.height, 1.25 * card.width), share = height / card.height;    // a tall image is not as wide as its frame
+    const height = Math.min(card.height, 1.25 * card.width), share = height / card.height;    // a tall image is narrower than its frame
     picture.node.style.aspectRatio = `${card.width} / ${height}`;
     for (const fit of picture.fits) Object.assign(fit.style, { width: `${100 * share}%`, left: `${50 - 50 * share}%` });
     const open = make("button", { className: "open", type: "button", textContent: card.name, title: card.name });
@@ -192,7 +192,7 @@
     const scale = Math.min(stage.clientWidth / card.width, stage.clientHeight / card.height);
     const size = [card.width * scale, card.height * scale], most = [stage.clientWidth, stage.clientHeight];
     const gap = size.map((length, side) => (most[side] - length) / 2);
-    const held = (at, side) => {           // no edge of the picture leaves the stage's, nor the middle where it is smaller
+    const held = (at, side) => {           // a large image covers the stage; a small one is centred
       const length = size[side] * view.zoom;
       return length <= most[side] ? (most[side] - length) / 2 : Math.min(0, Math.max(most[side] - length, at));
     };
@@ -299,7 +299,7 @@
   byId("next").addEventListener("click", () => step(1));
   addEventListener("resize", () => { if (viewer.open) place(); });
 
-  // pointers on the stage: one drags the slider, or the picture where it is larger than the stage; two pinch
+  // pointers on the stage: one pointer drags the slider or, when zoomed, the image; two pointers zoom
   const pointers = new Map();
   let sliding = false;
   const within = (event) => {

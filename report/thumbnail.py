@@ -1,4 +1,4 @@
-"""Thumbnails of test images, and the album of one test set that holds them: cards-<set>.json."""
+"""Thumbnails of test images, collected in an Album for each test set, which is written to cards-<set>.json."""
 import base64
 import io
 import json
@@ -15,36 +15,36 @@ from runtime import files, process
 from utility import natural
 
 FORMAT = "unweather cards 1"
-LIMIT = 400                               # cards of one set, and of one page
-LARGE, SMALL = (320, 10_400), (224, 4_800)             # longer side in pixels and bytes of a JPEG; from 101 images on the second
-ERROR_SHARE = 0.4                         # of those bytes for the error map, at 0.6 of the side
-FULL_ERROR = 40 / 255                     # the mean absolute error that the error map shows in its brightest colour
-LADDER = ((1, 84), (1, 76), (1, 66), (1, 54), (1, 40), (0.75, 40), (0.5, 40), (0.35, 30))     # scale and JPEG quality, best first
-COLOURS = ((0, 0, 0), (61, 17, 94), (176, 42, 79), (240, 124, 44), (255, 246, 205))           # of the error map, from 0 upwards
+LIMIT = 400                               # greatest number of cards of a set and of a page
+LARGE, SMALL = (320, 10_400), (224, 4_800)             # longer side in pixels and size in bytes of a JPEG; SMALL above 100 images
+ERROR_SHARE = 0.4                         # share of those bytes for the error map, which has 0.6 of the side
+FULL_ERROR = 40 / 255                     # mean absolute error that has the brightest colour in the error map
+LADDER = ((1, 84), (1, 76), (1, 66), (1, 54), (1, 40), (0.75, 40), (0.5, 40), (0.35, 30))     # (scale, JPEG quality), best first
+COLOURS = ((0, 0, 0), (61, 17, 94), (176, 42, 79), (240, 124, 44), (255, 246, 205))           # of the error map, from no error up
 
 
 class Album:
-    """Collects the cards of one test set: thumbnails and the numbers of the first protocol, bounded in count and in bytes.
+    """Collects the cards of one test set (thumbnails and the numbers of the first protocol), limited in number and in bytes.
 
-    `count` is the number of the set's images over all processes. Without --report, or unless the test is a final one, an
-    album stays empty.
+    count: the number of images of the set over all processes. An album stays empty without --report and if the test is not
+    `final`.
     """
 
     def __init__(self, name: str, count: int, args, final: bool = True):
         self.name, self.count, self.wanted = name, count, final and args.report
         self.saved = [kind for kind, wanted in (("results", args.save_results), ("compare", args.save_gt)) if wanted]
         self.side, self.budget = LARGE if count <= 100 else SMALL
-        self.step = math.ceil(count / process.world() / (LIMIT // 2))      # which images an evenly spaced sample holds
+        self.step = math.ceil(count / process.world() / (LIMIT // 2))      # an evenly spaced sample takes one of `step` images
         self.seen, self.cards, self.ending = 0, [], "png"
 
     def passes(self) -> bool:
-        """Return whether the next image, one without truth, is not in the sample; it then counts as seen."""
+        """Return True to skip the next image, which has no target; a skipped image is counted."""
         left_out = not self.wanted or (self.count > LIMIT and self.seen % self.step > 0)
         self.seen += left_out
         return left_out
 
     def add(self, name: str, x: Tensor, output: Tensor, target: Tensor | None, numbers: dict[str, float]) -> None:
-        """Make the card of one image, given as (1, 3, H, W) in [0, 1]; without a truth it has no error map and no numbers."""
+        """Add the card of one image, given as (1, 3, H, W) in [0, 1]; without a target it has no error map and no numbers."""
         if not self.wanted:
             return
         views = {"input": x, "result": output} | ({} if target is None else {"truth": target})
@@ -61,7 +61,7 @@ class Album:
             self.cards = list({card["name"]: card for card in self.cards}.values())
 
     def write(self, folder: Path, protocol: dict) -> None:
-        """Gather the cards of all processes and write cards-<set>.json; an album that is not wanted takes an old one away."""
+        """Gather the cards of all processes and write cards-<set>.json, or delete an old file if this album collects nothing."""
         cards = process.gather(self.cards)
         if process.rank() > 0:
             return
@@ -76,14 +76,14 @@ class Album:
 
 
 def extremes(cards: list[dict], count: int) -> list[dict]:
-    """Return the `count` cards of lowest and of highest PSNR; none without truth."""
+    """Return the `count` cards with the lowest and with the highest PSNR; cards without a PSNR are left out."""
     ranked = sorted((card for card in cards if "psnr" in card["numbers"]),
                     key=lambda card: (card["numbers"]["psnr"], natural(card["name"])))
     return ranked if len(ranked) <= 2 * count else ranked[:count] + ranked[len(ranked) - count:]
 
 
 def sample(cards: list[dict], limit: int) -> list[dict]:
-    """Return at most `limit` cards, sorted by name: all, or a quarter of lowest PSNR, a quarter of highest, the rest evenly spaced."""
+    """Return at most `limit` cards sorted by name: all, or a quarter with lowest PSNR, a quarter with highest, others evenly spaced."""
     cards = sorted(cards, key=lambda card: natural(card["name"]))
     if len(cards) <= limit:
         return cards
@@ -96,7 +96,7 @@ def sample(cards: list[dict], limit: int) -> list[dict]:
 
 
 def reduced(x: Tensor, side: int) -> Tensor:
-    """Return (1, 3, H, W), made smaller until its longer side is at most `side`; never larger."""
+    """Return (1, 3, H, W) reduced to a longer side of at most `side` pixels; a small image keeps its size."""
     height, width = x.shape[-2:]
     factor = min(1, side / max(height, width))
     size = max(round(factor * height), 1), max(round(factor * width), 1)
@@ -104,7 +104,7 @@ def reduced(x: Tensor, side: int) -> Tensor:
 
 
 def error_map(output: Tensor, target: Tensor, side: int) -> np.ndarray:
-    """Return the mean absolute error over the channels of (1, 3, H, W) in colours, as (h, w, 3) uint8: black 0, bright FULL_ERROR."""
+    """Return the mean absolute error over the channels of (1, 3, H, W) as colours, (h, w, 3) uint8, from black (0) to FULL_ERROR."""
     error = (output.clamp(0, 1) - target).abs()
     levels = reduced(error, side)[0].mean(0).div(FULL_ERROR).clamp(0, 1).cpu().numpy()
     stops = np.linspace(0, 1, len(COLOURS))
@@ -113,9 +113,9 @@ def error_map(output: Tensor, target: Tensor, side: int) -> np.ndarray:
 
 
 def jpeg(picture: np.ndarray, budget: int, subsampling: int = 2) -> bytes:
-    """Return (h, w, 3) uint8 as JPEG, of the best quality of LADDER that takes at most `budget` bytes (else of the last).
+    """Return (h, w, 3) uint8 as JPEG with the best entry of LADDER that needs at most `budget` bytes, else with the last entry.
 
-    subsampling: 2 keeps a quarter of the colours, 0 all of them.
+    subsampling: 2 stores a quarter of the colour values (4:2:0), 0 stores all of them (4:4:4).
     """
     low, high, best = 0, len(LADDER) - 1, b""
     while low < high:

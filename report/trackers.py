@@ -1,4 +1,4 @@
-"""--logger: the numbers of log.jsonl and an example of every test, to TensorBoard or Weights & Biases as well."""
+"""--logger: write the numbers of log.jsonl and an example of every test to TensorBoard or Weights & Biases."""
 import contextlib
 import importlib
 import os
@@ -14,13 +14,13 @@ from data import image
 from runtime import files, process
 from runtime.errors import Failure, UserError
 
-PACKAGES = {"tensorboard": ("torch.utils.tensorboard", "tensorboard"), "wandb": ("wandb", "wandb")}     # kind: (module, what to install)
-SIDE = 512                                # longest side of a picture of the example
-SETTINGS = ("tile", "tile_overlap", "count")              # numbers of a test that are no results
+PACKAGES = {"tensorboard": ("torch.utils.tensorboard", "tensorboard"), "wandb": ("wandb", "wandb")}     # kind: (module, package to install)
+SIDE = 512                                # longest side in pixels of the images of an example
+SETTINGS = ("tile", "tile_overlap", "count")              # numbers in the record of a test that are not results
 
 
 def prepare(kind: str) -> None:
-    """Raise UserError that says what to do when --logger's package is missing or nobody is logged in where that is needed."""
+    """Raise UserError when the package for --logger is missing or a login is required and missing."""
     if kind not in PACKAGES:
         return
     module, package = PACKAGES[kind]
@@ -29,37 +29,37 @@ def prepare(kind: str) -> None:
     except ImportError as error:
         raise UserError(f"--logger {kind} needs the package {package}: pip install {package}") from error
     if hasattr(found, "login") and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
-        with contextlib.suppress(TypeError):              # of an old version, which would ask at the start
+        with contextlib.suppress(TypeError):              # an old version lacks these arguments and asks when the run starts
             if not found.login(prompt=False, verify=False):
-                raise UserError(f"--logger {kind}: nobody is logged in; give `wandb login`, or set WANDB_MODE=offline")
+                raise UserError(f"--logger {kind}: you are not logged in; run `wandb login` or set WANDB_MODE=offline")
 
 
 @contextlib.contextmanager
 def following(args, folder: Path, trainer) -> Iterator[None]:
-    """Within the block what the log records goes where --logger says, too, from the first process alone."""
+    """Within the block, the first process also writes the records of the log to the tracker that --logger names."""
     if args.logger not in PACKAGES or process.rank() > 0:
         yield
         return
     plan = trainer.plan if trainer else []
     done = step_of(plan, trainer.epoch + 1, trainer.step) if trainer else 0
     sink = {"tensorboard": TensorBoard, "wandb": Wandb}[args.logger](folder, args, done)
-    told = follower(sink, plan)
-    process.log().followers.append(told)
+    write = follower(sink, plan)
+    process.log().followers.append(write)
     try:
         yield
     finally:
-        process.log().followers.remove(told)
+        process.log().followers.remove(write)
         sink.close()
 
 
 def step_of(plan: list[tuple[int, int]], epoch: int, step: int) -> int:
-    """Return the steps made at a step of an epoch, both as the log counts them; the plan has (epochs, steps of each)."""
+    """Return the number of steps since the start, for an epoch and a step as in the log; the plan lists (epochs, steps per epoch)."""
     lengths = [length for epochs, length in plan for _ in range(epochs)]
     return sum(lengths[:epoch - 1]) + step
 
 
 def scalars(event: str, values: dict) -> dict[str, float]:
-    """Return the numbers of a record of log.jsonl by name: train/loss, epoch/lr, test/SET/psnr, final/SET/psnr, …"""
+    """Return the numbers of a record of log.jsonl by name, for example train/loss, epoch/lr, test/SET/psnr and final/SET/psnr."""
     if event in ("train", "epoch"):
         return {f"{event}/{key}": value for key, value in {**values["losses"], "lr": values["lr"]}.items()}
     if event != "test":
@@ -69,7 +69,7 @@ def scalars(event: str, values: dict) -> dict[str, float]:
 
 
 def side_by_side(parts: list[Tensor]) -> np.ndarray:
-    """Return pictures (1, 3, H, W) in [0, 1] beside each other, made smaller where they are large, as (h, w, 3) uint8."""
+    """Return images (1, 3, H, W) in [0, 1] side by side as (h, w, 3) uint8; sides above SIDE are reduced."""
     pictures = [Image.fromarray(image.to_array(part[0])) for part in parts]
     for each in pictures:
         each.thumbnail((SIDE, SIDE), reducing_gap=2.0)
@@ -77,10 +77,10 @@ def side_by_side(parts: list[Tensor]) -> np.ndarray:
 
 
 def follower(sink, plan: list[tuple[int, int]]) -> Callable[[str, dict], None]:
-    """Return what hears of every event of the log and hands numbers and pictures to a sink, at their step."""
+    """Return a function that is called with every event of the log and writes its numbers and images to a sink."""
     whole = sum(epochs for epochs, _ in plan)
 
-    def told(event: str, values: dict) -> None:
+    def write(event: str, values: dict) -> None:
         epoch = values.get("epoch") or whole
         step = step_of(plan, epoch, values["step"]) if event == "train" else step_of(plan, epoch + 1, 0)
         if event == "example":
@@ -89,11 +89,11 @@ def follower(sink, plan: list[tuple[int, int]]) -> Callable[[str, dict], None]:
             sink.picture(f"{place}/{values['data_set']}/example", side_by_side([*parts.values()]), " | ".join(parts), step)
         else:
             sink.numbers(scalars(event, values), step)
-    return told
+    return write
 
 
 class TensorBoard:
-    """Event files in <folder>/tensorboard; a run that goes on hides what an earlier one wrote beyond the step `done`."""
+    """Writes event files to <folder>/tensorboard; a resumed run hides earlier values after the step `done`."""
 
     def __init__(self, folder: Path, args, done: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -112,7 +112,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of the project `unweather`; its name is --save, its id is kept in <folder>/wandb.txt, so that it can go on."""
+    """A run of the W&B project `unweather`, named by --save; its id is kept in <folder>/wandb.txt, so that it can be resumed."""
 
     def __init__(self, folder: Path, args, done: int):
         import wandb
@@ -122,10 +122,10 @@ class Wandb:
         try:
             self.run = wandb.init(project=os.environ.get("WANDB_PROJECT", "unweather"), name=args.save, dir=str(folder.resolve()),
                                   id=kept.read_text(encoding="utf-8").strip(), resume="allow", config=dict(args.flags))
-        except Exception as error:        # wandb has many of its own
+        except Exception as error:        # wandb has many exception types of its own
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise Failure(f"--logger wandb: {reason}; `wandb login` or WANDB_MODE=offline may help") from error
-        self.run.define_metric("step")    # a step of ours may come twice, a step of wandb's may not
+            raise Failure(f"--logger wandb: {reason}; try `wandb login` or WANDB_MODE=offline") from error
+        self.run.define_metric("step")    # our steps can repeat; the steps of wandb cannot
         self.run.define_metric("*", step_metric="step")
 
     def numbers(self, values: dict[str, float], step: int) -> None:

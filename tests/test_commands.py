@@ -1,4 +1,4 @@
-"""Every right-hand side of the table 'Paper command and ours' in docs/README.md runs, on tiny data and shortened."""
+"""Tests of the commands in the table 'Paper command and ours' of docs/README.md, shortened and on tiny data."""
 import json
 import re
 import shlex
@@ -24,14 +24,14 @@ WEATHERS = ("haze", "rain", "snow")
 
 
 def one_folder(root: Path) -> None:
-    """Pairs norain-N and rain-N in one folder."""
+    """Write pairs norain-N and rain-N to one folder."""
     for number in (1, 2, 3):
         save(root / f"norain-{number}.png", photo(40, 48, number))
         save(root / f"rain-{number}.png", veiled(photo(40, 48, number)))
 
 
 def make_everything(place: Path) -> Path:
-    """Write all that printed commands read, tiny: data sets, lists, teachers, folders of pictures."""
+    """Write tiny versions of everything that printed commands read: data sets, lists, teachers, folders of images."""
     root = place / "dataset"
     make_div2k(root / "DIV2K")
     one_folder(root / "RainTrainH")
@@ -60,14 +60,14 @@ def make_everything(place: Path) -> Path:
 
 
 def write_weights(path: Path, name: str) -> None:
-    """Write a model file of a model, tiny and with random weights."""
+    """Write a model file of a small network with random weights."""
     args = option.parse(["--model", name, "--data_train", "x", *smaller(name)])
     files.make_folder(path.parent)
     files.write_tensors(path, weights.model_content(model.build(args), args, {}))
 
 
 def smaller(name: str) -> list[str]:
-    """Return the flags that make a model small, and its training possible without further weights."""
+    """Return the flags for a small network and for a training that needs no other weights."""
     return SMALLER.get(name) or PLAIN[name]
 
 
@@ -77,7 +77,7 @@ def named(flags: list[str], flag: str, default: str = "") -> str:
 
 
 def shortened(flags: list[str]) -> list[str]:
-    """Return the flags with what makes the command short: small network and patches, few steps, positions that are there."""
+    """Return the flags with additions for a short run: a small network, small patches, few steps, and existing positions."""
     template = named(flags, "--template")
     name = named(flags, "--model", model.templates()[template][0] if template else model.DEFAULT)
     extra = ["--cpu", "--n_threads", "0"]
@@ -90,14 +90,14 @@ def shortened(flags: list[str]) -> list[str]:
     stages = {"dsrir": "4", "sapnet": "2", "two_stage_kd": "1" if template else "2"}.get(name, "1")
     extra += ["--epoch_chg", "1-2"] if "--epoch_chg" in flags else ["--epochs", stages]
     small = smaller(name)
-    given = template or "--loss" in flags                    # then the loss is not replaced
+    given = template or "--loss" in flags                    # in this case the loss is kept
     return [*flags, *(small[:small.index("--loss")] if given and "--loss" in small else small), *extra]
 
 
 def place_files(flags: list[str], run: Callable | None = None) -> None:
-    """Write the files that a command of main.py or a tool's names and that other commands would have made.
+    """Write the files that a command reads and that another command would have written before.
 
-    With `run`, an experiment that is continued is really trained. MS-SSIM gets images that are large enough for it.
+    With `run`, an experiment that the command continues is trained. For MS-SSIM, images of sufficient size are written.
     """
     for word in flags:
         if re.search(r"\.pth?$", word) and not Path(word).exists():
@@ -119,14 +119,14 @@ def data(place) -> Path:
     return make_everything(place)
 
 
-def test_the_table_is_whole():
+def test_the_table_is_complete():
     papers = [row.partition(",")[0] for row, _ in ROWS]
     assert {paper: papers.count(paper) for paper in papers} == {"SMGARN": 2, "SAPNet": 2, "DSRIR": 8, "Rain2Avoid": 6, "two-stage": 2}
 
 
 @pytest.mark.slow
 def test_every_command(run, data):
-    """One after the other, as someone who follows the table: what one trains, another tests."""
+    """The commands run in the order of the table, because later ones test what earlier ones trained."""
     for paper, command in ROWS:
         status, text = run(*shortened(shlex.split(command)))
         assert status == 0, f"{paper}: {text}"

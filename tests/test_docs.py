@@ -1,4 +1,4 @@
-"""The documentation: every printed command parses, those that can be shortened run, every link leads somewhere."""
+"""Tests of the documentation: every command parses, commands that can be shortened run, every link has a target."""
 import functools
 import importlib
 import re
@@ -21,7 +21,8 @@ PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "dataset/README.md
 DOCS = [page for page in PAGES if page.is_relative_to(REPO / "docs")]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s`])((?:python main\.py|python -m (?:tool\.\w|tests\.\w|pytest)|torchrun|make [a-z])[^`\n]*)")
-PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "tool.serve", "tool.demo")    # print lists, need packages, serve, take minutes
+# these print texts, need optional packages, start a server, or take minutes
+PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "tool.serve", "tool.demo")
 SLOW = ("--template demo", "--save_maps", "--teachers", "tool.export")
 
 
@@ -32,7 +33,7 @@ class Command(NamedTuple):
 
 
 def snippets(page: str) -> list[str]:
-    """Return the code of a page: fenced blocks other than Python's, indented lines, then inline code outside of them."""
+    """Return the code of a page: fenced blocks except Python, indented lines, and inline code outside of both."""
     fenced = [code for _, language, code in FENCE.findall(page) if language != "python"]
     rest = FENCE.sub("", page)
     indented = re.findall(r"^ {4,}(?![-*\d])(\S.*)$", rest, re.MULTILINE)
@@ -42,7 +43,7 @@ def snippets(page: str) -> list[str]:
 
 
 def commands_of(page: str) -> list[str]:
-    """Return the commands that a page prints: line continuations joined, comments and what stands before the command removed."""
+    """Return the commands on a page, with line continuations joined and with comments and text before the command removed."""
     found = []
     for snippet in snippets(page):
         for line in snippet.replace("\\\n", " ").splitlines():
@@ -55,7 +56,7 @@ def commands_of(page: str) -> list[str]:
 
 @functools.cache
 def printed() -> list[Command]:
-    """Return every command of every page, each once."""
+    """Return every command of all pages, each once."""
     first: dict[str, str] = {}
     for page in PAGES:
         for text in commands_of(page.read_text(encoding="utf-8")):
@@ -70,7 +71,7 @@ def flags_of(text: str) -> list[str] | None:
 
 
 MAIN = [command for command in printed() if flags_of(command.text) is not None
-        and command.page != "CONTRIBUTING.md"]              # they use the model that it adds: tests/test_contributing.py runs them
+        and command.page != "CONTRIBUTING.md"]              # these use a model that the page adds; tests/test_contributing.py runs them
 TOOLS = [command for command in printed() if command.text.startswith("python -m tool.")]
 MAKE = [command for command in printed() if command.text.startswith("make ")]
 PYTEST = [command for command in printed() if command.text.startswith(("python -m pytest", "python -m tests."))]
@@ -81,13 +82,13 @@ RUN_TOOLS = [command for command in TOOLS if not any(word in command.text for wo
 
 
 def marked(commands: list[Command]) -> list:
-    """Return the commands as parameters of a test, those that take longer as slow ones."""
+    """Return the commands as parameters of a test; those that take longer are marked slow."""
     return [pytest.param(command, marks=[pytest.mark.slow] * any(word in command.text for word in SLOW)) for command in commands]
 
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory) -> Path:
-    """A folder with all that commands read, made once."""
+    """A folder with everything that commands read, written once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("everything"))
         return make_everything(Path.cwd())
@@ -95,12 +96,12 @@ def everything(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def data(everything, place) -> Path:
-    """A working folder with a copy of it."""
+    """The working folder with a copy of `everything`."""
     return shutil.copytree(everything, place, dirs_exist_ok=True)
 
 
 def test_the_extractor_finds_commands():
-    """In blocks, in lists, inline, continued over lines, after other programs; not in Python code nor in prose."""
+    """Commands are found in blocks, lists, inline code, continued lines and after other programs, but not in Python code or prose."""
     page = ("Run python main.py --never once.\n\n    python main.py --a 1      # why\n\n- point:\n\n      make demo\n\n"
             "Use `python -m tool.verify A` and `--flag`.\n\n```bash\nsrun torchrun --x 2 \\\n    main.py --b\n```\n\n"
             "```python\nmake nothing\n```\n| a | `make\ntest` |\n")
@@ -157,7 +158,7 @@ def test_a_file_of_tests_exists(command):
 
 @pytest.mark.parametrize("command", marked(RUN), ids=lambda command: command.text)
 def test_a_command_runs(run, data, command):
-    """On tiny data, with small networks and few steps."""
+    """The command runs on tiny data with a small network and few steps."""
     flags = flags_of(command.text)
     place_files(flags, run)
     status, text = run(*shortened(flags))
@@ -166,7 +167,7 @@ def test_a_command_runs(run, data, command):
 
 @pytest.mark.parametrize("command", marked(RUN_TOOLS), ids=lambda command: command.text)
 def test_a_tool_runs(run, data, monkeypatch, command):
-    """On tiny data."""
+    """The tool runs on tiny data."""
     name, *flags = shlex.split(command.text)[2:]
     monkeypatch.delenv("UNWEATHER_DATA", raising=False)
     place_files(flags)
@@ -188,7 +189,7 @@ def test_a_tool_runs(run, data, monkeypatch, command):
 @pytest.mark.parametrize("page", [page for page in PAGES if "import unweather" in page.read_text(encoding="utf-8")],
                          ids=lambda page: str(page.relative_to(REPO)))
 def test_python_examples_run(place, page):
-    """As printed, with a model file and two pictures of the names in it."""
+    """The examples run as printed; the model file and the two images that they name are written before."""
     write_weights(Path("experiment/mine/model/model_best.pt"), "smgarn")
     save(Path("snowy.jpg"), photo(40, 48, 1))
     save(Path("clean.png"), photo(40, 48, 1))
@@ -200,7 +201,7 @@ def test_python_examples_run(place, page):
 
 
 def test_versions_agree():
-    """What the pages state is what pyproject.toml and requirements.txt say."""
+    """The pages state the versions of pyproject.toml and requirements.txt."""
     stated = {"version": r'^version = "(.+)"', "python": r'^requires-python = ">=(.+)"', "torch": r"^torch>=(.+)$"}
     sources = (REPO / "pyproject.toml").read_text() + (REPO / "requirements.txt").read_text()
     known = {name: re.search(pattern, sources, re.MULTILINE)[1] for name, pattern in stated.items()}
@@ -214,8 +215,8 @@ def test_readme_is_short():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
-def test_links_lead_somewhere(page):
-    """Every relative link names a file that is there, and its #part a heading of that file."""
+def test_links_have_targets(page):
+    """Every relative link names an existing file, and its #part is a heading of that file."""
     for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
         if not re.match(r"[a-z]+:", target):
             path, _, part = target.partition("#")
@@ -225,7 +226,7 @@ def test_links_lead_somewhere(page):
 
 
 def headings(page: Path) -> set[str]:
-    """Return the names by which GitHub's pages link to a page's headings."""
+    """Return the anchors that GitHub makes for the headings of a page."""
     found = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
@@ -236,7 +237,7 @@ def test_a_page_starts_with_a_command(page):
 
 
 def test_no_table_is_cut_in_two():
-    """A line of a table without a heading above it is shown as text."""
+    """Every table starts with a heading; a table row without one is shown as text."""
     for page in PAGES:
         lines = ["", *FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()]
         for number, line in enumerate(lines):
@@ -245,7 +246,7 @@ def test_no_table_is_cut_in_two():
 
 
 def test_flags_that_are_named_exist(place, capsys):
-    """Inline code that begins with a flag names one of main.py, of a tool, or of another program that is listed here."""
+    """A flag at the start of inline code is a flag of main.py, of a tool, or of another program listed here."""
     for name in model.MODELS:
         with pytest.raises(SystemExit):
             option.parse(["--model", name, "--help"])

@@ -1,4 +1,4 @@
-"""Exported files compute what the model does, at any size, or are not there."""
+"""Tests of tool.export: a file computes what the model computes, at any size, or it is not written."""
 import argparse
 import json
 import os
@@ -15,7 +15,7 @@ from runtime import files
 from tests.test_systems import PLAIN
 from tool import export, guarded
 
-QUICK = ("unet",)                         # UNWEATHER_EXPORT=all tries every model, which takes minutes
+QUICK = ("unet",)                         # UNWEATHER_EXPORT=all tests every model, which takes minutes
 
 
 def make(name: str, path: str = "x.pt", flags: list[str] | None = None):
@@ -26,7 +26,7 @@ def make(name: str, path: str = "x.pt", flags: list[str] | None = None):
     args.model, args.rgb_range, args.n_colors = name, 255.0, 3
     torch.manual_seed(0)
     method = model.build(args)
-    with torch.no_grad():                 # a normalisation that does nothing would hide one that is left out
+    with torch.no_grad():                 # with its initial values a missing normalisation would not be noticed
         for part in method.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.running_mean.uniform_(-0.1, 0.1)
@@ -61,10 +61,11 @@ def test_onnx_equals_the_model(tool, onnxruntime, name):
     assert status == 0 and "greatest difference from the original" in text, text
     session = onnxruntime.InferenceSession("y.onnx", providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_inputs()] == ["input"] and [each.name for each in session.get_outputs()] == ["image"]
-    told = session.get_modelmeta().custom_metadata_map
-    assert told["unweather.model"] == name and told["unweather.range"].startswith("[0, 1]")
-    assert told["unweather.multiple"].startswith(f"{method.multiple_of},") and json.loads(told["unweather.arguments"])["rgb_range"] == 255
-    least = int(told["unweather.smallest_side"])
+    stated = session.get_modelmeta().custom_metadata_map
+    assert stated["unweather.model"] == name and stated["unweather.range"].startswith("[0, 1]")
+    assert stated["unweather.multiple"].startswith(f"{method.multiple_of},")
+    assert json.loads(stated["unweather.arguments"])["rgb_range"] == 255
+    least = int(stated["unweather.smallest_side"])
     for size in ((1, 3, least, least), (3, 3, 71, least + 1)):
         x = torch.rand(size)
         found = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
@@ -87,7 +88,7 @@ def test_torch_file_equals_the_model(tool):
 @torch.inference_mode()
 @pytest.mark.parametrize("name", model.MODELS)
 def test_padding_inside_is_that_outside(place, name):
-    """What is traced, run as it is, restores as the method does, down to the smallest size."""
+    """The traced module equals the method's restore, down to the smallest size."""
     method = make(name)
     least = export.smallest(method)
     for height, width in ((least, least), (least + 1, 2 * least + 9)):
@@ -104,7 +105,7 @@ def test_padding_inside_is_that_outside(place, name):
     (("bad.pt", "--torch"), "bad.pt is damaged or is not a file of weights"),
     (("other.pt", "--torch"), "does not state its model"),
 ])
-def test_what_the_user_can_mend(tool, flags, words):
+def test_errors_that_the_user_can_correct(tool, flags, words):
     make("smgarn")
     Path("bad.pt").write_bytes(b"nonsense")
     torch.save({"state_dict": {}}, "other.pt")
@@ -117,7 +118,7 @@ def test_a_file_that_computes_something_else_is_not_kept(tool, monkeypatch):
     method = make("smgarn")
     monkeypatch.setattr(export, "traced", lambda *_: None)
     for change, words in ((lambda x: x + 2e-4, "differs from the original by 0.0002"), (lambda x: x * torch.nan, "differs"),
-                           (lambda x: x[..., 1:], "the exported file turns 1x3x32x40 into 1x3x32x39")):
+                           (lambda x: x[..., 1:], "the exported file returns 1x3x32x39 for an input of 1x3x32x40")):
         monkeypatch.setattr(export, "as_torch", lambda *_, change=change: (b"x", lambda path: lambda x: change(method.restore(x))))
         status, text = tool("x.pt", "--torch")
         assert status == 1 and words in text

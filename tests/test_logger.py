@@ -1,4 +1,4 @@
-"""--logger: TensorBoard and Weights & Biases get what log.jsonl has, at the same steps."""
+"""Tests of --logger: TensorBoard and Weights & Biases receive the numbers of log.jsonl at the same steps."""
 import json
 import sys
 import types
@@ -19,7 +19,7 @@ def records(name: str) -> list[dict]:
 
 
 def expected(name: str) -> dict[tuple[str, int], float]:
-    """What log.jsonl of a training of two epochs, two steps each, has: {(name, step): value}."""
+    """Return the numbers in log.jsonl of a training of two epochs with two steps each: {(name, step): value}."""
     found = {}
     for record in records(name):
         epoch = record.get("epoch") or 2
@@ -29,7 +29,7 @@ def expected(name: str) -> dict[tuple[str, int], float]:
 
 
 class Run:
-    """A stand-in for a run of wandb."""
+    """A replacement for a run of wandb."""
 
     def __init__(self, **settings):
         self.settings, self.rows, self.ended = settings, [], False
@@ -46,13 +46,13 @@ class Run:
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    """No curves are drawn, which would take most of the time."""
+    """Do not draw curves, which would take most of the time."""
     monkeypatch.setattr(plots, "curves", lambda _: None)
 
 
 @pytest.fixture
 def wandb(monkeypatch) -> list[Run]:
-    """The runs that a stand-in for wandb was asked for."""
+    """The runs that a replacement for wandb started."""
     runs: list[Run] = []
 
     def init(**settings) -> Run:
@@ -72,7 +72,7 @@ def events(name: str):
 
 
 def test_tensorboard_has_what_the_log_has(run, pairs):
-    """Names, steps and values, also of a run that was resumed from an earlier epoch."""
+    """Names, steps and values are equal, also for a run that was resumed from an earlier epoch."""
     pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
     flags = ["--data_train", "set", "--save", "x", *TWO, "--logger", "tensorboard", "--save_models"]
     assert run(*flags)[0] == 0
@@ -118,24 +118,24 @@ def test_off_by_default_and_no_other_experiment(run, pairs, wandb):
 
 
 @pytest.mark.parametrize("kind, module", [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")])
-def test_a_missing_package_is_said_first(fails, pairs, monkeypatch, kind, module):
+def test_a_missing_package_is_reported_first(fails, pairs, monkeypatch, kind, module):
     monkeypatch.setitem(sys.modules, module, None)
     sentence = fails("--data_train", "set", "--save", "x", *TINY, "--logger", kind)
     assert sentence.endswith(f"--logger {kind} needs the package {kind}: pip install {kind}") and not Path("experiment/x").exists()
 
 
-def test_nobody_logged_in_is_said_first(fails, pairs, wandb, monkeypatch):
+def test_a_missing_login_is_reported_first(fails, pairs, wandb, monkeypatch):
     monkeypatch.setattr(sys.modules["wandb"], "login", lambda **_: False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     sentence = fails("--data_train", "set", "--save", "x", *TINY, "--logger", "wandb")
-    assert sentence.endswith("give `wandb login`, or set WANDB_MODE=offline") and not Path("experiment/x").exists()
+    assert sentence.endswith("run `wandb login` or set WANDB_MODE=offline") and not Path("experiment/x").exists()
 
 
 def test_wandb_that_cannot_start_is_a_sentence(fails, pairs, wandb, monkeypatch):
     def init(**_):
         raise RuntimeError("no key\nand more")
     monkeypatch.setattr(sys.modules["wandb"], "init", init)
-    assert "--logger wandb: no key; `wandb login`" in fails("--data_train", "set", "--save", "x", *TINY, "--logger", "wandb", status=1)
+    assert "--logger wandb: no key; try `wandb login`" in fails("--data_train", "set", "--save", "x", *TINY, "--logger", "wandb", status=1)
 
 
 def test_steps_count_through_the_stages():

@@ -1,4 +1,4 @@
-"""The training lists of the all-in-one model."""
+"""Tests of tool.make_lists: the training lists of the all-in-one model."""
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +50,14 @@ def haze(scenes: int = 6, clear: str = "png") -> None:
 
 
 def read(name: str, place: str = "dataset/train") -> list[str]:
-    """The lines of a list, the file's end checked."""
+    """Return the lines of a list; the file must end with a line break."""
     text = Path(place, f"train_{name}.csv").read_text()
     assert text.endswith("\n")
     return text.splitlines()
 
 
 def row(name: str, text: str) -> list[str]:
-    """A list's row of the printed table: lines, published lines, state."""
+    """Return the row of a list in the printed table: lines, published lines, state."""
     found, = [line for line in text.splitlines() if line.startswith(f"train_{name}.csv ")]
     return found.split(maxsplit=3)[1:]
 
@@ -79,7 +79,7 @@ def test_all_lists(lists):
 
 
 def test_lists_read_back(lists, place):
-    """What the training reads of the lists is what was written, also from elsewhere, with other layouts and upper case."""
+    """A training reads the pairs that were written, also from another output directory, with other layouts and upper-case names."""
     noise()
     rain("Rain100L/Train", 2)
     haze()
@@ -99,7 +99,7 @@ def test_lists_read_back(lists, place):
 
 
 def test_haze_is_drawn_by_the_seed(lists):
-    """One version of each scene; the same seed gives the same list, another one other versions and other scenes."""
+    """One version of each scene is listed; the same seed gives the same list, another seed gives other versions and scenes."""
     haze(20)
     for place, flags in {"a": (), "b": (), "c": ("--seed", "2"), "d": ("--lines", "7"), "e": ("--lines", "7", "--seed", "2")}.items():
         assert lists("--out", place, *flags)[0] == 0
@@ -113,7 +113,7 @@ def test_haze_is_drawn_by_the_seed(lists):
 
 
 def test_clear_images_under_hazy_names(lists):
-    """A copy that has a clear image for each hazy one still gives one line a scene."""
+    """A copy with one clear image for each hazy image still gives one line for each scene."""
     for version in VERSIONS:
         for kind in ("hazy", "clear"):
             tiny(f"RESIDE_OTS/{kind}/0001_{version}.png", 1)
@@ -128,12 +128,12 @@ def test_missing_sets(lists):
     status, text = lists("--out", "one")
     assert status == 0 and [path.name for path in Path("one").iterdir()] == ["train_noise.csv"]
     assert row("rain", text) == [
-        "0", "5000", "not written: dataset/RainTrainL is missing, and so is the training part dataset/Rain100L/train"]
+        "0", "5000", "not written: dataset/RainTrainL is missing and the training part dataset/Rain100L/train is missing"]
     assert row("haze", text) == ["0", "5000", "not written: dataset/RESIDE_OTS is missing"]
     assert row("all_in_one", text) == ["0", "15144", "not written: it needs train_rain.csv and train_haze.csv"]
 
 
-def test_half_of_the_noise(lists):
+def test_one_of_the_two_noise_sets_is_enough(lists):
     tiny("BSD400/a.png")
     rain()
     haze()
@@ -143,7 +143,7 @@ def test_half_of_the_noise(lists):
 
 
 def test_a_test_part_is_no_training_part(lists):
-    """Rain100L's test pairs are not listed, whether they lie in test/, in the set's folder or beside an empty train/."""
+    """The test pairs of Rain100L are not listed, whether they are in test/, in the folder of the set, or next to an empty train/."""
     rain("Rain100L/test")
     tiny("BSD400/a.png")
     assert "the training part dataset/Rain100L/train" in row("rain", lists("--out", "a")[1])[2]
@@ -154,28 +154,28 @@ def test_a_test_part_is_no_training_part(lists):
     assert status == 2 and "the training part of dataset/Rain100L holds no pairs" in text and not Path("c").exists()
 
 
-def test_nothing_there(lists):
+def test_missing_folder_and_empty_folder(lists):
     status, text = lists()
     assert status == 2 and "there is no folder dataset" in text
     Path("dataset").mkdir()
     status, text = lists()
-    assert status == 2 and text.startswith("tool.make_lists: error: no list can be made: dataset/BSD400 and dataset/WED are missing; ")
+    assert status == 2 and text.startswith("tool.make_lists: error: no list can be written: dataset/BSD400 and dataset/WED are missing; ")
     assert len(text.splitlines()) == 1 and not Path("dataset/train").exists()
 
 
 def test_lists_are_not_overwritten(lists):
-    """A list that is there stays, and no other is written; --force writes all; what cannot be made anew is said to be old."""
+    """An existing list stays and no other list is written; --force writes all; a list that cannot be written again is reported as old."""
     noise()
     rain()
     Path("dataset/train").mkdir()
     for name in ("rain", "haze"):
         Path(f"dataset/train/train_{name}.csv").write_text("mine\n")
     status, text = lists()
-    assert status == 2 and "dataset/train/train_rain.csv would be overwritten; --force does so" in text and "haze" not in text
+    assert status == 2 and "dataset/train/train_rain.csv would be overwritten; use --force" in text and "haze" not in text
     assert read("rain") == ["mine"] and not Path("dataset/train/train_noise.csv").exists()
     status, text = lists("--force", "--lines", "4")
     assert status == 0 and len(read("rain")) == 4 and len(read("noise")) == 5 and read("haze") == ["mine"]
-    assert row("haze", text)[2] == "not written: dataset/RESIDE_OTS is missing; an older list stays there"
+    assert row("haze", text)[2] == "not written: dataset/RESIDE_OTS is missing; an older list exists and was not changed"
 
 
 def larger_clear_image() -> None:
@@ -190,14 +190,14 @@ def halves(monkeypatch) -> None:
 
 @pytest.mark.parametrize("make, words", [
     (lambda _: larger_clear_image(), "hazy/0002_"),
-    (lambda _: larger_clear_image(), "cut the larger one to its centre"),
-    (halves, "dataset/RainTrainL/1.jpg is a part of a file, which a list cannot name"),
-    (lambda _: tiny("WED/a,b.png"), "a list cannot hold the name 'WED/a,b.png'"),
+    (lambda _: larger_clear_image(), "crop the larger image to its centre"),
+    (halves, "dataset/RainTrainL/1.jpg is a part of a file, but a list can name only whole files"),
+    (lambda _: tiny("WED/a,b.png"), "a list cannot contain the name 'WED/a,b.png'"),
     (lambda _: (rain(), tiny("RainTrainL/rain-9.png")), "1 of 4 images in dataset/RainTrainL have no partner in dataset/RainTrainL: rain"),
     (lambda _: Path("dataset/WED").mkdir(), "dataset/WED has no layout that is known"),
 ])
 def test_what_cannot_be_listed(lists, monkeypatch, make, words):
-    """A set that is there and cannot be listed is one sentence, and nothing is written."""
+    """A data set that exists and cannot be listed is reported in one sentence, and no file is written."""
     tiny("BSD400/a.png")
     make(monkeypatch)
     status, text = lists()

@@ -1,4 +1,4 @@
-"""The result page: what is on it, how large it is, what it does in a browser."""
+"""Tests of the result page: its content, its size, and its behaviour in a browser."""
 import json
 import re
 import time
@@ -22,7 +22,7 @@ EVIL = "<img src=x onerror=alert(1)>&\"'"
 
 
 class Reader(HTMLParser):
-    """Collects a page's tags, its text, and the data for its script."""
+    """Collects the tags, the text and the embedded data of a page."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -41,7 +41,7 @@ class Reader(HTMLParser):
 
 
 def test_page_of_a_training_and_of_further_tests(run, trained):
-    """Every test adds its set, and the page says what its numbers mean; links lead to the saved pictures."""
+    """Every test adds its set, the page states the protocol of its numbers, and links lead to the saved images."""
     page = Reader(trained / "report.html")
     result = numbers(trained)
     for words in ("smgarn", f"{result['parameters']:,}", "1*L1+1*L1:mask", "default v1", "Training loss", "All ",
@@ -68,7 +68,7 @@ def test_the_page_is_the_same_again_and_needs_no_images(run, trained):
     assert report.write(trained).read_bytes() == before
     assert run("--test_only", "--pre_train", trained / "model/model_best.pt", "--save", "x", "--cpu", "--no-report")[0] == 0
     assert not (trained / "cards-set.json").exists() and (trained / "report.html").read_bytes() == before
-    assert "No pictures of set are kept." in Reader(report.write(trained)).text
+    assert "There are no thumbnails of set." in Reader(report.write(trained)).text
 
 
 def test_without_report(run, pairs):
@@ -85,12 +85,12 @@ def test_without_truth(run, trained):
     page = Reader(Path("experiment/test/report.html"))
     card, = page.data["cards"]
     assert [view["key"] for view in card["views"]] == ["input", "result"] and card["scores"] == [] and card["values"] == {}
-    assert [order["label"] for order in page.data["orders"]] == ["Name"] and "restored without truth" in page.text
+    assert [order["label"] for order in page.data["orders"]] == ["Name"] and "restored without clean images" in page.text
     assert "Error map" not in page.text
 
 
 def test_names_are_harmless(run, trained):
-    """A file, a flag and a data set that look like HTML are text on the page."""
+    """Names of files, flags and data sets that look like HTML are shown as text."""
     album = thumbnail.Album("set", 1, ARGS)
     album.add(f"</script>{EVIL}.png", *[torch.rand(1, 3, 8, 8)] * 3, {"psnr": 20.0, "ssim": 0.5})
     album.write(trained, {"name": EVIL, "version": 1})
@@ -119,7 +119,7 @@ def test_damaged_files_are_left_out(trained, content):
 
 
 def test_size(place):
-    """100 photos of noise stay under 5 MB; a thousand become a sample, which is said."""
+    """A page of 100 noise images stays below 5 MB; of a thousand images it shows a sample and states so."""
     rng = torch.Generator().manual_seed(1)
     for count in (100, 1000):
         album = thumbnail.Album("noise", count, ARGS)
@@ -133,11 +133,11 @@ def test_size(place):
     values = sorted(number % 317 for number in range(1000))
     shown = sorted(card["values"]["psnr"] for card in data["cards"])
     assert len(shown) == 400 and shown[:100] == values[:100] and shown[-100:] == values[-100:]
-    assert "Of the 1000 images of noise, 400 are shown: a quarter of them those of lowest PSNR" in text
+    assert "Of the 1000 images of noise, 400 are shown: a quarter with the lowest PSNR" in text
 
 
 def test_thumbnails_take_little_time():
-    """In processor time, the least of several, for other work shares the machine; the aim is 15 ms."""
+    """The smallest of several processor times is compared, because other programs share the machine; the aim is 15 ms."""
     photos = [torch.from_numpy(photo(320, 480, seed).copy()).permute(2, 0, 1)[None] / 255 for seed in range(3)]
     album, seconds = thumbnail.Album("set", 10, ARGS), []
     for _ in range(10):
@@ -165,7 +165,7 @@ def test_curves():
 
 @pytest.fixture
 def two(run, place, capsys) -> Path:
-    """The page that tool.compare writes for two runs, one with its results saved."""
+    """The page that tool.compare writes for two runs, one of them with saved results."""
     make_pairs(place / "dataset" / "set", 6)
     for name, more in (("a", ["--save_results"]), ("b", ["--seed", "2"])):
         assert run("--data_train", "set", "--data_range", "1-3", "--loss", "1*L1", "--save", name, *TINY, *more)[0] == 0
@@ -186,7 +186,7 @@ def test_compare_page(two):
 
 @pytest.mark.skipif(bool(browser.missing()), reason=f"{browser.missing()}: not there, so no page is opened")
 def test_in_a_browser(run, trained):
-    """Slider, order, large view by keyboard, theme, widths, no complaint on the console."""
+    """Slider, order, large view by keyboard, theme and widths work without a warning on the console."""
     make_pairs(Path("dataset/more"), 5, size=(40, 60))
     assert run("--test_only", "--pre_train", trained / "model/model_best.pt", "--data_test", "more", "--save", "x", "--cpu",
                "--save_results", "--save_gt")[0] == 0

@@ -1,4 +1,4 @@
-"""The page: what it computes, without Gradio; then all of it in a browser, where there are Gradio and Chromium."""
+"""Tests of tool.serve: what it computes, without Gradio; then the page in a browser, if Gradio and Chromium are installed."""
 import base64
 import importlib.util
 import json
@@ -28,10 +28,10 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"         # the key of an element'
 
 
 @pytest.fixture
-def desk(place) -> serve.Desk:
+def service(place) -> serve.Service:
     make("smgarn", "a.pt")
     make("unet", "b.pt")
-    return serve.Desk(serve.find(["a.pt", "b.pt"]), whole=200 * 200)
+    return serve.Service(serve.find(["a.pt", "b.pt"]), whole=200 * 200)
 
 
 def restored(path: str, picture: np.ndarray) -> np.ndarray:
@@ -39,43 +39,44 @@ def restored(path: str, picture: np.ndarray) -> np.ndarray:
         return image.to_array(weights.load(path).restore(image.to_tensor(picture)[None])[0])
 
 
-def test_a_photo_is_restored_whole(desk, place):
+def test_a_photo_is_restored_whole(service, place):
     picture = veiled(photo(50, 70, 1))
-    found = desk.restore(save(place / "x.png", picture), "a (smgarn)")
+    found = service.restore(save(place / "x.png", picture), "a (smgarn)")
     assert np.array_equal(found.before, picture) and found.tiles == 1
     assert np.array_equal(found.after, restored("a.pt", picture))
 
 
-def test_a_large_photo_is_restored_in_tiles(desk, place, monkeypatch):
+def test_a_large_photo_is_restored_in_tiles(service, place, monkeypatch):
     monkeypatch.setattr(serve, "TILE", 128)
-    picture, heard = veiled(photo(210, 300, 1)), []
-    found = desk.restore(save(place / "x.png", picture), "a (smgarn)", lambda *part: heard.append(part))
-    assert found.tiles == len(heard) > 4 and heard[-1] == (found.tiles, found.tiles)
+    picture, calls = veiled(photo(210, 300, 1)), []
+    found = service.restore(save(place / "x.png", picture), "a (smgarn)", lambda *part: calls.append(part))
+    assert found.tiles == len(calls) > 4 and calls[-1] == (found.tiles, found.tiles)
     difference = np.abs(found.after.astype(int) - restored("a.pt", picture))
     assert found.after.shape == picture.shape and difference.max() <= 1
 
 
-def test_two_at_once_do_not_mix(desk, place):
-    jobs = [(save(place / f"{number}.png", veiled(photo(40 + number, 50, number))), name) for number in range(4) for name in desk.weights]
+def test_concurrent_requests_do_not_mix(service, place):
+    jobs = [(save(place / f"{number}.png", veiled(photo(40 + number, 50, number))), name) for number in range(4)
+            for name in service.weights]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda job: desk.restore(*job), jobs))
+        found = list(pool.map(lambda job: service.restore(*job), jobs))
     for (path, name), result in zip(jobs, found):
         assert np.array_equal(result.after, restored(f"{name[0]}.pt", image.read(path))), (path, name)
 
 
-def test_few_networks_are_kept(desk, place, monkeypatch):
+def test_few_networks_are_kept(service, place, monkeypatch):
     monkeypatch.setattr(serve, "KEPT", 1)
     path = save(place / "x.png", photo(40, 40, 1))
-    for name in (*desk.weights, *desk.weights):
-        desk.restore(path, name)
-        assert [key[0] for key in desk.loaded] == [name]
-    before = desk.restore(path, "b (unet)").after
+    for name in (*service.weights, *service.weights):
+        service.restore(path, name)
+        assert [key[0] for key in service.loaded] == [name]
+    before = service.restore(path, "b (unet)").after
     make("unet", "b.pt", ["--channels", "8"])
     os.utime("b.pt", ns=(1, 1))
-    assert not np.array_equal(before, desk.restore(path, "b (unet)").after)
+    assert not np.array_equal(before, service.restore(path, "b (unet)").after)
     Path("b.pt").unlink()
-    with pytest.raises(UserError, match="These weights cannot be read any more"):
-        desk.restore(path, "b (unet)")
+    with pytest.raises(UserError, match="These weights can no longer be read"):
+        service.restore(path, "b (unet)")
 
 
 @pytest.mark.parametrize("content, words", [
@@ -84,24 +85,24 @@ def test_few_networks_are_kept(desk, place, monkeypatch):
     ("cut", "This file cannot be read as a photo: the file is truncated."),
     ("large", "This photo has 0 million pixels"),
 ])
-def test_a_bad_file_is_a_sentence_without_a_path(desk, place, monkeypatch, content, words):
+def test_a_bad_file_is_a_sentence_without_a_path(service, place, monkeypatch, content, words):
     path = save(place / "x.png", np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8))
     if content == "large":
         monkeypatch.setattr(serve, "MOST", 3599)
     else:
         path.write_bytes(path.read_bytes()[:3000] if content == "cut" else content)
     with pytest.raises(UserError) as error:
-        desk.restore(path, "a (smgarn)")
+        service.restore(path, "a (smgarn)")
     assert str(error.value).startswith(words) and str(place) not in str(error.value)
 
 
-def test_only_weights_of_the_list(desk, place):
+def test_only_weights_of_the_list(service, place):
     with pytest.raises(UserError, match="one of the weights in the list"):
-        desk.restore(save(place / "x.png", photo(40, 40, 1)), "a.pt")
+        service.restore(save(place / "x.png", photo(40, 40, 1)), "a.pt")
 
 
 def test_weights_are_found(place, capsys):
-    with pytest.raises(UserError, match="there are no weights in experiment/"):
+    with pytest.raises(UserError, match="there are no model files experiment/"):
         serve.find([])
     for folder in ("experiment/mine/model", "zoo"):
         Path(folder).mkdir(parents=True)
@@ -115,12 +116,12 @@ def test_weights_are_found(place, capsys):
     assert len(serve.find(["zoo/rain.pt", "./zoo/../zoo/rain.pt"])) == 2
 
 
-def test_pictures_for_the_page_are_small_and_old_files_go(place, monkeypatch):
+def test_images_on_the_page_are_small_and_old_files_are_deleted(place, monkeypatch):
     monkeypatch.setattr(serve, "SHOWN", 64)
     assert serve.shown(photo(100, 200, 1)).shape == (32, 64, 3) and serve.shown(photo(60, 60, 1)).shape == (60, 60, 3)
     old, new = save(place / "t/a/old.png", photo(8, 8, 1)), save(place / "t/new.png", photo(8, 8, 1))
     os.utime(old, (1, 1))
-    serve.tidy(place / "t")
+    serve.delete_old(place / "t")
     assert not old.exists() and new.exists()
 
 
@@ -169,13 +170,13 @@ class Browser:
         return self.call("POST", "/execute/sync", {"script": f"return {code}", "args": []})
 
     def status(self, words: str) -> str:
-        """Return the line below the buttons as soon as those words are in it, or it is empty for no words."""
+        """Wait until the line below the buttons contains `words` (or is empty for no words); return the line."""
         text = "document.querySelector('#status')?.innerText ?? ''"
         until(lambda: words in self.script(text) if words else not self.script(text))
         return self.script(text)
 
     def requested(self) -> list[str]:
-        """Return the addresses of what was asked for over the net since the last call."""
+        """Return the addresses that the page requested since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.call("POST", "/se/log", {"type": "performance"})]
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
@@ -188,7 +189,7 @@ class Browser:
 
 
 def until(ready):
-    """Return what `ready` returns as soon as that is true; a refused connection counts as false."""
+    """Wait until `ready` returns a true value and return it; a refused connection counts as false."""
     def answered():
         try:
             return ready()
@@ -199,7 +200,7 @@ def until(ready):
 
 @pytest.fixture
 def address(place):
-    """The address of a page served by a process of its own, which a SIGTERM ends and leaves nothing behind."""
+    """The address of a page served by another process; a SIGTERM ends it, and no temporary file remains."""
     if not importlib.util.find_spec("gradio"):
         pytest.skip("the extra 'serve' is not installed: no gradio")
     make("smgarn", "a.pt")
@@ -208,8 +209,8 @@ def address(place):
     port = free_port()
     environment = {**os.environ, "PYTHONPATH": str(REPO), "TMPDIR": str(place / "tmp")}
     command = python("-m", "tool.serve", "--weights", "a.pt", "b.pt", "--port", port, "--cpu", "--whole", "0.01")
-    with open("serve.txt", "w") as said:
-        server = subprocess.Popen([*map(str, command)], stdout=said, stderr=said, env=environment)
+    with open("serve.txt", "w") as output:
+        server = subprocess.Popen([*map(str, command)], stdout=output, stderr=output, env=environment)
     try:
         until(lambda: "Ctrl-C" in Path("serve.txt").read_text() or server.poll() is not None)
         assert server.poll() is None, Path("serve.txt").read_text()
@@ -233,7 +234,7 @@ def answer(address: str, path: str, body: dict | None = None) -> tuple[int, str]
 
 @pytest.mark.slow
 def test_the_page_in_a_browser(address, place):
-    for path in (place / "a.pt", "/etc/passwd"):          # a client names no file of this machine
+    for path in (place / "a.pt", "/etc/passwd"):          # a client cannot read files of this machine
         assert answer(address, f"/gradio_api/file={path}")[0] in (403, 404)
     if not (shutil.which("chromedriver") and (shutil.which("chromium") or shutil.which("chromium-browser"))):
         pytest.skip("there is no Chromium with its chromedriver")
@@ -258,7 +259,7 @@ def test_the_page_in_a_browser(address, place):
         browser.click("#download")
         until((place / "snowy-restored.png").is_file)
         assert np.array_equal(image.read(place / "snowy-restored.png"), restored("a.pt", picture))
-        if os.environ.get("UNWEATHER_SHOTS"):             # to look at
+        if os.environ.get("UNWEATHER_SHOTS"):             # to inspect the page by eye
             Path(os.environ["UNWEATHER_SHOTS"], "page.png").write_bytes(base64.b64decode(browser.call("GET", "/screenshot")))
         foreign = [url for url in browser.requested() if not url.startswith((address, "data:", "blob:", "chrome:"))]
         assert foreign == []

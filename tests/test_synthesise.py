@@ -82,7 +82,7 @@ def test_seed_and_versions(tool):
 
 def test_loads_as_a_data_set_by_its_name(tool):
     _, text = tool("snow", "dataset/MySnow")
-    assert "dataset/MySnow: 3 pairs, 3 made and 0 already there" in text
+    assert "dataset/MySnow: 3 pairs, 3 made and 0 existed already" in text
     args = option.parse([*text[text.index("--dir_data"):].split(), "--data_test", "DemoSnow"])
     items = choose(args, "MySnow", "train").items
     assert [item.name for item in items] == ["a", "b", "c c"] and all(set(item.images) == {"input", "image", "mask"} for item in items)
@@ -124,10 +124,10 @@ def test_what_is_whole_is_kept_and_the_rest_made(tool):
     Path("set/input/a.png").unlink()
     Path("set/mask/b.png").unlink()
     kept = Path("set/input/c c.png").stat()
-    assert "3 pairs, 2 made and 1 already there" in tool("snow", "set")[1]
+    assert "3 pairs, 2 made and 1 existed already" in tool("snow", "set")[1]
     assert contents("set") == before and Path("set/input/c c.png").stat() == kept
     save(Path("clean/a.png"), photo(40, 60, 99))                           # another photo of that name
-    assert "1 made and 2 already there" in tool("snow", "set")[1]
+    assert "1 made and 2 existed already" in tool("snow", "set")[1]
     assert np.array_equal(image.read(Path("set/target/a.png")), photo(40, 60, 99))
     assert "3 made" in tool("snow", "set", "--overwrite")[1]
     assert Path("set/input/c c.png").stat() != kept
@@ -152,8 +152,8 @@ def test_a_folder_of_something_else_is_refused(fails, tool):
     for settings in (None, "[]", "{"):
         if settings:
             Path("set/synthesis.json").write_text(settings)
-        assert "set is not empty and no set of this tool" in fails("haze", "set")
-    assert "file is not empty and no set of this tool" in fails("haze", "file")
+        assert "set is not empty and was not made by this tool" in fails("haze", "set")
+    assert "file is not empty and was not made by this tool" in fails("haze", "file")
     Path("set/synthesis.json").unlink()
     Path("set/input/z.png").unlink()
     Path("set/input").rmdir()
@@ -163,20 +163,20 @@ def test_a_folder_of_something_else_is_refused(fails, tool):
 
 @pytest.mark.parametrize("arguments, words", [
     (["fog", "set"], "invalid choice: 'fog'"),
-    (["snow", "set", "--strength", "2-1"], "argument --strength: '2-1' is no range within 0-5"),
-    (["snow", "set", "--strength", "strong"], "'strong' is no range"),
-    (["snow", "set", "--strength", "5-50"], "'5-50' is no range within 0-5"),
-    (["noise", "set", "--sigma", "10-300"], "'10-300' is no range within 0-255"),
-    (["snow", "set", "--sigma", "20"], "--sigma means nothing for snow; its amount is --strength a-b"),
-    (["noise", "set", "--strength", "1"], "--strength means nothing for noise; its amount is --sigma a-b"),
+    (["snow", "set", "--strength", "2-1"], "argument --strength: '2-1' is not a range within 0-5"),
+    (["snow", "set", "--strength", "strong"], "'strong' is not a range"),
+    (["snow", "set", "--strength", "5-50"], "'5-50' is not a range within 0-5"),
+    (["noise", "set", "--sigma", "10-300"], "'10-300' is not a range within 0-255"),
+    (["snow", "set", "--sigma", "20"], "--sigma has no effect for snow; use --strength a-b"),
+    (["noise", "set", "--strength", "1"], "--strength has no effect for noise; use --sigma a-b"),
     (["snow", "set", "--versions", "0"], "'0' is not a whole number from 1"),
     (["snow", "set", "--strenght", "1"], "unknown flag --strenght; did you mean --strength?"),
-    (["snow", "clean"], "lie in one another"),
-    (["snow", "clean/set"], "lie in one another"),
-    (["snow", "."], "lie in one another"),
-    (["snow", "DemoSnow"], "a set called 'DemoSnow' cannot be loaded"),
+    (["snow", "clean"], "contain one another"),
+    (["snow", "clean/set"], "contain one another"),
+    (["snow", "."], "contain one another"),
+    (["snow", "DemoSnow"], "a set with the name 'DemoSnow' cannot be loaded"),
     (["snow", "set", "--input", "none"], "there is no folder none"),
-    (["snow", "set", "--input", "empty"], "empty holds no image"),
+    (["snow", "set", "--input", "empty"], "empty contains no image"),
 ])
 def test_mistakes(fails, arguments, words):
     Path("empty").mkdir()
@@ -202,13 +202,13 @@ def test_a_damaged_photo_is_named_by_the_process_that_meets_it(fails, tool):
 
 
 def test_a_full_disk(clean):
-    """No file may grow beyond 2000 bytes: one sentence, status 1, nothing half-written; the same command goes on later."""
+    """No file may grow beyond 2000 bytes: one sentence, status 1, no incomplete file; the same command continues later."""
     command = python("-m", "tool.synthesise", "noise", "--input", "clean", "--output", "set", "--jobs", "2")
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False,
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)))
     assert result.returncode == 1 and result.stdout == ""
-    sentence = r"tool.synthesise: error: set/target/[ab].png: File too large; whole pairs stay, the same command goes on\n"
+    sentence = r"tool.synthesise: error: set/target/[ab].png: File too large; complete pairs stay; the same command continues\n"
     assert re.fullmatch(sentence, result.stderr)
     assert not any("input" in path or ".part" in path for path in contents("set"))
     assert json.loads(Path("set/synthesis.json").read_text())["sigma"] == [15, 50]

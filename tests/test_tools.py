@@ -1,4 +1,4 @@
-"""The tools: measure, compare, verify."""
+"""Tests of tool.measure, tool.compare and tool.verify."""
 import json
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def tool(place, capsys):
 
 
 def test_measure(tool, place):
-    """Any folder of pictures, also rain-N against norain-N; numbers and settings on the screen, in JSON and CSV."""
+    """Folders of images, also rain-N against norain-N, are measured; numbers and settings are printed and written as JSON and CSV."""
     for number in range(3):
         save(place / "out" / f"rain-{number}.png", veiled(photo(40, 50, number)))
         save(place / "truth" / f"norain-{number}.jpg", photo(40, 50, number), quality=95)
@@ -40,10 +40,10 @@ def test_measure(tool, place):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (("--target", "none"), "none is no folder with pictures"),
+    (("--target", "none"), "none is not a folder with images"),
     (("--protocol", "mine"), "unknown protocol 'mine' in --protocol 'mine'; known: default, smgarn"),
     (("--target", "small"), "differ in size: out/a.png (50x40) and small/a.png (20x20)"),
-    (("--target", "other"), "1 of 1 pictures in out have no partner in other: a.png"),
+    (("--target", "other"), "1 of 1 images in out have no partner in other: a.png"),
     (("--metrics", "ms_ssim"), "MS-SSIM needs images of at least 176x176"),
     (("--input",), "expected one argument"),
 ])
@@ -68,7 +68,7 @@ def test_rain100l_by_one_command(tool, real_data):
     status, text = tool(measure, "--input", real_data / "Rain100L" / "input", "--target", real_data / "Rain100L" / "target",
                         "--protocol", "default+dsrir", "--task", "rain")
     assert status == 0
-    assert "50 pictures: PSNR 25.18 dB" in text and "26.55 dB, 0.8283 (Y)" in text
+    assert "50 images: PSNR 25.18 dB" in text and "26.55 dB, 0.8283 (Y)" in text
     assert "PSNR 26.55 dB (25.41 to 27.73), SSIM 0.8164 (Y)" in text
 
 
@@ -86,9 +86,9 @@ def test_compare(tool, run, place):
 @pytest.mark.parametrize("flags, words", [
     (("a",), "name at least two different runs"), (("a", "none"), "there is no experiment experiment/none"),
     (("a", "bad.csv"), "cannot read the table bad.csv"),
-    (("a", "a.csv", "--protocol", "smgarn"), "holds no numbers by the protocol smgarn"),
-    (("a", "a.csv", "--measure", "lpips"), "has no 'lpips' for every image; it has: psnr"),
-    (("a", "a.csv", "--data_test", "x"), "has no numbers of the data set 'x'"), (("a", "b.csv"), "no image in common")])
+    (("a", "a.csv", "--protocol", "smgarn"), "has no numbers for the protocol smgarn"),
+    (("a", "a.csv", "--measure", "lpips"), "does not have 'lpips' for every image; it has: psnr"),
+    (("a", "a.csv", "--data_test", "x"), "has no numbers for the data set 'x'"), (("a", "b.csv"), "no image in common")])
 def test_compare_says_what_is_wrong(tool, place, flags, words):
     Path("experiment/a").mkdir(parents=True)
     for path in ("experiment/a/metrics-set.csv", "a.csv"):
@@ -100,14 +100,14 @@ def test_compare_says_what_is_wrong(tool, place, flags, words):
 
 
 def test_verify(tool, place):
-    """A whole set is fine and gets its manifest; then damage of each kind is named, and the status is 1."""
+    """A complete set is fine and its manifest is written; then damage of each kind is named, and the exit status is 1."""
     root = make_pairs(place / "dataset" / "Rain12", 12)
     make_pairs(place / "dataset" / "mine", 2)
     (place / "dataset" / "other").mkdir()
     status, text = tool(verify, "--dir_data", "dataset")
     assert status == 0, text
     assert "Rain12          test          12         12   fine" in text and "no data set of a known layout" in text
-    assert "CBSD68" in text[text.index("not there"):]
+    assert "CBSD68" in text[text.index("missing; put"):]
     assert len(json.loads(Path("dataset/manifest/Rain12.json").read_text())) == 24
 
     save(root / "target" / "03.png", photo(40, 48, 77))
@@ -120,7 +120,8 @@ def test_verify(tool, place):
     save(root / "target" / "07.png", np.asarray(photo(40, 48, 7)) // 8)
     status, text = tool(verify, "Rain12", "--dir_data", "dataset")
     assert status == 1
-    for words in ("04.png: the file is empty", "05.png is 48x40", "06: input and truth are", "hardly degraded", "hardly the same scene"):
+    for words in ("04.png: the file is empty", "05.png is 48x40", "06: input and target are",
+                  "probably not degraded", "probably not the same scene"):
         assert words in text
     Path("dataset/manifest/Rain12.json").write_text("[")
     assert "is damaged; delete it" in tool(verify, "Rain12", "--dir_data", "dataset")[1]
@@ -130,4 +131,4 @@ def test_verify(tool, place):
 def test_verify_counts(tool, place):
     make_pairs(place / "dataset" / "Rain12", 3)
     status, text = tool(verify, "Rain12", "--quick", "--dir_data", "dataset")
-    assert status == 0 and "another count than published" in text and not Path("dataset/manifest").exists()
+    assert status == 0 and "count differs from the published one" in text and not Path("dataset/manifest").exists()

@@ -1,4 +1,4 @@
-"""make torture: kill -9 real trainings at random moments, resume them, and compare the end with an undisturbed run.
+"""make torture: kill -9 trainings at random moments, resume them, and compare the result with an uninterrupted run.
 
     python -m tests.torture [--kills N] [--seed N]
 """
@@ -24,12 +24,12 @@ LENGTH = {"smgarn": ["--epochs", "24"], "sapnet": ["--epochs", "15", "--epoch_ch
 
 
 def command(system: str, save: str) -> list[str]:
-    """The training of a system: a state after every step, two loading processes, patches as in the tests."""
+    """Return the flags of a training: a state after every step, one worker process for loading, patches as in the tests."""
     return [*flags(system), *LENGTH[system], "--save_every", "1", "--save", save, "--resume", "auto", "--n_threads", "1"]
 
 
 def survive(system: str, kills: int, rng: random.Random) -> tuple[int, float]:
-    """Kill a training `kills` times; return kills and seconds; at its end all is as if nothing had happened."""
+    """Kill a training `kills` times, check that its files equal those of an uninterrupted run, and return kills and seconds."""
     begun = time.time()
     subprocess.run(python(str(REPO / "main.py"), *command(system, "whole")), check=True, capture_output=True)
     undisturbed = time.time() - begun
@@ -41,7 +41,7 @@ def survive(system: str, kills: int, rng: random.Random) -> tuple[int, float]:
             text, _ = process.communicate(timeout=rng.uniform(0.5, undisturbed))
             assert process.returncode == 0, text.decode()
             same(Path("experiment/whole"), Path("experiment/parts"))
-            subprocess.run(["rm", "-rf", "experiment/parts"], check=True)        # it got through: begin again
+            subprocess.run(["rm", "-rf", "experiment/parts"], check=True)        # it finished before the kill: start again
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.communicate()
@@ -54,7 +54,7 @@ def survive(system: str, kills: int, rng: random.Random) -> tuple[int, float]:
 
 
 def survive_torchrun(kills: int, rng: random.Random) -> int:
-    """Kill one of two processes again and again; torchrun --max-restarts starts both anew; return the kills."""
+    """Kill one of two processes `kills` times, while torchrun --max-restarts restarts both; return the number of kills."""
     def launch(save: str, *more: str) -> list[str]:
         return python("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *more, str(REPO / "main.py"),
                       *[flag for flag in command("smgarn", save) if flag not in ("--resume", "auto")], "--split_batch", "1")
@@ -75,9 +75,9 @@ def survive_torchrun(kills: int, rng: random.Random) -> int:
 
 
 def main() -> None:
-    """Run all of it and print a line for each system."""
+    """Run all systems and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=52, help="in all, shared by the systems")
+    parser.add_argument("--kills", type=int, default=52, help="number of kills, divided equally between the systems")
     parser.add_argument("--torchrun_kills", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -91,11 +91,11 @@ def main() -> None:
         teachers()
         for system in SYSTEMS:
             kills, seconds = survive(system, args.kills // len(SYSTEMS), rng)
-            print(f"{system:14} killed {kills} times, resumed {kills}, lost 0; weights, logs and numbers equal to the bit, "
-                  f"no half file; {seconds:.0f} s", flush=True)
+            print(f"{system:14} killed {kills} times, resumed {kills} times, lost 0; weights, logs and numbers are bit-identical, "
+                  f"no incomplete file; {seconds:.0f} s", flush=True)
             subprocess.run(["rm", "-rf", "experiment"], check=True)
         kills = survive_torchrun(args.torchrun_kills, rng)
-        print(f"torchrun, two processes, one killed {kills} times, restarted by --max-restarts; weights equal to the bit", flush=True)
+        print(f"torchrun with two processes: one killed {kills} times, restarted by --max-restarts; weights bit-identical", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Programs beside training: python -m tool.<name>"""
+"""Command-line tools other than main.py: python -m tool.<name>."""
 import sys
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from runtime.errors import Failure, UserError
 
 
 def guarded(name: str, run: Callable[[], object]) -> int:
-    """Run a tool; turn what went wrong into one sentence and return the exit status: 0, 1 for a failure, 2 for bad input."""
+    """Run a tool, print an error as one sentence, and return the exit status: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
     try:
         run()
         return 0
@@ -17,6 +17,6 @@ def guarded(name: str, run: Callable[[], object]) -> int:
     except OSError as error:
         text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 1
     except KeyboardInterrupt:
-        text, status = "stopped by the keyboard", 130
+        text, status = "stopped by Ctrl-C", 130
     print(f"{name}: error: {text}", file=sys.stderr, flush=True)
     return status

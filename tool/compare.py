@@ -1,4 +1,4 @@
-"""python -m tool.compare A B …: saved runs, image by image; A is what the others are compared with."""
+"""python -m tool.compare A B [C …]: compare saved runs image by image; A is the run that the others are compared with."""
 import argparse
 import sys
 from pathlib import Path
@@ -15,24 +15,25 @@ from runtime.files import make_folder, temporary
 from tool import guarded
 from utility import natural
 
-Table = dict[str, dict[str, float]]       # image -> measure -> value
+Table = dict[str, dict[str, float]]       # image name -> measure -> value
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the flags; UserError for unknown ones."""
+    """Return the parsed flags; UserError for an unknown flag."""
     parser = Parser(prog="tool.compare", description=__doc__, allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="names under experiment/, or CSV files of tool.measure")
-    parser.add_argument("--data_test", default="", metavar="SET", help="the data set; default: the first that all runs have")
-    parser.add_argument("--protocol", default="default", metavar="NAME", help="the protocol, which every run must have measured")
-    parser.add_argument("--measure", default="psnr", help="the column to compare: psnr, ssim, psnr_y, …")
-    parser.add_argument("--output", default="", metavar="DIR", help="where the scatter and the page go; default: experiment/compare")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="names of runs in experiment/, or CSV files written by tool.measure")
+    parser.add_argument("--data_test", default="", metavar="SET", help="data set; default: the first one that all runs have")
+    parser.add_argument("--protocol", default="default", metavar="NAME", help="the protocol; every run must have been measured with it")
+    parser.add_argument("--measure", default="psnr", help="the column to compare, for example psnr, ssim or psnr_y")
+    parser.add_argument("--output", default="", metavar="DIR",
+                        help="output directory of the scatter plot and the page; default: experiment/compare")
     return parser.parse_args(argv)
 
 
 def tables(args) -> tuple[str, dict[str, Table]]:
-    """Return the data set's name and each run's numbers; UserError when a run lacks the set, the protocol or the measure."""
+    """Return the name of the data set and the numbers of each run; UserError when a run lacks the set, the protocol or the measure."""
     if len(set(args.runs)) < 2:
-        raise UserError("name at least two different runs, as in: python -m tool.compare smgarn mine")
+        raise UserError("name at least two different runs, for example: python -m tool.compare smgarn mine")
     files = {run: _files(run) for run in args.runs}
     common = [name for name in files[args.runs[0]] if all(name in found or "" in found for found in files.values())]
     name = args.data_test or (common[0] if common else "")
@@ -40,19 +41,19 @@ def tables(args) -> tuple[str, dict[str, Table]]:
     for run, sets in files.items():
         path = sets.get(name) or sets.get("")
         if not path:
-            raise UserError(f"the run {run} has no numbers of the data set '{name}'; it has: {', '.join(sets) or 'none'}")
+            raise UserError(f"the run {run} has no numbers for the data set '{name}'; it has: {', '.join(sets) or 'none'}")
         table = _read(path)
         if args.protocol not in table:
-            raise UserError(f"{path} holds no numbers by the protocol {args.protocol}; it has: {', '.join(table)}")
+            raise UserError(f"{path} has no numbers for the protocol {args.protocol}; it has: {', '.join(table)}")
         if any(args.measure not in row for row in table[args.protocol].values()):
             known = ", ".join(next(iter(table[args.protocol].values())))
-            raise UserError(f"{path} has no '{args.measure}' for every image; it has: {known}")
+            raise UserError(f"{path} does not have '{args.measure}' for every image; it has: {known}")
         found[run] = table[args.protocol]
     return name, found
 
 
 def _files(run: str) -> dict[str, Path]:
-    """Return the CSV files of a run by data set; a CSV file itself stands for any set ('')."""
+    """Return the CSV files of a run by data set; a run that is itself a CSV file is used for any data set (key '')."""
     if run.endswith(".csv"):
         return {"": Path(run)}
     place = experiment.folder_of(run)
@@ -65,11 +66,11 @@ def _read(path: Path) -> dict[str, Table]:
     try:
         return summary.read_table(path)
     except (OSError, KeyError, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the table {path}: {error}; it should come from a test or tool.measure --csv") from error
+        raise UserError(f"cannot read the table {path}: {error}; it must be written by a test or by tool.measure --csv") from error
 
 
 def paired(first: Table, second: Table, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of the images that both have, in one order; UserError when there is none."""
+    """Return the values of the images that both tables have, in the same order; UserError when they have no image in common."""
     shared = sorted(set(first) & set(second), key=natural)
     if not shared:
         raise UserError("the runs have no image in common")
@@ -77,7 +78,7 @@ def paired(first: Table, second: Table, measure: str) -> tuple[np.ndarray, np.nd
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Print each run's mean and its paired difference to the first; draw the scatter; write a page with all results of an image."""
+    """Print the mean of each run and its paired difference to the first run, draw a scatter plot, and write a page with all results."""
     args = arguments(argv)
     name, found = tables(args)
     base, *others = args.runs
@@ -95,18 +96,18 @@ def run(argv: list[str] | None = None) -> None:
             rows[-1] |= dict(zip(list(rows[-1])[3:], columns))
             line += f"{columns[0]:>12}   {columns[1]:22}{columns[2]:>10}"
             missing = len(set(found[base]) ^ set(found[run_name]))
-            line += f"   ({missing} images are in one run only)" if missing else ""
+            line += f"   ({missing} images are in only one of the runs)" if missing else ""
         print(line)
     path = scatter(found, base, others, args)
-    print(f"scatter: {path}")
-    settings = metric.described(metric.PROTOCOLS[args.protocol]) if args.protocol in metric.PROTOCOLS else "of unknown settings"
+    print(f"scatter plot: {path}")
+    settings = metric.described(metric.PROTOCOLS[args.protocol]) if args.protocol in metric.PROTOCOLS else "settings unknown"
     places = {each: Path(each) if each.endswith(".csv") else experiment.folder_of(each) for each in args.runs}
     page = report.compare(path.with_name("report.html"), places, found, name, f"protocol {args.protocol}, {settings}", rows)
     print(f"page: {page}")
 
 
 def scatter(found: dict[str, Table], base: str, others: list[str], args) -> Path:
-    """Draw every image's value in the others against the first, and return the PNG."""
+    """Draw the value of every image in the other runs against its value in the first run; return the path of the PNG."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""make demo: train on snowy photos, test on held-out ones, show a table and a picture."""
+"""make demo: train on snowy photos, test on held-out photos, print a table and save an image."""
 import sys
 from pathlib import Path
 
@@ -19,7 +19,7 @@ TEST = ["--test_only", "--pre_train", "experiment/demo/model/model_best.pt", "--
 
 
 def run() -> int:
-    """Run the two commands as a user would, then print the table; return the exit status."""
+    """Run the two commands of main.py, then print the table; return the exit status."""
     for flags in (TRAIN, TEST):
         print(f"\n$ python main.py {' '.join(flags)}", flush=True)
         status = main.main(flags)
@@ -30,14 +30,14 @@ def run() -> int:
     rows = [row(item, folder / "results-DemoSnow") for item in demo.opener("snow")(Path(), "test")]
     for name, snowy, affine, restored in [*rows, ("mean", *np.mean([row[1:] for row in rows], axis=0))]:
         print(f"{name:16}{snowy:10.2f}{affine:12.2f}{restored:10.2f}{restored - snowy:+8.2f}")
-    print("affine fit: the best scale and offset of each colour channel, which no mere change of brightness can beat")
+    print("affine fit: the snowy photo with the best scale and offset for each colour channel (the limit for a change of brightness alone)")
     sheet(rows, folder)
-    print(f"\npictures: {folder}/demo.png (snowy, restored, truth), {folder}/results-DemoSnow/, {folder}/curves.png")
+    print(f"\nimages: {folder}/demo.png (snowy, restored, clean), {folder}/results-DemoSnow/, {folder}/curves.png")
     return 0
 
 
 def row(item, results: Path) -> tuple[str, float, float, float]:
-    """Return (name, PSNR of the snowy photo, of its best affine fit, of the restored one)."""
+    """Return (name, PSNR of the snowy photo, PSNR of its best affine fit, PSNR of the restored photo)."""
     snowy, clean = item.images["input"], item.images["image"]
     restored = image.read(results / f"{item.name}.png")
     return item.name, psnr(snowy, clean), psnr(affine_fit(snowy, clean), clean), psnr(restored, clean)
@@ -58,7 +58,7 @@ def psnr(x: np.ndarray, target: np.ndarray) -> float:
 
 
 def sheet(rows: list[tuple], folder: Path) -> None:
-    """Write demo.png: the first picture of each photo, snowy, restored and true."""
+    """Write demo.png: the first test image of each photo as snowy, restored and clean image side by side."""
     strips = [image.read(folder / "compare-DemoSnow" / f"{name}.png")[:300] for name, *_ in rows[::2]]
     width = max(strip.shape[1] for strip in strips)
     image.write(folder / "demo.png", np.vstack([np.pad(s, ((0, 4), (0, width - s.shape[1]), (0, 0)), constant_values=255)

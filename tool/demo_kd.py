@@ -1,4 +1,4 @@
-"""make demo-kd: train three small teachers, one for each weather, then a student that learns from them; show a table and a picture."""
+"""make demo-kd: train three small teachers, one for each weather, then their student; print a table and save an image."""
 import json
 import sys
 
@@ -18,40 +18,41 @@ SETS = [f"Demo{weather}" for weather in WEATHERS]
 
 
 def run() -> int:
-    """Run the four commands as a user would, then print the table; return the exit status."""
+    """Run the four commands of main.py, then print the table; return the exit status."""
     teachers = [str(teacher_folder(weather) / "model" / "model_best.pt") for weather in WEATHERS]
     commands = [["--template", "kd_demo_teacher", "--data_train", name, "--save", teacher_folder(weather).name, "--reset"]
                 for weather, name in zip(WEATHERS, SETS)]
     commands.append(["--template", "kd_demo", "--data_train", "+".join(SETS), "--teachers", *teachers, "--save", "kd_demo", "--reset",
                      "--save_gt"])
-    print("the demo leaves out the paper's VGG terms, 0.1*SCR and 0.2*HCR: they need ImageNet weights, which are not part of it")
+    print("the demo trains without the paper's losses 0.1*SCR and 0.2*HCR, because they need VGG weights that are not included")
     for flags in commands:
         print(f"\n$ python main.py {' '.join(flags)}", flush=True)
         status = main.main(flags)
         if status:
             return status
-    print(f"\n{'held-out photos':18}{'input':>8}{'teacher':>10}{'student':>10}   mean PSNR in dB, RGB, 8 bits, no border, 4 pictures each")
+    print(f"\n{'held-out photos':18}{'input':>8}{'teacher':>10}{'student':>10}   mean PSNR in dB, RGB, 8 bits, no border, 4 images each")
     for weather, name in zip(WEATHERS, SETS):
         teacher, student = (numbers(place)[name] for place in (teacher_folder(weather), experiment.ROOT / "kd_demo"))
         print(f"{name:18}{student['input_psnr']:8.2f}{teacher['psnr']:10.2f}{student['psnr']:10.2f}")
-    print("the student has one set of weights for all three; it sees each weather in a third of its steps, so small a one lags behind")
+    print("the student has one set of weights for the three weathers and sees each of them in a third of its steps; "
+          "at this size and length its PSNR is below that of the teachers")
     sheet()
-    print(f"\npictures: {experiment.ROOT}/kd_demo/demo.png (degraded, teacher, student, truth)")
+    print(f"\nimage: {experiment.ROOT}/kd_demo/demo.png (degraded, teacher, student, clean)")
     return 0
 
 
 def teacher_folder(weather: str):
-    """Return the folder of a weather's teacher."""
+    """Return the output directory of the teacher for a weather."""
     return experiment.ROOT / f"kd_teacher_{weather.lower()}"
 
 
 def numbers(place) -> dict:
-    """Return an experiment's metrics.json."""
+    """Return the content of metrics.json of an experiment."""
     return json.loads((place / "metrics.json").read_text(encoding="utf-8"))
 
 
 def sheet() -> None:
-    """Write demo.png: one picture of each weather, degraded, by its teacher, by the student, and the truth."""
+    """Write demo.png: one image for each weather as degraded image, teacher's result, student's result and clean image."""
     rows = []
     for weather, name in zip(WEATHERS, SETS):
         picture = f"cat_{weather.lower()}1.png"

@@ -1,4 +1,4 @@
-"""python -m tool.export x.pt --onnx: a model file of ours as an ONNX or torch.export file, checked against the original."""
+"""python -m tool.export x.pt --onnx: convert a model file to ONNX or torch.export and compare the result with the original."""
 import argparse
 import contextlib
 import importlib
@@ -24,16 +24,16 @@ from runtime.errors import Failure, UserError
 from runtime.files import temporary
 from tool import guarded
 
-LIMIT = 1e-4                              # a greater difference from the original is a failure
+LIMIT = 1e-4                              # greatest allowed absolute difference from the original network
 OPSET = 18
-LONGEST = 32768                           # of the sides that a file is made for
+LONGEST = 32768                           # largest batch size, height and width that an exported file is made for
 Run = Callable[[Tensor], Tensor]
 
 
 class Restored(nn.Module):
-    """What is exported: (B, 3, H, W) in [0, 1] to the restored image of that size, padding and cropping included.
+    """The exported module: (B, 3, H, W) in [0, 1] to restored images of the same size, with padding and cropping inside.
 
-    The same as `method.restore` for sides of `smallest(method)` and more: then the reflection always fits.
+    Equals `method.restore` for sides of at least `smallest(method)` pixels, for which padding by reflection is always possible.
     """
 
     def __init__(self, method: Method):
@@ -44,7 +44,7 @@ class Restored(nn.Module):
         multiple, sides = self.method.multiple_of, image.shape[-2:]
         if multiple == 1:
             return self.method.predict(image)["image"]
-        x = image                         # by positions: F.pad leaves conditions on the sizes that the exporter cannot prove
+        x = image                         # reflected by index, because F.pad adds conditions on the sizes that the exporter cannot prove
         for axis, side in zip((-2, -1), sides):
             position = torch.arange((side + multiple - 1) // multiple * multiple, device=image.device)
             x = x.index_select(axis, side - 1 - (side - 1 - position).abs())
@@ -55,32 +55,32 @@ class Restored(nn.Module):
 
 
 def smallest(method: Method) -> int:
-    """Return the smallest height and width in pixels that the exported network takes."""
+    """Return the smallest height and width in pixels that the exported network accepts."""
     multiple = method.multiple_of
     return max(multiple, (method.least_side - 1) // multiple * multiple) + 1
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the flags; UserError for unknown ones or a name of the wrong kind."""
+    """Return the parsed flags; UserError for an unknown flag or a wrong output name."""
     parser = Parser(prog="tool.export", description=__doc__, allow_abbrev=False)
     parser.add_argument("file", metavar="FILE", help="a model file, such as experiment/mine/model/model_best.pt")
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--onnx", dest="kind", action="store_const", const="onnx", help="write an ONNX file")
     kind.add_argument("--torch", dest="kind", action="store_const", const="pt2", help="write a file for torch.export.load")
-    parser.add_argument("--output", default="", metavar="FILE", help="where it goes; default: beside FILE, as .onnx or .pt2")
+    parser.add_argument("--output", default="", metavar="FILE", help="output file; default: FILE with the ending .onnx or .pt2")
     args = parser.parse_args(argv)
     args.output = Path(args.output or Path(args.file).with_suffix(f".{args.kind}"))
     if args.output.suffix != f".{args.kind}":
         raise UserError(f"--output {args.output}: the name must end in .{args.kind}")
     if args.output.is_dir():
-        raise UserError(f"--output {args.output} is a folder; name a file")
+        raise UserError(f"--output {args.output} is a folder; give the name of a file")
     if not args.output.parent.is_dir():
         raise UserError(f"--output {args.output}: there is no folder {args.output.parent}")
     return args
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Export a file, check it and print the greatest difference; Failure, with no file left, when that exceeds LIMIT."""
+    """Export a model file, check it and print the greatest difference; Failure and no output file when it exceeds LIMIT."""
     args = arguments(argv)
     if args.kind == "onnx":
         need("onnx", "onnxscript", "onnxruntime")
@@ -101,7 +101,7 @@ def run(argv: list[str] | None = None) -> None:
 
 
 def need(*packages: str) -> None:
-    """Raise UserError that says what to install when one of these packages is missing."""
+    """Raise UserError with the pip command when one of these packages is missing."""
     for name in packages:
         try:
             importlib.import_module(name)
@@ -110,15 +110,15 @@ def need(*packages: str) -> None:
 
 
 def about(stated: dict, method: Method) -> dict[str, str]:
-    """Return what an exported file says of itself, from what the model file states."""
+    """Return the metadata of an exported file; `stated` holds the arguments that the model file states."""
     return {"model": stated["model"], "input": "(batch, 3, height, width), float32, RGB", "range": "[0, 1], output not clipped",
             "multiple": f"{method.multiple_of}, padded and cropped inside", "smallest_side": str(smallest(method)),
             "arguments": json.dumps({key: value for key, value in stated.items() if key not in ("model", "data_train", "data_range")})}
 
 
 @contextlib.contextmanager
-def hushed():
-    """Keep what the exporters print, warn and log to themselves."""
+def no_output():
+    """Suppress everything that the exporters print, warn and log."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -130,23 +130,23 @@ def hushed():
 
 
 def traced(method: Method, name: str) -> torch.export.ExportedProgram:
-    """Return the method as a program for any batch, height and width; Failure says why it cannot be one, UserError for too old a torch."""
+    """Return the method as a program for any batch size, height and width; Failure when that is impossible, UserError for an old torch."""
     if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
-        raise UserError(f"the exporter of torch {torch.__version__} is too old; 2.9 or newer will do")
+        raise UserError(f"torch {torch.__version__} is too old for this export; use 2.9 or newer")
     least, dim = smallest(method), torch.export.Dim
     sizes = {0: dim("batch", min=1, max=LONGEST), 2: dim("height", min=least, max=LONGEST), 3: dim("width", min=least, max=LONGEST)}
     unit = max(method.multiple_of, 8)
     example = torch.rand(2, 3, 4 * unit + 3, 5 * unit + 5)
     try:
-        with torch.no_grad(), hushed():
+        with torch.no_grad(), no_output():
             return torch.export.export(Restored(method).eval(), (example,), dynamic_shapes={"image": sizes},
                                        prefer_deferred_runtime_asserts_over_guards=True)
-    except Exception as error:            # the exporter raises almost anything
+    except Exception as error:            # the exporter raises many types of exceptions
         raise cannot(name, error) from error
 
 
 def cannot(name: str, error: BaseException) -> Failure:
-    """Return the failure that says, by the deepest error's first line, why a model cannot be exported."""
+    """Return a Failure with the first line of the innermost cause of an exporter's error."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -154,13 +154,13 @@ def cannot(name: str, error: BaseException) -> Failure:
 
 
 def as_onnx(program: torch.export.ExportedProgram, facts: dict[str, str]) -> tuple[bytes, Callable[[Path], Run]]:
-    """Return the bytes of an ONNX file, and what opens such a file in onnxruntime; Failure when it has no ONNX form."""
+    """Return the bytes of an ONNX file and a function that opens it in onnxruntime; Failure when ONNX cannot express the program."""
     import onnxruntime
     try:
-        with hushed():
+        with no_output():
             proto = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["input"], output_names=["image"],
                                       opset_version=OPSET).model_proto
-    except Exception as error:            # as above
+    except Exception as error:            # see traced
         raise cannot(facts["model"], error) from error
     for key, value in facts.items():
         proto.metadata_props.add(key=f"unweather.{key}", value=value)
@@ -175,20 +175,20 @@ def as_onnx(program: torch.export.ExportedProgram, facts: dict[str, str]) -> tup
 
 
 def as_torch(program: torch.export.ExportedProgram, facts: dict[str, str]) -> tuple[bytes, Callable[[Path], Run]]:
-    """Return the bytes of a torch.export file, and what opens such a file."""
+    """Return the bytes of a torch.export file and a function that opens it."""
     buffer = io.BytesIO()
-    with hushed():
+    with no_output():
         torch.export.save(program, buffer, extra_files={"unweather.json": json.dumps(facts)})
 
     def opened(path: Path) -> Run:
-        with hushed(), open(path, "rb") as file:
+        with no_output(), open(path, "rb") as file:
             return torch.export.load(io.BytesIO(file.read())).module()
 
     return buffer.getvalue(), opened
 
 
 def check(method: Method, exported: Run) -> float:
-    """Return the greatest difference from the restorer's result on three sizes and two counts; Failure beyond LIMIT."""
+    """Return the greatest absolute difference from the Restorer's result over three image sizes; Failure above LIMIT."""
     restorer = Restorer(method)
     unit, random, worst = max(method.multiple_of, 8), torch.Generator().manual_seed(0), 0.0
     for count, height, width in ((1, 4 * unit, 5 * unit), (2, 3 * unit + 1, 4 * unit - 1), (1, 6 * unit + 3, 3 * unit + 5)):
@@ -196,14 +196,14 @@ def check(method: Method, exported: Run) -> float:
         expected = restorer(x, may_tile=False)
         try:
             found = exported(x)
-        except Exception as error:        # the runtimes raise almost anything
+        except Exception as error:        # the runtimes raise many types of exceptions
             raise Failure(f"the exported file does not run on {count}x3x{height}x{width}: {str(error).partition(chr(10))[0]}") from error
         if found.shape != expected.shape:
-            raise Failure(f"the exported file turns {count}x3x{height}x{width} into {'x'.join(map(str, found.shape))}")
+            raise Failure(f"the exported file returns {'x'.join(map(str, found.shape))} for an input of {count}x3x{height}x{width}")
         difference = (found - expected).abs().max().item()
-        if not difference <= LIMIT:       # NaN, too
+        if not difference <= LIMIT:       # also true for NaN
             raise Failure(f"the exported file differs from the original by {difference:.2g} on {count}x3x{height}x{width}, "
-                          f"more than {LIMIT:g}; it was not kept")
+                          f"more than {LIMIT:g}; it was not saved")
         worst = max(worst, difference)
     return worst
 

@@ -1,4 +1,4 @@
-"""python -m tool.measure --input RESTORED --target TRUTH: PSNR and SSIM of any folder of pictures, by named protocols."""
+"""python -m tool.measure --input RESTORED --target CLEAN: PSNR and SSIM of a folder of images, by named protocols."""
 import argparse
 import sys
 from collections import deque
@@ -22,32 +22,34 @@ from runtime.errors import UserError
 from runtime.files import write_json
 from tool import guarded
 
-AHEAD = 4                                 # pairs that are decoded while one is measured
+AHEAD = 4                                 # pairs that are decoded while another pair is measured
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the flags; UserError for unknown ones."""
+    """Return the parsed flags; UserError for an unknown flag."""
     parser = Parser(prog="tool.measure", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--input", required=True, metavar="DIR", help="the pictures to measure: restored ones, or the degraded ones")
-    parser.add_argument("--target", required=True, metavar="DIR", help="the truth, under the same names or norain-N for rain-N")
-    parser.add_argument("--protocol", default="default", metavar="A+B", help=f"known: {', '.join(metric.PROTOCOLS)}")
-    parser.add_argument("--metrics", default="", metavar="A+B", help="further measures: ms_ssim, or pyiqa's")
+    parser.add_argument("--input", required=True, metavar="DIR", help="folder of the images to measure (restored or degraded)")
+    parser.add_argument("--target", required=True, metavar="DIR",
+                        help="folder of the clean images, with the same names or norain-N for rain-N")
+    parser.add_argument("--protocol", default="default", metavar="A+B", help=f"protocols; known: {', '.join(metric.PROTOCOLS)}")
+    parser.add_argument("--metrics", default="", metavar="A+B",
+                        help="further measures: ms_ssim, mae, or the name of a measure of the package pyiqa")
     parser.add_argument("--task", default="", choices=("", "rain", "snow", "haze", "noise", "drops"),
-                        help="what was removed; some protocols measure rain on Y and the rest on RGB")
-    parser.add_argument("--json", default="", metavar="FILE", help="write means, intervals and settings here")
-    parser.add_argument("--csv", default="", metavar="FILE", help="write the numbers of every picture here")
-    parser.add_argument("--cpu", action="store_true", help="measure on the CPU even where there is a GPU")
+                        help="what was removed; some protocols measure rain on Y and other tasks on RGB")
+    parser.add_argument("--json", default="", metavar="FILE", help="write means, intervals and settings to this file")
+    parser.add_argument("--csv", default="", metavar="FILE", help="write the numbers of every image to this file")
+    parser.add_argument("--cpu", action="store_true", help="measure on the CPU even if there is a GPU")
     return parser.parse_args(argv)
 
 
 def pairs(inputs: Path, targets: Path) -> list[tuple[str, Path, Path]]:
-    """Pair two folders by stem; UserError when a folder is missing or empty or an input has no partner.
+    """Pair the images of two folders by name; UserError when a folder is missing or empty or an input has no partner.
 
-    A stem may stand in the truth with `rain` for `norain`, or without what follows its first underscore.
+    The partner of an input has the same name, or `norain-` for `rain-`, or the part of the name before the first underscore.
     """
     for folder in (inputs, targets):
         if not folder.is_dir() or not image.listing(folder):
-            raise UserError(f"{folder} is no folder with pictures")
+            raise UserError(f"{folder} is not a folder with images")
     clean = {path.stem: path for path in image.listing(targets)}
     found, alone = [], []
     for path in image.listing(inputs):
@@ -56,24 +58,24 @@ def pairs(inputs: Path, targets: Path) -> list[tuple[str, Path, Path]]:
         found.append((path.stem, path, clean.get(name)))
         alone += [] if name else [path.name]
     if alone:
-        raise UserError(f"{len(alone)} of {len(found)} pictures in {inputs} have no partner in {targets}: "
+        raise UserError(f"{len(alone)} of {len(found)} images in {inputs} have no partner in {targets}: "
                         f"{', '.join(alone[:10])}{', …' if len(alone) > 10 else ''}")
     return found
 
 
 def read_pair(_: str, path: Path, target: Path) -> list[torch.Tensor]:
-    """Return two pictures that belong together, (1, 3, H, W) in [0, 1]; UserError when they differ in size."""
+    """Return the two images of a pair, (1, 3, H, W) in [0, 1]; UserError when they differ in size."""
     pair = [image.to_tensor(image.read(file))[None] for file in (path, target)]
     if pair[0].shape != pair[1].shape:
         sizes = " and ".join(f"{file} ({x.shape[-1]}x{x.shape[-2]})" for file, x in zip((path, target), pair))
-        raise UserError(f"two pictures that belong together differ in size: {sizes}")
+        raise UserError(f"the two images of a pair differ in size: {sizes}")
     return pair
 
 
 @torch.inference_mode()
 def measure(files: list[tuple[str, Path, Path]], protocols: list[metric.Protocol], extra: tuple[str, ...],
             task: str) -> dict[str, list[dict[str, float]]]:
-    """Return the numbers of every pair by protocol; the next pictures are decoded meanwhile."""
+    """Return the numbers of every pair by protocol; the next pairs are decoded in parallel."""
     rows: dict[str, list[dict[str, float]]] = {protocol.name: [] for protocol in protocols}
     with ThreadPoolExecutor(AHEAD) as readers:
         waiting: deque[Future] = deque()
@@ -87,7 +89,7 @@ def measure(files: list[tuple[str, Path, Path]], protocols: list[metric.Protocol
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Measure and print a line per protocol; write what --json and --csv ask for."""
+    """Measure, print a line for each protocol, and write the files that --json and --csv name."""
     args = arguments(argv)
     protocols, extra = metric.protocols(args.protocol), tuple(filter(None, args.metrics.split("+")))
     files = pairs(Path(args.input), Path(args.target))
@@ -101,7 +103,7 @@ def run(argv: list[str] | None = None) -> None:
                    "precision": "8-bit pictures", "tile": None}
         results.append(numbers)
         further = "".join(f", {name} {numbers[name]:.4f}" for name in extra)
-        print(f"{len(files)} pictures: {tester.in_words(numbers)}; 8-bit pictures]{further}")
+        print(f"{len(files)} images: {tester.in_words(numbers)}; 8-bit images]{further}")
     if args.json:
         write_json(Path(args.json), {"input": args.input, "target": args.target, "results": results})
     if args.csv:

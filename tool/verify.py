@@ -1,4 +1,4 @@
-"""python -m tool.verify [SET …]: what is in the data folder, what is missing, damaged, doubtful or changed."""
+"""python -m tool.verify [SET …]: list the data sets and report missing, damaged, doubtful and changed files."""
 import argparse
 import hashlib
 import json
@@ -20,45 +20,45 @@ from runtime.files import make_folder, write_json
 from tool import guarded
 from utility import natural
 
-DOUBTFUL = (6.0, 50.0)                    # PSNR in dB below or above which a pair hardly belongs together
-SHOWN = 10
+DOUBTFUL = (6.0, 50.0)                    # PSNR in dB; below or above, input and target of a pair probably do not belong together
+SHOWN = 10                                # messages of one kind that are printed
 
 
 class Checked(NamedTuple):
-    """One part of a set: its name, the images found and those published, and what is wrong with them in words."""
+    """The result for one part of a set: its name, the number of images found and published, and error messages."""
     split: str
     count: int
     published: int | None
     problems: list[str]
 
     def state(self) -> str:
-        """Return the state in a word or two; another count is worth a note, but no fault."""
+        """Return the state for the printed table; a count other than the published one is noted, but it is no error."""
         if self.problems:
             return "see below"
-        return "fine" if self.published in (None, self.count) else "another count than published"
+        return "fine" if self.published in (None, self.count) else "count differs from the published one"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return the flags; UserError for unknown ones."""
+    """Return the parsed flags; UserError for an unknown flag."""
     parser = Parser(prog="tool.verify", description=__doc__, allow_abbrev=False)
-    parser.add_argument("sets", nargs="*", metavar="SET", help="data sets; default: all that are there")
+    parser.add_argument("sets", nargs="*", metavar="SET", help="data sets to check; default: all that exist")
     parser.add_argument("--dir_data", default=os.environ.get("UNWEATHER_DATA", "dataset"), metavar="DIR",
-                        help="where the data sets are; default: $UNWEATHER_DATA or dataset")
+                        help="folder of the data sets; default: $UNWEATHER_DATA or dataset")
     parser.add_argument("--manifest", default="", metavar="DIR",
-                        help="where the hashes of all files are kept, written once and checked later; default: <dir_data>/manifest")
-    parser.add_argument("--quick", action="store_true", help="names, counts and sizes only: decode and hash nothing")
+                        help="folder of the files with hashes, which are written once and checked later; default: <dir_data>/manifest")
+    parser.add_argument("--quick", action="store_true", help="check names, counts and sizes only; do not decode or hash files")
     return parser.parse_args(argv)
 
 
 def run(argv: list[str] | None = None) -> None:
-    """Print a line per set and what is wrong below it; Failure when anything is."""
+    """Print a line for each part of a set with its errors below; Failure when there is an error."""
     args = arguments(argv)
     root = Path(args.dir_data)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; make it, or name another place with --dir_data")
+        raise UserError(f"there is no folder {root}; create it, or name another folder with --dir_data")
     unknown = [name for name in args.sets if name not in DATASETS and not (root / name).is_dir()]
     if unknown:
-        raise UserError(f"unknown data set '{unknown[0]}'; known: {', '.join(known())}, or a folder of {root}")
+        raise UserError(f"unknown data set '{unknown[0]}'; known: {', '.join(known())}, and every folder in {root}")
     there = sorted((path.name for path in root.iterdir() if path.is_dir() and path.name not in ("bin", "manifest", "train")), key=natural)
     bad = []
     print(f"{'set':16}{'part':8}{'images':>8}{'published':>11}   state")
@@ -75,32 +75,32 @@ def run(argv: list[str] | None = None) -> None:
             print(f"    {problem}")
         bad += [name] * bool(problems)
     if not args.sets:
-        print("\nnot there; put them into", root)
+        print(f"\nmissing; put them into {root}")
         for name in known():
             if name not in there:
                 entry = DATASETS[name]
                 print(f"  {name:14} {entry.about}; as {str(entry.layouts[0]).format(name=name)}")
     if bad:
-        raise Failure(f"not as it should be: {', '.join(bad)}")
+        raise Failure(f"sets with errors: {', '.join(bad)}")
 
 
 def known() -> list[str]:
-    """Return the names of the sets that are files, not embedded."""
+    """Return the names of the sets that are read from files (not the embedded ones)."""
     return [name for name, entry in DATASETS.items() if not entry.embedded]
 
 
 def check(root: Path, entry: Entry, quick: bool) -> list[Checked]:
-    """Check the training and the test part of a set (or the one part that it has); nothing raises, all is told."""
+    """Check the training part and the test part of a set, or its only part; errors are returned, not raised."""
     parts, seen = [], None
     for split in ("train", "test"):
         try:
             items, own = paired.find(root, split, entry.layouts)
         except UserError as error:
             return parts or [Checked("-", 0, None, [str(error)])]
-        if seen == items:                                  # one part, which serves for both
+        if seen == items:                                  # the set has one part for both
             continue
         seen = items
-        if not own:                                        # the part whose count fits, else the test
+        if not own:                                        # the part with this published count, else the test part
             fitting = [name for name, count in entry.counts.items() if count == len(items)]
             split = (fitting or list(entry.counts)[-1:] or ["all"])[0]
         parts.append(Checked(split, len(items), entry.counts.get(split), broken(items, quick)))
@@ -108,7 +108,7 @@ def check(root: Path, entry: Entry, quick: bool) -> list[Checked]:
 
 
 def broken(items: list[Item], quick: bool) -> list[str]:
-    """Return what is wrong with single items: unreadable files, sizes that differ, pairs that hardly belong together."""
+    """Return messages about single items: unreadable files, different sizes, and pairs that probably do not belong together."""
     def look(item: Item) -> str:
         try:
             source.check_sizes([item])
@@ -121,8 +121,8 @@ def broken(items: list[Item], quick: bool) -> list[str]:
             error = np.mean((images["input"].astype(np.float32) - images["image"]) ** 2)
             level = 10 * np.log10(255**2 / max(error, 1e-6))
             if not DOUBTFUL[0] <= level <= DOUBTFUL[1]:
-                return (f"{item.name}: input and truth are {level:.1f} dB apart: "
-                        f"{'hardly the same scene' if level < DOUBTFUL[0] else 'hardly degraded'}")
+                return (f"{item.name}: input and target are {level:.1f} dB apart: "
+                        f"{'probably not the same scene' if level < DOUBTFUL[0] else 'probably not degraded'}")
         return ""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(tqdm(pool.map(look, items), "check", len(items), unit="image", disable=None, leave=False))
@@ -130,12 +130,12 @@ def broken(items: list[Item], quick: bool) -> list[str]:
 
 
 def shortened(texts: list[str]) -> list[str]:
-    """Return the first texts and how many there are beyond."""
-    return texts[:SHOWN] + ([f"… and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else [])
+    """Return the first SHOWN texts and a line with the number of the others."""
+    return texts[:SHOWN] + ([f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else [])
 
 
 def manifest(root: Path, checked: list[Checked], place: Path) -> list[str]:
-    """Write the hashes of a set's files when there is no manifest yet, else return how the files differ from it."""
+    """Write the hashes of the files of a set if there is no manifest, else return the differences from the manifest."""
     path = place / f"{root.name}.json"
     if not any(part.count for part in checked):
         return []
@@ -150,15 +150,16 @@ def manifest(root: Path, checked: list[Checked], place: Path) -> list[str]:
         stored = json.loads(path.read_text(encoding="utf-8"))
         assert isinstance(stored, dict)
     except (OSError, ValueError, AssertionError) as error:
-        raise UserError(f"the manifest {path} is damaged; delete it to have it written anew") from error
+        raise UserError(f"the manifest {path} is damaged; delete it, and the next check writes a new one") from error
     differing = sorted((name for name in stored.keys() | hashes.keys() if stored.get(name) != hashes.get(name)), key=natural)
     differences = [f"{name} is {'new' if name not in stored else 'missing' if name not in hashes else 'changed'} "
                    "since the manifest was written" for name in differing]
-    return shortened(differences) + ([f"the manifest is {path}; delete it if the change is right"] if differences else [])
+    hint = f"the manifest is {path}; if the change is intended, delete it, and the next check writes a new one"
+    return shortened(differences) + [hint] * bool(differences)
 
 
 def digest(path: Path) -> str:
-    """Return a file's SHA-256."""
+    """Return the SHA-256 of a file as hexadecimal text."""
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
 
