@@ -1,4 +1,4 @@
-"""What a run reads: loaders of training batches, and test sets."""
+"""Build what a run reads: the loaders of training batches and the test sets."""
 import errno
 import functools
 from collections.abc import Callable
@@ -18,9 +18,9 @@ __all__ = ["DATASETS", "runs", "tests"]
 
 
 def runs(args) -> list[Run]:
-    """Return the training jobs that the flags describe: one, on --data_train and --data_test.
+    """Return the training jobs that the flags describe: one job, on --data_train and --data_test.
 
-    Raises UserError for an unknown, empty or unpaired data set.
+    Raises UserError if a data set is unknown, empty or has images without a partner.
     """
     chosen = {name: choose(args, name, "test") for name in names(args.data_test)}
     test = tests(args, chosen)
@@ -36,7 +36,7 @@ def runs(args) -> list[Run]:
 
 
 def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
-    """Return test sets by name; files of sets without targets are checked only when each is restored."""
+    """Return the test sets by name; without targets, with --test_only, a file is checked only when it is restored."""
     found = {}
     for name, each in chosen.items():
         alone = args.test_only and not any("image" in item.images for item in each.items)
@@ -46,7 +46,7 @@ def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
 
 
 def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:
-    """Return the loader of a stage's batches; UserError when the data lacks a target that the loss names."""
+    """Return the loader of a stage's training batches; UserError if images lack a target that the loss needs."""
     targets = []
     for target in sorted(loss.targets(stage.loss)):
         lacking = [item for item in items if target not in item.images]
@@ -67,7 +67,10 @@ def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:
 
 
 def _reader(args, items: list[Item]) -> Callable:
-    """Return how files are opened: from the cache that --ext asks for, else decoded each time."""
+    """Return the function that reads a file: from the image cache (--ext sep), or decoding it each time (--ext img).
+
+    Raises UserError if an image is damaged or the images of an item differ in size.
+    """
     source.check_sizes(items)
     root = Path(args.dir_data)
     files = {source.path_of(each) for item in items for each in item.images.values()} - {None}
@@ -79,13 +82,13 @@ def _reader(args, items: list[Item]) -> Callable:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG):
             raise
-        process.log().say(f"no cache can be written in {root / 'bin'}; images are decoded each time (--ext img)")
+        process.log().say(f"the image cache in {root / 'bin'} cannot be written; images are decoded each time (as with --ext img)")
         return image.read
     return functools.partial(_cached, places)
 
 
 def _waiting(holder: str) -> None:
-    process.log().say(f"waiting for {holder}, which fills the image cache", keep=False)
+    process.log().say(f"waiting for {holder}, which is filling the image cache", keep=False)
 
 
 def _cached(places: dict[Path, Path], path: Path):

@@ -1,4 +1,4 @@
-"""Before training: which training images show a scene of a test set?"""
+"""Leak audit before training: find training images that show a scene of a test set."""
 import errno
 from collections.abc import Callable
 from pathlib import Path
@@ -10,22 +10,23 @@ from data import leaks
 from runtime import process
 from runtime.errors import UserError
 
-NAMED = 10
-MANY = 5000                               # images that are searched without being asked, in about ten minutes on one core
+NAMES_SHOWN = 10                          # leaked images that the log names
+SEARCH_LIMIT = 5000                       # training images searched without --exclude_leaks: about ten minutes on one core
 
 
 def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, folder: Path, exclude: bool) -> list[Item]:
-    """Return the training items, without those that show a test scene if `exclude`; the log names them.
+    """Return the training items; with `exclude`, without those that show a test scene. The log names the leaked items.
 
-    Fingerprints are cached in `folder`, if it can be written. Embedded sets and pictures without truth are not looked at.
+    Fingerprints are cached in `folder` if it is writable. Embedded data sets and images without a target are not searched.
+    Raises UserError if `exclude` leaves no training item.
     """
     known = [(name, item) for name, part in tests.items() for item in part if _is_file(item)]
     mine = [(place, item) for place, item in enumerate(items) if _is_file(item)][process.rank()::process.world()]
     if not known or not any(_is_file(item) for item in items):
         return items
-    if len(items) > MANY and not exclude:
-        process.log().say(f"{len(items)} training images are not searched for scenes of the test sets, which would take "
-                          f"{len(items) / 30_000:.1f} hours or so; --exclude_leaks does it")
+    if len(items) > SEARCH_LIMIT and not exclude:
+        process.log().say(f"{len(items)} training images are not searched for scenes of the test sets, because this takes "
+                          f"about {len(items) / 30_000:.1f} hours; --exclude_leaks runs the search")
         return items
     by_item = {id(item): name for name, item in known}
     places = {id(item): place for place, item in mine}
@@ -35,11 +36,11 @@ def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, fol
     if leaked:
         text = list(leaked.values())
         process.log().say(f"warning: {len(leaked)} of {len(items)} training images show a scene of a test set: "
-                          f"{', '.join(text[:NAMED])}{', …' if len(text) > NAMED else ''}; "
+                          f"{', '.join(text[:NAMES_SHOWN])}{f' and {len(text) - NAMES_SHOWN} more' if len(text) > NAMES_SHOWN else ''}; "
                           + ("they are left out" if exclude else "--exclude_leaks leaves them out"))
     kept = [item for place, item in enumerate(items) if place not in leaked] if exclude else items
     if not kept:
-        raise UserError("every training image shows a scene of a test set; train on others, or without --exclude_leaks")
+        raise UserError("every training image shows a scene of a test set; use other training images, or run without --exclude_leaks")
     return kept
 
 

@@ -1,7 +1,7 @@
-"""Decode every image once into a file that can be memory-mapped (`--ext sep`).
+"""Image cache: every image decoded once into a file that can be memory-mapped (`--ext sep`).
 
-One .npy per image. Its name carries the source's size and times, so a changed source is never found stale by
-accident: the name no longer fits, the image is decoded anew and the old file goes. Files appear whole or not at all.
+One .npy file per image. The file name contains the size and the times of the source file. After a change of the source
+the name no longer matches, so the image is decoded again and the old cache file is deleted. Files are written atomically.
 """
 import functools
 import os
@@ -17,16 +17,17 @@ from runtime.files import locked, temporary
 
 
 def place(folder: Path, root: Path, source: Path) -> Path:
-    """Return where the decoded form of `source`, an image under `root`, belongs in the cache folder."""
+    """Return the path of the cache file of `source`, an image under `root`, in the cache folder."""
     stat = source.stat()
     key = f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}"
     return folder / source.relative_to(root).parent / f"{source.name}.{key}.npy"
 
 
 def fill(folder: Path, root: Path, sources: list[Path], busy: Callable[[str], None] = print) -> dict[Path, Path]:
-    """Decode what is missing and return {source: cached file}; another process that fills the cache is waited for.
+    """Decode the images that are not in the cache and return {source: cache file}.
 
-    `busy` is told which. Raises UserError for a damaged image, OSError when the cache cannot be written.
+    If another process is filling the cache, call `busy` with a description of that process and wait for it.
+    Raises UserError if an image is damaged, OSError if the cache cannot be written.
     """
     places = {source: place(folder, root, source) for source in sources}
     if not all(_whole(path) for path in places.values()):
@@ -52,17 +53,17 @@ def _fill(places: dict[Path, Path]) -> None:
 
 
 def read(path: Path) -> np.ndarray:
-    """Return a cached image, (H, W, 3) uint8, as a read-only memory map; only the pixels used are loaded."""
+    """Return a cached image, (H, W, 3) uint8, as a read-only memory map; only the pixels that are used are loaded."""
     return _opened(str(path))
 
 
-@functools.lru_cache(maxsize=8192)        # the system allows some 65,000 maps a process
+@functools.lru_cache(maxsize=8192)        # Linux allows about 65,000 memory maps per process
 def _opened(path: str) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _entries(folders: set[Path]) -> dict[Path, list[Path]]:
-    """Return the cached files by the place they have without their key."""
+    """Return the cache files of some folders, grouped by their path without the key (size and times)."""
     entries: dict[Path, list[Path]] = {}
     for folder in folders:
         for path in folder.glob("*.npy"):
@@ -75,7 +76,7 @@ def _unkeyed(path: Path) -> Path:
 
 
 def _whole(path: Path) -> bool:
-    """Return whether a cached file is there and as long as its header says."""
+    """Return whether a cache file exists and has the length that its header states."""
     try:
         np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -1,4 +1,4 @@
-"""Which images of which data set a run trains on and tests on."""
+"""Choose the images of each data set that a run uses for training and for testing."""
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -10,20 +10,20 @@ from data.source import View
 from runtime import process
 from runtime.errors import UserError
 
-DEMO_NAMES = ("Demo", "Folder")             # with --dir_demo: a folder of pictures without truth
+DEMO_NAMES = ("Demo", "Folder")             # with --dir_demo: a folder of images, usually without targets
 LISTS = (".json", ".csv")
-TEST_SIGMA = 25                           # the noise of a test for which a range of levels was given
+TEST_SIGMA = 25                           # noise level of a test if a range of levels is given
 
 
 class Chosen(NamedTuple):
-    """The items of a data set that a run uses, the set's task, and which part of the set they are, in words."""
+    """The items of a data set that a run uses, the task of the set, and a description of the part of the set that they form."""
     items: list[Item]
     task: str = ""
     subset: str = "all"
 
 
 def names(joined: str) -> list[str]:
-    """Split `A+B` into data set names."""
+    """Split `A+B` into data set names; UserError if there is none."""
     found = [name for name in joined.split("+") if name]
     if not found:
         raise UserError(f"'{joined}' names no data set; --list shows the known ones")
@@ -31,10 +31,11 @@ def names(joined: str) -> list[str]:
 
 
 def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
-    """Return the items of a data set that --data_range, or the default hold-out, gives to 'train' or 'test'.
+    """Return the items of a data set for the role 'train' or 'test', selected by --data_range or the default hold-out.
 
-    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25. `whole`: nothing is held out, for a training
-    that sees no truth; --data_range then chooses pictures.
+    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25. `whole`: no image is held out, for methods that
+    train without targets; --data_range then selects the images to restore. Raises UserError if the data set or the range
+    is unknown, empty or invalid.
     """
     base, _, sigma = name.partition("@")
     items, own_part, task = _open(args, base, role)
@@ -43,7 +44,7 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     if sigma or (args.sigma and base.lower().endswith(LISTS)):
         items = _with_noise(items, base, _noise_levels(name, sigma) if sigma else args.sigma, role, args.seed)
     if any("input" not in item.images for item in items):
-        raise UserError(f"{base} has clean photos; name a noise level, as in {base}@25, or in training a range, as in {base}@0-55")
+        raise UserError(f"{base} has clean photos only; name a noise level, as in {base}@25, or for training a range, as in {base}@0-55")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
     shared = not (own_part or whole) and name in names(args.data_train) and name in names(args.data_test)
     if args.data_range and (whole or not (base in DEMO_NAMES and args.dir_demo)):
@@ -61,7 +62,7 @@ def _by_range(args, name: str, role: str, items: list[Item], shared: bool) -> li
     first, last = args.data_range.get(role, args.data_range["train"])
     if first > count:
         raise UserError(f"--data_range starts at image {first}, but {name} has {count}")
-    if role not in args.data_range:       # one range: to train on; the rest is for testing
+    if role not in args.data_range:       # one range: for training; the other images are for testing
         if not shared:
             return items
         rest = items[:first - 1] + items[last:]
@@ -70,25 +71,25 @@ def _by_range(args, name: str, role: str, items: list[Item], shared: bool) -> li
                             f"give both parts, as in --data_range 1-{max(count - 10, 1)}/{max(count - 9, 1)}-{count}")
         return rest
     if last > count:
-        process.log().say(f"{name}: --data_range ends at {last}; the set has {count} images, so it ends there")
+        process.log().say(f"{name}: --data_range ends at {last}, but the set has {count} images; it is shortened to image {count}")
     return items[first - 1:last]
 
 
 def _held_out(name: str, role: str, items: list[Item]) -> list[Item]:
     held = max(1, min(50, len(items) // 10))
     if len(items) <= held:
-        raise UserError(f"{name} has {len(items)} image: too few to train on some and test on others")
+        raise UserError(f"{name} has {len(items)} image, which cannot be split into a training part and a test part")
     if role == "test":
-        process.log().say(f"{name}: the last {held} of {len(items)} images are held out for testing (--data_range says otherwise)")
+        process.log().say(f"{name}: the last {held} of {len(items)} images are held out for testing (--data_range changes this)")
     return items[-held:] if role == "test" else items[:-held]
 
 
 def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
-    """Return all items of a set, whether they are a part of their own for this role, and the set's task."""
+    """Return all items of a data set, whether they come from its own part for this role (train/, test/), and the task of the set."""
     if name in DEMO_NAMES and args.dir_demo and role == "test":
         return paired.pictures(Path(args.dir_demo)), True, ""
     if name == "Folder":
-        raise UserError("the data set Folder is the folder of pictures that --dir_demo names; give --dir_demo")
+        raise UserError("the data set Folder is the folder of images that --dir_demo specifies; add --dir_demo")
     if name.lower().endswith(LISTS):
         photos = tuple(each for each, entry in DATASETS.items() if entry.task == "noise") if args.sigma else ()
         return paired.listed(Path(name), Path(args.train_dir or args.dir_data), photos), False, ""
@@ -104,22 +105,23 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
 
 
 def _noise_levels(name: str, text: str) -> tuple[int, int]:
-    """Read the `25` or `0-55` of `NAME@25`."""
+    """Return (lowest, highest) noise level of `25` or `0-55`, the text after the @ of a data set name; UserError if it is invalid."""
     levels = text.split("-")
     if len(levels) > 2 or not all(level.isdecimal() and int(level) <= 255 for level in levels) or int(levels[0]) > int(levels[-1]):
-        raise UserError(f"'{name}': a noise level is a whole number on the 0-255 scale, as in CBSD68@25, or in training a range, "
+        raise UserError(f"'{name}': a noise level is a whole number on the 0-255 scale, as in CBSD68@25, or for training a range, "
                         "as in BSD400@0-55")
     return int(levels[0]), int(levels[-1])
 
 
 def _with_noise(items: list[Item], name: str, levels: tuple[int, int], role: str, seed: int) -> list[Item]:
-    """Add noisy inputs to photos without any; a training draws the level of each crop.
+    """Add noisy inputs to the clean photos; in training the level is drawn for each crop.
 
-    A test takes one level, that of a range which is next to 25; its noise depends on (seed, set, index) alone.
+    A test uses one level: of a range, the level closest to 25. Its noise depends only on (seed, set, index).
+    Raises UserError if a photo is not a separate file.
     """
     low, high = levels
     if not all("input" in item.images or isinstance(item.images["image"], Path) for item in items):
-        raise UserError(f"noise can be added to photos in files of their own, which those of {name} are not")
+        raise UserError(f"noise can be added only to photos that are separate files; those of {name} are not")
     key, sigma = zlib.crc32(name.encode()), min(max(TEST_SIGMA, low), high)
     return [item if "input" in item.images else item._replace(images={**item.images, "input": (
                 View(item.images["image"], "drawn noise", levels) if role == "train" and low < high else
@@ -128,11 +130,11 @@ def _with_noise(items: list[Item], name: str, levels: tuple[int, int], role: str
 
 
 def _count_note(name: str, role: str, own_part: bool, count: int) -> str:
-    """Return 'all', or how the count differs from the published one, which is also said in the log."""
+    """Return 'all', or a text on how the number of images differs from the published number, which is also logged as a warning."""
     entry = DATASETS.get(name)
     published = entry.counts.get(role) if entry else None
     if published in (None, count) or (not own_part and count in entry.counts.values()):
         return "all"
     text = f"{count} images where {published} are published"
-    process.log().say(f"warning: {name} ({role}) has {text}; numbers do not compare with published ones")
+    process.log().say(f"warning: {name} ({role}) has {text}; results cannot be compared with published results")
     return text

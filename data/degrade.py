@@ -1,4 +1,4 @@
-"""Seeded synthesis of bad conditions on clean photos: (H, W, 3) float arrays in [0, 1] in, the same out."""
+"""Seeded synthesis of degraded images from clean photos; input and output are (H, W, 3) float arrays in [0, 1]."""
 import numpy as np
 from scipy.ndimage import convolve, gaussian_filter, zoom
 
@@ -21,7 +21,7 @@ def noise(image: np.ndarray, rng: np.random.Generator, sigma: float = 25.0) -> n
 
 
 def haze(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
-    """Veil the photo by the scattering model J·t + A·(1 − t), t = exp(−β·depth), with depth growing towards the top."""
+    """Add haze by the scattering model J·t + A·(1 − t), t = exp(−β·depth), with a depth that increases towards the top."""
     height, width = image.shape[:2]
     ramp = np.linspace(1.0, 0.15, height)[:, None] + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, width)[None]
     depth = np.clip(ramp + 0.08 * _clouds((height, width), rng), 0, None)
@@ -31,13 +31,13 @@ def haze(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
 
 
 def rain(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
-    """Add bright streaks in one main direction, near ones longer and wider, under a thin veil."""
+    """Add bright rain streaks in one main direction, near streaks longer and wider, and a thin veil."""
     main = rng.uniform(-25, 25)                                   # degrees from the vertical
     streaks = np.zeros(image.shape[:2])
     for width, length, density, opacity in RAIN_LAYERS:
         drops = (rng.random(streaks.shape) < density * strength) * rng.uniform(0.2, 1.0, streaks.shape)
         lines = convolve(gaussian_filter(drops, width), _line(length, main + rng.normal(0, 1.5)), mode="wrap")
-        peak = 0.35 / (width * length)                            # what a lone drop of brightness 1 gives
+        peak = 0.35 / (width * length)                            # the peak of a single drop of brightness 1
         soft = gaussian_filter(lines / peak, 0.4)
         streaks = 1 - (1 - streaks) * (1 - opacity * np.clip(soft, 0, 1))
     alpha, veil = streaks[..., None], 0.05 * strength
@@ -45,12 +45,12 @@ def rain(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
 
 
 def snow(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Let it snow: flakes of several sizes and depths, blurred by their fall, over a veil.
+    """Add snow: flakes of several sizes and depths with motion blur, and a veil.
 
-    Returns (snowy photo, mask); the mask is the flakes alone on black, RGB, as Snow100K and CSD give it.
+    Returns (snowy image, mask); the mask shows only the flakes on black, in RGB, as in Snow100K and CSD.
     """
     wind = rng.uniform(-35, 35)                                   # degrees from the vertical
-    clear = np.ones(image.shape[:2])                              # how much of a pixel is no flake
+    clear = np.ones(image.shape[:2])                              # the part of each pixel that no flake covers
     for radius, share, opacity, fall in FLAKE_LAYERS:
         flakes = _flakes(image.shape[:2], radius, share * strength * rng.uniform(0.7, 1.3), rng)
         length = max(1, round(fall * rng.uniform(0.6, 1.4))) | 1
@@ -62,7 +62,7 @@ def snow(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
     mask = np.clip(tone * shade, 0, 1)
     mask *= (1 - clear)[..., None]
     veil = rng.uniform(0.02, 0.06) * strength * np.linspace(1.2, 0.8, image.shape[0])[:, None, None]
-    snowy = image * (1 - veil)                                    # in place from here on: a large photo is hundreds of megabytes
+    snowy = image * (1 - veil)                                    # in place from here on: a large photo takes hundreds of megabytes
     snowy += 0.85 * veil
     snowy *= clear[..., None]
     snowy += mask
@@ -70,10 +70,10 @@ def snow(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
 
 
 def _flakes(shape: tuple[int, int], radius: float, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return soft, slightly ragged blobs of about one radius that cover about `share` of the area."""
+    """Return an (H, W) map in [0, 1] of soft, slightly irregular blobs of about this radius, covering about `share` of the area."""
     count = share / (np.pi * radius**2)
     seeds = (rng.random(shape) < count) * rng.uniform(0.5, 1.5, shape)
-    blobs = gaussian_filter(seeds, 0.6 * radius, mode="wrap") * (2 * np.pi * (0.6 * radius) ** 2)   # a lone seed peaks at its own value
+    blobs = gaussian_filter(seeds, 0.6 * radius, mode="wrap") * (2 * np.pi * (0.6 * radius) ** 2)   # a single seed peaks at its own value
     ragged = gaussian_filter(rng.standard_normal(shape), 0.5 * radius, mode="wrap")
     ragged *= 0.5 * radius
     ragged += 1
@@ -84,7 +84,7 @@ def _flakes(shape: tuple[int, int], radius: float, share: float, rng: np.random.
 
 
 def _line(length: int, degrees: float) -> np.ndarray:
-    """Return a blur kernel that sums to 1: a line through the middle, `degrees` from the vertical."""
+    """Return a blur kernel that sums to 1: a line through the centre at an angle of `degrees` to the vertical."""
     side = length | 1
     kernel = np.zeros((side, side))
     reach = np.linspace(-(side // 2), side // 2, 4 * side)
@@ -94,7 +94,7 @@ def _line(length: int, degrees: float) -> np.ndarray:
 
 
 def _clouds(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return smooth random values around 0, of unit size: 6x6 of them, drawn out by cubic splines."""
+    """Return a smooth random (H, W) map around 0: 6x6 standard normal values, enlarged by cubic splines."""
     coarse = rng.standard_normal((6, 6))
     rows, columns = (zoom(np.eye(6), (side / 6, 1), order=3) for side in shape)     # one axis at a time: fast on large photos
     return rows @ coarse @ columns.T

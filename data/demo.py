@@ -1,6 +1,6 @@
-"""The embedded data sets: the colour photos that scikit-image ships, degraded by data/degrade.py.
+"""The embedded data sets: the colour photos of the package scikit-image, degraded by data/degrade.py.
 
-Five scenes; three to train on, two (a cat, a cup of coffee) to test on. Nothing is downloaded.
+Five scenes: three for training, two (a cat, a cup of coffee) for testing. Nothing is downloaded.
 """
 import functools
 from collections.abc import Callable
@@ -12,22 +12,22 @@ from contract import Item
 from data import degrade
 
 WEATHERS = ("snow", "rain", "haze", "noise")
-VARIANTS = {"train": 8, "test": 2}        # how often each photo is degraded, each time by another seed
+VARIANTS = {"train": 8, "test": 2}        # number of degraded versions of each photo, each with its own seed
 
 
 def opener(weather: str) -> Callable[[Path, str], list[Item]]:
-    """Return what lists the items of one weather; the folder that it is given is not used."""
+    """Return the function that lists the items of one weather; its first argument, the folder of the data set, is not used."""
     return functools.partial(_weather, weather)
 
 
 def everything(_: Path, split: str) -> list[Item]:
-    """List the items of all four weathers; kind is the weather's place in WEATHERS."""
+    """List the items of all four weathers; `kind` is the index of the weather in WEATHERS."""
     return [item._replace(kind=kind) for kind, weather in enumerate(WEATHERS) for item in _weather(weather, _, split)]
 
 
 def photos(split: str) -> dict[str, np.ndarray]:
     """Return the clean photos of 'train' or 'test', (H, W, 3) uint8; no scene is in both."""
-    from skimage import data  # imported here: it is slow, and only the Demo sets need it
+    from skimage import data  # imported here because it is slow and only the Demo sets need it
     if split == "test":
         return {"cat": data.chelsea(), "coffee": data.coffee()}
     left, right, _ = data.stereo_motorcycle()             # two views of one scene

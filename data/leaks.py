@@ -1,9 +1,10 @@
-"""Find training images that show a scene of a test set, also cropped, mirrored, turned by 90 degrees or degraded.
+"""Find training images that show a scene of a test set, also if they are cropped, mirrored, rotated by 90 degrees or degraded.
 
-A fingerprint describes the blobs of an image by the samples around them, in one of eight poses (quarter turns, mirrors)
-that the samples themselves choose; hence a copy has the same descriptions, only elsewhere. A test image of which several
-descriptions agree on one motion is a candidate; it counts if, once moved, the overlap itself correlates.
-All distances are pixels of images at half their size; grey levels are 0-255.
+A fingerprint describes each blob of an image by a patch of samples around it. The patch is flipped and rotated into one of
+eight poses (quarter turns, mirrors) that depends only on its samples, so a copy of the image has the same descriptions at
+other positions. A test image is a candidate if several descriptions agree on one motion (pose and shift). It is a leak if the
+two images also correlate where they overlap after this motion.
+All distances are in pixels of the images at half their size; grey levels are 0-255.
 """
 import contextlib
 import functools
@@ -24,28 +25,28 @@ from data import image, source
 from data.source import Source, path_of
 from runtime import files
 
-VERSION = 1                               # of the fingerprints; raise it when they change
-SIGMAS = 1.3 * 2 ** (np.arange(6) / 3)    # sizes of blobs; the middle ones are found
-FAINT = 0.5                               # grey levels by which a blob must stand out
-AREA, MOST = 150, 1500                    # pixels of the image for each blob kept, strongest first, but no more than so many
-SIDE, STEP = 8, 1.5                       # samples along a patch, and their distance in blob sizes
-CLOSE = 0.15                              # a patch this near to choosing another pose is kept in both
-ALIKE = 0.85                              # correlation of two descriptions that may be of one place
-VOTES, BIN, FIT = 5, 16, 3                # so many must agree on a motion, within so many pixels, and fit it at last
-SHARE = 0.25                              # part of those that agree which must fit; patterns that repeat agree, but fit badly
-WIDE = 5                                  # the places must spread so far (root of the smaller variance), not lie on one line
-SCALES = 1.05 ** np.arange(-4, 5)         # of a scene in one image against the other
-WINDOW = 256                              # the overlap is compared up to this distance around the places that fit
-OVERLAP = 0.3                             # part of the smaller image that must be in the other
-DETAIL = 300                              # pixels; in an overlap with less detail nothing scores high
-SAME = 0.5                                # score from which two images show one scene
+VERSION = 1                               # of the fingerprints; increase it when they change
+SIGMAS = 1.3 * 2 ** (np.arange(6) / 3)    # blob sizes; blobs of the middle sizes are detected
+MIN_CONTRAST = 0.5                        # grey levels by which a blob must differ from its surroundings
+AREA, MAX_BLOBS = 150, 1500               # one blob is kept per AREA pixels of the image, strongest first, at most MAX_BLOBS
+SIDE, STEP = 8, 1.5                       # samples per side of a patch, and their distance in blob sizes
+POSE_MARGIN = 0.15                        # a patch whose pose is decided by less than this part is kept in both poses
+MATCH = 0.85                              # correlation above which two descriptions match
+VOTES, BIN, FIT = 5, 16, 3                # VOTES matches must agree on a motion within BIN pixels, and finally fit it within FIT pixels
+MIN_FITTING = 0.25                        # part of the agreeing matches that must fit; repeating patterns agree, but fit badly
+MIN_SPREAD = 5                            # smallest spread of the places (root of the smaller variance); excludes places on one line
+SCALES = 1.05 ** np.arange(-4, 5)         # tested scales of a scene in one image relative to the other
+WINDOW = 256                              # the overlap is compared up to this distance from the centre of the fitting places
+OVERLAP = 0.3                             # part of the smaller image that must lie in the other image
+DETAIL = 300                              # pixels; an overlap with less detail gets a low score
+LEAK_SCORE = 0.5                          # score from which two images are said to show one scene
 POSES = np.array([[[1 - (pose & 1) * 2, 0], [0, 1 - (pose & 2)]] for pose in range(4)])
-POSES = np.concatenate([POSES, POSES[:, ::-1]]).astype(np.float32)    # (8, 2, 2): (row, column) into the chosen pose
+POSES = np.concatenate([POSES, POSES[:, ::-1]]).astype(np.float32)    # (8, 2, 2): maps (row, column) to the pose
 BLOB = np.dtype([("at", "f4", 2), ("bright", "?"), ("pose", "u1"), ("patch", "i1", SIDE**2)])
 
 
 class Leak(NamedTuple):
-    """A training image and the test image whose scene it shows; `score` (0.5-1) is how well their overlap correlates."""
+    """A training image and the test image whose scene it shows; `score` (0.5-1) is the correlation of their overlap."""
     train: Item
     test: Item
     score: float
@@ -55,8 +56,9 @@ def find(train: list[Item], test: list[Item], folder: Path | None = None,
          read: Callable[[Path], np.ndarray] = image.read) -> list[Leak]:
     """Return every pair of a training and a test image that show one scene, in the order of `train`.
 
-    An item's clean 'image' is looked at, else its 'input'; `read` gives a file as (H, W, 3) uint8. Fingerprints of files
-    are kept in `folder`, where one is given. UserError for a damaged image, OSError if `folder` cannot be written.
+    The clean 'image' of an item is compared, or its 'input' if it has none; `read` returns a file as (H, W, 3) uint8.
+    Fingerprints of files are cached in `folder` if it is given. Raises UserError for a damaged image, OSError if `folder`
+    cannot be written.
     """
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def find(train: list[Item], test: list[Item], folder: Path | None = None,
         for number, motion, places in _candidates(blobs, known, owner, groups):
             picture = half(_source(item), read) if picture is None else picture
             score = _score(picture, grey(number), motion, places)
-            if score >= SAME:
+            if score >= LEAK_SCORE:
                 leaks.append(Leak(item, test[number], score))
     return leaks
 
@@ -86,16 +88,16 @@ def half(origin: Source, read: Callable[[Path], np.ndarray] = image.read) -> np.
 
 
 def fingerprint(grey: np.ndarray) -> np.ndarray:
-    """Return the blobs of (H, W) grey levels, (n,) BLOB; a patch is stored as its cosine transform, levelled and of length 127."""
+    """Return the blobs of (H, W) grey levels, (n,) BLOB; a patch is stored as its whitened cosine transform of length 127."""
     if min(grey.shape) < 2 * SIDE:
         return np.empty(0, BLOB)
     blurred = np.stack([gaussian_filter(grey, sigma) for sigma in SIGMAS])
     layers = blurred[1:] - blurred[:-1]
     sign = (layers == minimum_filter(layers, 3)).astype(np.int8) - (layers == maximum_filter(layers, 3))
-    sign[[0, -1]] = sign[:, [0, -1]] = sign[:, :, [0, -1]] = 0          # a maximum is known by its neighbours
-    sign[np.abs(layers) < FAINT] = 0
+    sign[[0, -1]] = sign[:, [0, -1]] = sign[:, :, [0, -1]] = 0          # an extremum needs neighbours on all sides
+    sign[np.abs(layers) < MIN_CONTRAST] = 0
     level, row, column = np.nonzero(sign)
-    best = np.argsort(-np.abs(layers[level, row, column]), kind="stable")[:min(max(64, grey.size // AREA), MOST)]
+    best = np.argsort(-np.abs(layers[level, row, column]), kind="stable")[:min(max(64, grey.size // AREA), MAX_BLOBS)]
     level, row, column = level[best], row[best], column[best]
     reach = SIGMAS[level][:, None] * (np.arange(SIDE) - (SIDE - 1) / 2) * STEP
     rows, columns = np.broadcast_arrays((row[:, None] + reach)[:, :, None], (column[:, None] + reach)[:, None])
@@ -108,7 +110,7 @@ def fingerprint(grey: np.ndarray) -> np.ndarray:
     for bit, turn in ((1, lambda p: p[:, ::-1]), (2, lambda p: p[:, :, ::-1]), (4, lambda p: p.swapaxes(1, 2))):
         chosen = (poses & bit) > 0
         patches[chosen] = turn(patches[chosen])
-    waves = dctn(patches, axes=(1, 2), norm="ortho") * np.hypot(*np.mgrid[:SIDE, :SIDE])      # natural images fall off as 1/f
+    waves = dctn(patches, axes=(1, 2), norm="ortho") * np.hypot(*np.mgrid[:SIDE, :SIDE])      # spectra of natural images fall as 1/f
     waves = waves.reshape(len(waves), SIDE**2)
     blobs = np.empty(len(index), BLOB)
     blobs["at"], blobs["bright"], blobs["pose"] = np.stack([row, column], 1)[index], (sign[level, row, column] > 0)[index], poses
@@ -117,16 +119,17 @@ def fingerprint(grey: np.ndarray) -> np.ndarray:
 
 
 def _poses(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (indices of patches, poses): brighter downwards, to the right, and more so downwards; several where it is close.
+    """Return (indices of patches, poses). The pose makes a patch brighter downwards and to the right, and more so downwards.
 
-    Bit 1 of a pose mirrors the rows, bit 2 the columns, bit 4 then swaps both.
+    Bit 1 of a pose mirrors the rows, bit 2 the columns, bit 4 then swaps rows and columns. A patch occurs several times if
+    its pose is not clear (POSE_MARGIN).
     """
     ramp = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
     window = np.exp(-(ramp / 3) ** 2)
     down = np.einsum("nij,i,j->n", patches, ramp * window, window)
     right = np.einsum("nij,i,j->n", patches, window, ramp * window)
     pose = (down < 0) * 1 + (right < 0) * 2 + (abs(down) < abs(right)) * 4
-    doubt = np.stack([abs(down), abs(right), abs(abs(down) - abs(right))]) < CLOSE * np.hypot(down, right)
+    doubt = np.stack([abs(down), abs(right), abs(abs(down) - abs(right))]) < POSE_MARGIN * np.hypot(down, right)
     found = [np.flatnonzero(np.all([doubt[bit] for bit in range(3) if flips >> bit & 1] or [pose >= 0], axis=0)) for flips in range(8)]
     return np.concatenate(found), np.concatenate([pose[index] ^ flips for flips, index in enumerate(found)])
 
@@ -140,7 +143,7 @@ def _vectors(blobs: np.ndarray) -> np.ndarray:
 
 
 def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterator[np.ndarray]:
-    """Give the fingerprints of images in order, made or from the cache, several at a time."""
+    """Yield the fingerprints of images in order, computed by several threads or read from the cache."""
     old = {path.name.partition(".")[0]: path for path in (folder.glob("*.npy") if folder else ())}
 
     def one(origin: Source) -> np.ndarray:
@@ -150,7 +153,7 @@ def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterato
         stat = path.stat()
         stem = hashlib.sha256(f"{path.absolute()} {origin[1:] if isinstance(origin, tuple) else ''}".encode()).hexdigest()[:24]
         place = folder / f"{stem}.{VERSION}-{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}.npy"
-        with contextlib.suppress(OSError, ValueError, EOFError):     # not there yet, or cut short
+        with contextlib.suppress(OSError, ValueError, EOFError):     # the file does not exist or is incomplete
             return np.load(place, allow_pickle=False)
         blobs = fingerprint(half(origin, read))
         with files.temporary(place) as part, open(part, "wb") as file:
@@ -166,14 +169,14 @@ def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterato
 
 
 def _candidates(blobs: np.ndarray, known: np.ndarray, owner: np.ndarray, groups: list) -> Iterator[tuple]:
-    """Give (number of a test image, motion (2, 2), matched places (n, 2, 2)) where enough blobs agree on one motion."""
+    """Yield (number of a test image, motion (2, 2), matched places (n, 2, 2)) if enough blobs agree on one motion."""
     pairs = [np.empty((0, 2), int)]
     for bright, rows, vectors in groups:
         for mine in np.array_split(np.flatnonzero(blobs["bright"] == bright), 1 + len(blobs) // 512):
-            matches = np.divmod(np.flatnonzero(_vectors(blobs[mine]) @ vectors > ALIKE), max(len(rows), 1))
+            matches = np.divmod(np.flatnonzero(_vectors(blobs[mine]) @ vectors > MATCH), max(len(rows), 1))
             pairs.append(np.stack([mine[matches[0]], rows[matches[1]]], 1))
     first, second = np.concatenate(pairs).T
-    motion = np.swapaxes(POSES[known["pose"][second]], 1, 2) @ POSES[blobs["pose"][first]]      # a training patch onto a test patch
+    motion = np.swapaxes(POSES[known["pose"][second]], 1, 2) @ POSES[blobs["pose"][first]]      # maps a training patch to a test patch
     places = np.stack([blobs["at"][first], known["at"][second]], 1)
     shift = places[:, 1] - np.einsum("nij,nj->ni", motion, places[:, 0])
     kind = owner[second] * 81 + (motion.reshape(-1, 4) @ np.array([27, 9, 3, 1])).astype(int) + 40
@@ -192,21 +195,21 @@ def _candidates(blobs: np.ndarray, known: np.ndarray, owner: np.ndarray, groups:
 
 
 def _distinct(places: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return for each label (n,) how many different places, on either side, its matched places (n, 2, 2) have at least."""
+    """Return for each label the number of different places among its matches (n, 2, 2), the smaller number of the two images."""
     keys = (label[:, None] << 32) + (places.astype(int) @ np.array([1 << 16, 1]))
     return np.min([np.bincount(np.unique(side) >> 32) for side in keys.T], axis=0)
 
 
 def _score(picture: np.ndarray, other: np.ndarray, motion: np.ndarray, places: np.ndarray) -> float:
-    """Return the correlation of two (H, W) images where they overlap, the first moved as its matched places (n, 2, 2) say."""
+    """Return the correlation of two (H, W) images where they overlap after moving the first by the motion fitted to the places."""
     start, end = places[:, 0] @ motion.T, places[:, 1]
     near = max((np.abs(shift - np.median(shift, axis=0)).max(1) < FIT for scale in SCALES for shift in [end - scale * start]),
                key=np.count_nonzero)
-    if _distinct(places[near], np.zeros(near.sum(), int)).sum() < max(VOTES, SHARE * len(places)):
+    if _distinct(places[near], np.zeros(near.sum(), int)).sum() < max(VOTES, MIN_FITTING * len(places)):
         return 0.0
     middle, aim = start[near].mean(0), end[near].mean(0)
     a, b = start[near] - middle, end[near] - aim
-    if np.linalg.eigvalsh(b.T @ b / len(b))[0] < WIDE**2:
+    if np.linalg.eigvalsh(b.T @ b / len(b))[0] < MIN_SPREAD**2:
         return 0.0
     scale = np.clip((a * b).sum() / max((a * a).sum(), 1e-6), SCALES[0], SCALES[-1])
     window = tuple(slice(max(0, int(at) - WINDOW), min(int(at) + WINDOW, side)) for at, side in zip(aim, other.shape))
@@ -222,6 +225,6 @@ def _score(picture: np.ndarray, other: np.ndarray, motion: np.ndarray, places: n
 
 
 def _levelled(grey: np.ndarray) -> np.ndarray:
-    """Return details of one strength all over, flat parts excepted."""
+    """Return the details of an (H, W) image, normalised to equal local strength except in flat parts."""
     detail = gaussian_filter(grey, 1.5) - gaussian_filter(grey, 6)
     return detail / np.sqrt(gaussian_filter(detail**2, 12) + 4)

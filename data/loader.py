@@ -1,4 +1,4 @@
-"""From items to batches: what is drawn depends on (seed, epoch, index) alone, never on workers or processes."""
+"""Make batches from items; random choices depend only on (seed, epoch, position), not on worker processes or torchrun processes."""
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ Key = tuple[int, int, int]                # epoch, position in the epoch, index 
 
 
 class Images(Dataset):
-    """Samples of a list of items; `read` decodes a file, `targets` are the images wanted besides the input."""
+    """The samples of a list of items; `read` decodes a file, `targets` names the images that a sample contains besides the input."""
 
     def __init__(self, items: list[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
                  seed: int = 0, patch_size: int = 0, turns: str = ""):
@@ -29,7 +29,7 @@ class Images(Dataset):
         return len(self.items)
 
     def __getitem__(self, key: Key | int) -> Sample:
-        """Return the sample of a drawn key (epoch, position, index), or the whole image of an index."""
+        """Return the sample of a key (epoch, position, index), or of an index alone; UserError if its images differ in size."""
         epoch, position, index = key if isinstance(key, tuple) else (0, 0, key)
         item = self.items[index]
         images = {name: source.read(item.images[name], self.read) for name in ("input", *self.targets) if name in item.images}
@@ -48,14 +48,14 @@ class Images(Dataset):
 class Draws(Sampler):
     """The batches of one process in one epoch, as keys: `steps` batches of `batch_size` over all `world` processes.
 
-    Every image comes once before any comes again; process `rank` takes every `world`-th key of each batch. `sets`
-    holds the images' indices, all in one list; where there are several lists, one is drawn for every sample.
+    Every image is drawn once before any image is drawn again; process `rank` takes every `world`-th key of each batch. `sets`
+    contains the indices of all images in one list; of several lists, one list is drawn at random for each sample.
     """
 
     def __init__(self, sets: list[list[int]], batch_size: int, steps: int, seed: int, rank: int = 0, world: int = 1):
         self.sets, self.batch_size, self.steps = sets, batch_size, steps
         self.seed, self.rank, self.world = seed, rank, world
-        self.epoch, self.start = 1, 0     # the epoch that is drawn, and how many of its batches are left out
+        self.epoch, self.start = 1, 0     # the epoch, and the number of its batches to skip
 
     def __len__(self) -> int:
         return self.steps - self.start
@@ -75,14 +75,14 @@ class Draws(Sampler):
 
 
 class Read(NamedTuple):
-    """Pictures of one size: their indices, (B, H, W, 3) uint8 (None: none could be read), and what was wrong with others."""
+    """Images of one size: their indices, (B, H, W, 3) uint8 (None if no image could be read), and the error messages of the others."""
     indices: list[int]
     pixels: torch.Tensor | None
     trouble: list[str]
 
 
 class Pictures(Dataset):
-    """Batches of pictures without truth, in 8 bits: a fourth of what floats take on their way from a loading process."""
+    """Batches of images without targets, in 8 bits: worker processes then transfer a quarter of the bytes of float32."""
 
     def __init__(self, items: list[Item], batches: list[list[int]]):
         self.items, self.batches = items, batches
@@ -91,14 +91,14 @@ class Pictures(Dataset):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> Read:
-        """Return a batch; a picture that cannot be read, or not in the size of the first, is left out and named."""
+        """Return a batch; an image that cannot be read or differs in size from the first is omitted, with a message in `trouble`."""
         found: dict[int, np.ndarray] = {}
         trouble = []
         for index in self.batches[number]:
             try:
                 pixels = source.read(self.items[index].images["input"])
                 if pixels.shape != next(iter(found.values()), pixels).shape:
-                    raise image.unreadable(self.items[index].images["input"], "its size is not the one that its header states")
+                    raise image.unreadable(self.items[index].images["input"], "its size differs from the size in its header")
                 found[index] = pixels
             except UserError as error:
                 trouble.append(str(error))
@@ -106,8 +106,8 @@ class Pictures(Dataset):
 
 
 def picture_loader(items: list[Item], batches: list[list[int]], workers: int, ahead: int) -> DataLoader:
-    """Return a loader of batches of pictures; each process that loads reads `ahead` of them before they are asked for."""
-    return DataLoader(Pictures(items, batches), batch_size=None, num_workers=workers, collate_fn=_as_is, worker_init_fn=deaf,
+    """Return a loader of batches of images; each worker process reads `ahead` batches in advance."""
+    return DataLoader(Pictures(items, batches), batch_size=None, num_workers=workers, collate_fn=_as_is, worker_init_fn=_ignore_interrupts,
                       prefetch_factor=ahead if workers else None, generator=torch.Generator())
 
 
@@ -118,16 +118,16 @@ def _as_is(batch: Read) -> Read:
 def train_loader(dataset: Images, draws: Draws, workers: int, pin: bool) -> DataLoader:
     """Return a loader of training batches; set `loader.batch_sampler.epoch` (and `start`) before each epoch."""
     return DataLoader(dataset, batch_sampler=draws, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                      persistent_workers=workers > 0, worker_init_fn=deaf, generator=torch.Generator())
+                      persistent_workers=workers > 0, worker_init_fn=_ignore_interrupts, generator=torch.Generator())
 
 
 def test_loader(dataset: Images, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
-    """Return a loader of whole images, one a batch; each process gets its own share, none twice."""
-    return DataLoader(dataset, sampler=range(rank, len(dataset), world), num_workers=workers, collate_fn=collate, worker_init_fn=deaf,
-                      generator=torch.Generator())
+    """Return a loader of whole images, one per batch; process `rank` reads every `world`-th image."""
+    return DataLoader(dataset, sampler=range(rank, len(dataset), world), num_workers=workers, collate_fn=collate,
+                      worker_init_fn=_ignore_interrupts, generator=torch.Generator())
 
 
-def deaf(worker: int) -> None:
-    """Let a loading process ignore Ctrl-C, which its terminal sends to all: the main process ends it in time."""
+def _ignore_interrupts(worker: int) -> None:
+    """Make a worker process ignore Ctrl-C, which the terminal sends to all processes; the main process stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Which degraded file belongs to which clean file: layouts of folders, and lists."""
+"""Pair degraded files with clean files, by folder layouts or by lists."""
 import csv
 import json
 import re
@@ -13,14 +13,15 @@ from runtime import process
 from runtime.errors import UserError
 from utility import natural
 
-PARTS = {"train": ("train", "training"), "test": ("test", "testing")}     # folders of a set's own parts
+PARTS = {"train": ("train", "training"), "test": ("test", "testing")}     # folders of separate training and test parts
 
 
 class Layout(NamedTuple):
-    """Folders of a data set and the rule by which their files pair; letter case of folders does not matter.
+    """Folders of a data set and the rule that pairs their files; upper and lower case in folder names are equal.
 
-    `pattern` is matched with an input's stem, `partner` makes the clean file's stem of it. view: 'sides' for one file
-    that holds both (left clean, right degraded), 'centre' for clean images that may be larger, 'clean' for clean alone.
+    `pattern` must match the stem of an input; `partner` is the template that makes the stem of the clean file from the match.
+    view: 'sides' for one file with both images (left clean, right degraded), 'centre' for clean images that may be larger
+    than the input, 'clean' for clean images only.
     """
     input: str
     target: str = ""
@@ -41,24 +42,24 @@ EDSR = Layout("{name}_train_LR_bicubic/x1", "{name}_train_HR", "{name}_train_EDG
 
 
 def find(root: Path, split: str, layouts: tuple[Layout, ...] = (INPUT_TARGET, EDSR)) -> tuple[list[Item], bool]:
-    """List a data set's items for 'train' or 'test', and say whether they are a part of their own (train/, test/).
+    """Return the items of a data set for 'train' or 'test', and whether they come from a separate part (train/, test/).
 
-    The first layout whose folders are there counts. UserError names what is missing.
+    The first layout whose folders exist is used. Raises UserError if none fits or images have no partner.
     """
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; put the data set there or name another place with --dir_data")
+        raise UserError(f"there is no folder {root}; put the data set there or specify another directory with --dir_data")
     parts = [place for place in (locate(root, name) for name in PARTS[split]) if place]
     for base in (*parts, root):
         for layout in layouts:
             layout = layout._replace(**{key: getattr(layout, key).format(name=root.name) for key in ("input", "target", "mask")})
             if _fits(base, layout):
                 return items(base, layout), base != root
-    raise UserError(f"{root} has no layout that is known for it; it needs "
+    raise UserError(f"{root} does not have a known folder layout; it needs "
                     f"{' or '.join(str(layout).format(name=root.name) for layout in layouts)}")
 
 
 def locate(root: Path, relative: str) -> Path | None:
-    """Return a folder below root whatever the case of its name, None if there is none."""
+    """Return the path of a folder below root, ignoring upper and lower case, or None if it does not exist."""
     for part in Path(relative).parts:
         if not (root / part).is_dir():
             part = next((entry.name for entry in root.iterdir() if entry.is_dir() and entry.name.lower() == part.lower()), None)
@@ -71,12 +72,12 @@ def locate(root: Path, relative: str) -> Path | None:
 def _fits(base: Path, layout: Layout) -> bool:
     folder, target = locate(base, layout.input), locate(base, layout.target)
     if layout.target and layout.target != layout.input and (folder or target) and layout.pattern == "(.+)":
-        return True                           # one of the two is enough: `items` says that the other is missing
+        return True                           # one of the two is enough: `items` raises an error that names the missing one
     return bool(folder and target) and any(re.fullmatch(layout.pattern, path.stem) for path in image.listing(folder))
 
 
 def items(base: Path, layout: Layout) -> list[Item]:
-    """Pair the files of a layout's folders below base; an input without a clean partner is a UserError."""
+    """Pair the files of a layout's folders below base; UserError if an input has no clean partner."""
     if layout.view == "clean":
         return [Item(stem, {"image": path}) for stem, path in _by_stem(base, layout.input, "clean").items()]
     inputs = _by_stem(base, layout.input, "degraded")
@@ -86,7 +87,7 @@ def items(base: Path, layout: Layout) -> list[Item]:
     clean = _by_stem(base, layout.target, "clean")
     masks = _by_stem(base, layout.mask, "mask") if layout.mask and locate(base, layout.mask) else {}
     partners = {stem: re.fullmatch(layout.pattern, stem).expand(layout.partner) for stem in inputs}
-    if locate(base, layout.input) != locate(base, layout.target):                             # some copies keep the input's name
+    if locate(base, layout.input) != locate(base, layout.target):            # in some copies of a set both files have the input's name
         partners = {stem: name if name in clean else stem for stem, name in partners.items()}
     alone = [stem for stem, name in partners.items() if name not in clean]
     if alone:
@@ -112,39 +113,46 @@ def _centred(target: Path, path: Path) -> Path | View:
 
 
 def _names(files: dict[str, Path], stems: list[str]) -> str:
-    return ", ".join(files[stem].name for stem in stems[:10]) + (", …" if len(stems) > 10 else "")
+    return _shortened([files[stem].name for stem in stems])
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _by_stem(base: Path, relative: str, what: str) -> dict[str, Path]:
-    """Return the images of a folder by stem, in natural order; UserError when there is none or two have one stem."""
+    """Return the images of a folder by stem, in natural order; UserError if there are none or two have the same stem."""
     folder = locate(base, relative)
     if not folder:
-        raise UserError(f"there is no folder {base / relative}, which should hold the {what} images")
+        raise UserError(f"there is no folder {base / relative}, which should contain the {what} images")
     stems: dict[str, Path] = {}
     for path in image.listing(folder):
         if path.stem in stems:
-            raise UserError(f"two files stand for one image: {stems[path.stem]} and {path.name}; keep one of them")
+            raise UserError(f"two files have the same name without extension: {stems[path.stem]} and {path.name}; keep one of them")
         stems[path.stem] = path
     if not stems:
-        raise UserError(f"{folder} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")
+        raise UserError(f"{folder} holds no image; known file types: {', '.join(sorted(image.EXTENSIONS))}")
     return stems
 
 
 def pictures(folder: Path) -> list[Item]:
-    """List a folder of pictures, or its input/, one Item per picture, named by its stem; with their truth if target/ has all of it."""
+    """Return one Item for each image of a folder, or of its input/, named by its stem; with targets if target/ has all of them.
+
+    Raises UserError if the folder does not exist or holds no image.
+    """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; --dir_demo names the folder of pictures to restore")
+        raise UserError(f"there is no folder {folder}; --dir_demo specifies the folder of images to restore")
     paths = image.listing(folder) or (image.listing(folder / "input") if (folder / "input").is_dir() else [])
     clean = {path.stem: path for path in image.listing(folder / "target")} if (folder / "target").is_dir() else {}
     if clean and any(path.stem not in clean for path in paths):
-        process.log().say(f"{folder / 'target'} lacks the truth of some pictures in {folder}; nothing is measured")
+        process.log().say(f"{folder / 'target'} lacks the targets of some images in {folder}; no image is measured")
         clean = {}
     if not paths:
-        raise UserError(f"{folder} holds no image; known are {', '.join(sorted(image.EXTENSIONS))}")
+        raise UserError(f"{folder} holds no image; known file types: {', '.join(sorted(image.EXTENSIONS))}")
     names: dict[str, Path] = {}
     for path in paths:
         name, number = path.stem, 1
-        while name.lower() in names:                      # some disks do not tell letter case apart
+        while name.lower() in names:                      # some file systems ignore upper and lower case
             number += 1
             name = f"{path.stem}_{number}"
         names[name.lower()] = path
@@ -153,10 +161,11 @@ def pictures(folder: Path) -> list[Item]:
 
 
 def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
-    """Read a list of pairs: JSON `[[clean, degraded], …]`, or CSV lines `clean,degraded` (`|` is fine, too).
+    """Read a list of pairs: JSON `[[clean, degraded], …]`, or CSV lines `clean,degraded` (or with `|`).
 
-    JSON paths start at the working folder; CSV paths at `base`, also with a leading slash. A clean image below a folder
-    that `photos` names gets no 'input': it is to be degraded. UserError says what is wrong.
+    JSON paths are relative to the working directory; CSV paths to `base`, also with a leading slash. A clean image below a
+    folder named in `photos` gets no 'input'; noise is added to it later. Raises UserError if the list is unreadable, has the
+    wrong form, is empty or names missing files.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -166,8 +175,7 @@ def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
     alone = [bool(set(photos) & set(clean.parts)) for clean, _ in rows]
     missing = [str(file) for pair, single in zip(rows, alone) for file in pair[:1 if single else 2] if not file.is_file()]
     if missing:
-        raise UserError(f"{len(missing)} files of the list {path} are missing: {', '.join(missing[:10])}"
-                        + (", …" if len(missing) > 10 else ""))
+        raise UserError(f"{len(missing)} files of the list {path} are missing: {_shortened(missing)}")
     if not rows:
         raise UserError(f"the list {path} holds no pair")
     often = Counter(degraded.stem for _, degraded in rows)
@@ -180,10 +188,10 @@ def _json_rows(text: str, path: Path) -> list[tuple[Path, Path]]:
     try:
         rows = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from error
+        raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 and all(isinstance(x, str) for x in row)
                                              for row in rows):
-        raise UserError(f"{path} is no list of pairs; it should read [[\"clean.png\", \"degraded.png\"], …]")
+        raise UserError(f"{path} is not a list of pairs; the required form is [[\"clean.png\", \"degraded.png\"], …]")
     return [(Path(clean), Path(degraded)) for clean, degraded in rows]
 
 
@@ -192,8 +200,8 @@ def _csv_rows(text: str, path: Path, base: Path) -> list[tuple[Path, Path]]:
     rows = [[field.strip() for field in row] for row in csv.reader(line.replace("|", ",") for line in lines)]
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(row):
-            raise UserError(f"{path}, line {number}: '{lines[number - 1]}' is not two paths, clean,degraded")
-    if rows and rows[0][0].lower() in ("target", "clean", "gt"):          # a heading, not a pair
+            raise UserError(f"{path}, line {number}: '{lines[number - 1]}' is not of the form clean,degraded")
+    if rows and rows[0][0].lower() in ("target", "clean", "gt"):          # a header line, not a pair
         rows = rows[1:]
     return [tuple(base / field.lstrip("/") for field in row) for row in rows]
 

@@ -1,4 +1,4 @@
-"""The named data sets: what they are for, how many images they should have, how their files pair."""
+"""The named data sets: their tasks, their published numbers of images, and the folder layouts that pair their files."""
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,10 +10,13 @@ from data.paired import EDSR, INPUT_TARGET, Layout
 
 
 class Entry(NamedTuple):
-    """A data set: task (noise, rain, haze, snow, drops), published counts by split, layouts, where to look for it."""
+    """A data set: task (noise, rain, haze, snow, drops), description, published numbers of images by split, possible layouts.
+
+    embedded: the function that lists the items of a set that is part of the program.
+    """
     task: str
     about: str
-    counts: Mapping[str, int] = MappingProxyType({})   # {'train': 200, 'test': 100}; what is not published is not there
+    counts: Mapping[str, int] = MappingProxyType({})   # {'train': 200, 'test': 100}; unpublished numbers are absent
     layouts: tuple[Layout, ...] = (INPUT_TARGET, EDSR)
     embedded: Callable[[Path, str], list[Item]] | None = None
 
@@ -38,7 +41,7 @@ DATASETS = {
                     (INPUT_TARGET, Layout(".", ".", pattern=r"(\d+)_in", partner=r"\1_GT"))),
     "Rain1400": Entry("rain", "DDN-Data: 900 + 100 scenes, 14 rains each", {"train": 12600, "test": 1400}, RAIN_BY_14),
     "Rain12600": Entry("rain", "the training part of Rain1400", {"train": 12600}, RAIN_BY_14),
-    "Rain800": Entry("rain", "one JPEG a pair: left half clean, right half rainy", {"train": 700, "test": 100},
+    "Rain800": Entry("rain", "one JPEG per pair: left half clean, right half rainy", {"train": 700, "test": 100},
                      (INPUT_TARGET, Layout(".", ".", view="sides"))),
     "Snow100K": Entry("snow", "snow with masks; train, and all of the test", {"train": 50000, "test": 50000}, SNOW),
     "Snow100K-S": Entry("snow", "Snow100K's test, small flakes", {"test": 16611}, SNOW),
@@ -58,15 +61,15 @@ DATASETS = {
     "Raindrop-b": Entry("drops", "Raindrop's larger test", {},
                         (Layout("data", "gt", pattern=r"(\d+)_rain", partner=r"\1_clean"), INPUT_TARGET)),
     "BSDS500": Entry("noise", "Berkeley's photos: 200 train, 200 test (100 val)", {"train": 200, "test": 200}, CLEAN),
-    "BSD400": Entry("noise", "clean photos; a test takes BSD400@25", {"train": 400}, CLEAN),
-    "CBSD68": Entry("noise", "clean photos; a test takes CBSD68@25", {"test": 68}, CLEAN),
+    "BSD400": Entry("noise", "clean photos; for a test with noise use BSD400@25", {"train": 400}, CLEAN),
+    "CBSD68": Entry("noise", "clean photos; for a test with noise use CBSD68@25", {"test": 68}, CLEAN),
     "WED": Entry("noise", "clean photos", {"train": 4744}, CLEAN),
     "Urban100": Entry("noise", "clean photos", {"test": 100}, CLEAN),
     "Kodak24": Entry("noise", "clean photos", {"test": 24}, CLEAN),
     "McMaster": Entry("noise", "clean photos", {"test": 18}, CLEAN),
     "DemoSnow": Entry("snow", "scikit-image's photos under synthetic snow, with masks (embedded)", embedded=demo.opener("snow")),
     "DemoRain": Entry("rain", "the same photos under rain streaks (embedded)", embedded=demo.opener("rain")),
-    "DemoHaze": Entry("haze", "the same photos in haze that grows with depth (embedded)", embedded=demo.opener("haze")),
+    "DemoHaze": Entry("haze", "the same photos under haze that increases with depth (embedded)", embedded=demo.opener("haze")),
     "DemoNoise": Entry("noise", "the same photos with Gaussian noise (embedded)", embedded=demo.opener("noise")),
-    "Demo": Entry("", "the four together, kind 0-3; with --dir_demo that folder of pictures instead", embedded=demo.everything),
+    "Demo": Entry("", "the four sets together, kind 0-3; with --dir_demo the images of that folder instead", embedded=demo.everything),
 }

@@ -1,4 +1,4 @@
-"""Where an image comes from: a file, an array in memory, or a view of a file (a half, the centre, with noise)."""
+"""Sources of images: a file, an array in memory, or a view of a file (a half, the centre, with noise)."""
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +11,9 @@ from runtime.errors import UserError
 
 
 class View(NamedTuple):
-    """A file seen in a certain way: 'left' or 'right' half, 'centre' (height, width), 'noise' (sigma, *seed).
+    """A modified view of a file: 'left' or 'right' half, 'centre' (height, width), 'noise' (sigma, *seed).
 
-    'drawn noise' (low, high) is the file itself; the loader adds noise of a drawn sigma to each crop.
+    'drawn noise' (low, high) is the unchanged file; the loader draws a sigma for each crop and adds noise to it.
     """
     path: Path
     how: str
@@ -24,12 +24,12 @@ Source = Path | View | np.ndarray
 
 
 def path_of(source: Source) -> Path | None:
-    """Return the file behind a source, None for an array."""
+    """Return the path of the file of a source, None for an array."""
     return source.path if isinstance(source, View) else source if isinstance(source, Path) else None
 
 
 def size(source: Source) -> tuple[int, int]:
-    """Return (height, width) of a source from its file's header; UserError if the file is no image."""
+    """Return (height, width) of a source from its file's header; UserError if the file is not an image."""
     if isinstance(source, np.ndarray):
         return source.shape[:2]
     if not isinstance(source, View):
@@ -39,7 +39,7 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -> np.ndarray:
-    """Return a source's pixels, (H, W, 3) uint8; `read_file` decodes a file or finds it in a cache."""
+    """Return a source's pixels, (H, W, 3) uint8; `read_file` returns the pixels of a file, decoded or from the cache."""
     if isinstance(source, np.ndarray):
         return source
     if isinstance(source, Path):
@@ -59,12 +59,12 @@ def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -
 
 
 def noisy(pixels: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return uint8 pixels with Gaussian noise of sigma levels, clipped and truncated to 8 bits as the papers' test code does."""
+    """Return uint8 pixels with Gaussian noise (sigma on the 0-255 scale), clipped and truncated to 8 bits as in the papers' test code."""
     return np.clip(pixels + rng.normal(0, sigma, pixels.shape), 0, 255).astype(np.uint8)
 
 
 def check_sizes(items: list[Item]) -> None:
-    """Raise UserError when a file's header is damaged or the images of an item differ in size."""
+    """Raise UserError if the header of a file is damaged or the images of an item differ in size."""
     for item in items:
         sizes = {key: size(source) for key, source in item.images.items() if not isinstance(source, np.ndarray)}
         if len(set(sizes.values())) > 1:

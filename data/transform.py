@@ -1,12 +1,12 @@
-"""Random crop, flip and turn, drawn once for all images of a sample."""
+"""Random crop, flip and rotation, drawn once for all images of a sample."""
 import numpy as np
 
 
 def augment(images: dict[str, np.ndarray], patch_size: int, turns: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Cut one (patch_size, patch_size, C) window from every (H, W, C) image; one of the 8 flips and turns with
-    turns "all", of the two of left and right with "mirror", none with "".
+    """Cut the same (patch_size, patch_size, C) patch from every (H, W, C) image, and flip or rotate all patches in the same way.
 
-    Images smaller than the window are continued by reflection. patch_size 0 keeps the whole image.
+    turns: "all" draws one of the 8 flips and rotations, "mirror" a left-right flip or none, "" changes nothing.
+    Images smaller than the patch are padded by reflection. patch_size 0 keeps the whole image.
     """
     height, width = next(iter(images.values())).shape[:2]
     if patch_size:

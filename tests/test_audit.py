@@ -10,7 +10,7 @@ from tests.conftest import TINY, save, veiled
 
 @pytest.fixture
 def leaky(place):
-    """Three training pairs, one of them a mirrored crop of the only test picture; real photos."""
+    """Three training pairs, one of them a mirrored crop of the only test image; real photos."""
     scenes = {"astronaut": photos.astronaut(), "coffee": photos.coffee(), "cat": photos.chelsea()[30:290, 400:20:-1]}
     for name, clean in scenes.items():
         save(place / f"dataset/mine/train/target/{name}.png", np.ascontiguousarray(clean))
@@ -30,7 +30,7 @@ def test_a_leak_is_named_and_can_be_left_out(run, leaky, monkeypatch):
     assert status == 0 and "they are left out" in text and "2 training images of mine" in text
     status, text = run(*flags, "--save", "c", "--no-audit")
     assert status == 0 and "warning" not in text
-    monkeypatch.setattr(audit, "MANY", 2)
+    monkeypatch.setattr(audit, "SEARCH_LIMIT", 2)
     status, text = run(*flags, "--save", "d")
     assert status == 0 and "3 training images are not searched" in text and "warning" not in text
 

@@ -194,7 +194,7 @@ def halves(monkeypatch) -> None:
     (halves, "dataset/RainTrainL/1.jpg is a part of a file, but a list can name only whole files"),
     (lambda _: tiny("WED/a,b.png"), "a list cannot contain the name 'WED/a,b.png'"),
     (lambda _: (rain(), tiny("RainTrainL/rain-9.png")), "1 of 4 images in dataset/RainTrainL have no partner in dataset/RainTrainL: rain"),
-    (lambda _: Path("dataset/WED").mkdir(), "dataset/WED has no layout that is known"),
+    (lambda _: Path("dataset/WED").mkdir(), "dataset/WED does not have a known folder layout"),
 ])
 def test_what_cannot_be_listed(lists, monkeypatch, make, words):
     """A data set that exists and cannot be listed is reported in one sentence, and no file is written."""

@@ -79,7 +79,7 @@ def test_truth_beside_the_photos(run, photos):
     assert status == 0 and "; fused " in text, text
     (photos / "target/1.png").unlink()
     status, text = run(*flags, "--save", "y")
-    assert status == 0 and "lacks the truth of some pictures" in text and "restored, no ground truth" in text
+    assert status == 0 and "lacks the targets of some images" in text and "restored, no ground truth" in text
 
 
 def test_it_learns_to_derain(run, rainy):

@@ -124,10 +124,11 @@ def test_json_lists(place, run):
 
 
 @pytest.mark.parametrize("name, content, words", [
-    ("l.json", "{", "l.json is no JSON"), ("l.json", '{"a": 1}', "l.json is no list of pairs"),
-    ("l.json", '[["a"]]', "is no list of pairs"),
+    ("l.json", "{", "l.json is not valid JSON"), ("l.json", '{"a": 1}', "l.json is not a list of pairs"),
+    ("l.json", '[["a"]]', "is not a list of pairs"),
     ("l.json", "[]", "holds no pair"), ("l.json", '[["base/a.png", "no.png"]]', "1 files of the list l.json are missing: no.png"),
-    ("l.csv", "a.png,a_rain.png\nb.png\n", "l.csv, line 2: 'b.png' is not two paths"), ("none.csv", "", "cannot read the list none.csv")])
+    ("l.csv", "a.png,a_rain.png\nb.png\n", "l.csv, line 2: 'b.png' is not of the form clean,degraded"),
+    ("none.csv", "", "cannot read the list none.csv")])
 def test_broken_lists(place, name, content, words):
     write_files()
     Path(name.replace("none", "other")).write_text(content)

@@ -85,7 +85,7 @@ def test_numbers_are_those_of_the_protocol():
 
 
 @pytest.mark.parametrize("call, words", [
-    (lambda x: unweather.write("x.bmp", x), "x.bmp cannot be written: its name has to end in .png, .jpg, .webp"),
+    (lambda x: unweather.write("x.bmp", x), "x.bmp cannot be written: its name must end in .png, .jpg, .webp"),
     (lambda x: unweather.write("x.png", x / 255), "uint8 and shape (height, width, 3), not float64 of shape (8, 9, 3)"),
     (lambda x: unweather.restore(None, x[..., 0]), "not uint8 of shape (8, 9)"),
     (lambda x: unweather.restore(None, "x.png"), "not str"),
