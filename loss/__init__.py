@@ -1,4 +1,4 @@
-"""Losses by name: the weighted sum of terms (loss/terms.py) that a specification (loss/spec.py) names.
+"""Losses by name: the weighted sum of the terms (loss/terms.py) in a specification (loss/spec.py).
 
 `1*L1+0.5*L1:mask` is L1 between prediction and target 'image' plus half the L1 between prediction and target 'mask'.
 """
@@ -24,7 +24,7 @@ def _make(part: Part, args) -> Term:
 
 
 def _without_missing(args) -> str:
-    """Return --loss, all stages of it, without the terms whose networks are missing."""
+    """Return --loss, with all its stages, without the terms whose pretrained networks are missing."""
     missing, specs = set(), args.loss.split(" / ")
     for part in (part for spec in specs for part in parse(spec)):
         try:
@@ -35,7 +35,7 @@ def _without_missing(args) -> str:
 
 
 class Loss(nn.Module):
-    """The weighted sum of the terms of a specification."""
+    """The weighted sum of the terms of a specification; UserError if a term is invalid or its pretrained network is missing."""
 
     def __init__(self, spec: str, args=None):
         super().__init__()
@@ -49,7 +49,7 @@ class Loss(nn.Module):
     def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted total and the value of every term by its name, unweighted and detached.
 
-        A name that occurs several times, as with two parameters of one term, is numbered from the second on: 'SSIM', 'SSIM#2'.
+        A name that occurs several times, as for one term with two parameter values, is numbered from the second on: 'SSIM', 'SSIM#2'.
         """
         values = [term(prediction, batch) for term in self.terms]
         total = added(part.weight * value for part, value in zip(self.parts, values))

@@ -1,7 +1,7 @@
-"""Contrastive losses: near the truth and far from the degraded image in VGG's features, a ratio for each layer.
+"""Contrastive losses on VGG features: for each layer, distance to the target divided by distance to the degraded image.
 
-d is the mean absolute difference over a whole batch, also over all processes. Inputs are in [0, 1] as they are, not
-normalised for ImageNet; truth and degraded image pass without gradient.
+d is the mean absolute difference over a whole batch and over all processes. Inputs are in [0, 1] without ImageNet
+normalisation; the target and the degraded image get no gradient.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PCL = dict(relu1_2=1 / 32, relu2_2=1 / 16, relu3_3=1 / 8, relu4_3=1 / 4)
 
 
 class AllPairs(torch.autograd.Function):
-    """Mean |a_i - b_j| over all pairs of (A, …) and (B, …), without a tensor of A × B; b gets no gradient."""
+    """Mean |a_i - b_j| over all pairs of (A, ...) and (B, ...), computed without a tensor of A × B; b gets no gradient."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Contrast(nn.Module):
         self.prediction, self.target, self.earlier = prediction, target, earlier
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Return the loss, a scalar; with `hard` the denominator takes all pairs of outputs and inputs of the batch."""
+        """Return the loss, a scalar; with `hard` the denominator is the mean over all pairs of outputs and inputs of the batch."""
         output = self.vgg(pick_one(self.prediction, prediction), self.layers)
         with torch.no_grad():
             truth = self.vgg(pick_one(self.target, batch.targets, prediction), self.layers)
@@ -82,5 +82,5 @@ def pcl(prediction: str, target: str, args) -> nn.Module:
 
 
 def pocl(prediction: str, target: str, args) -> nn.Module:
-    """Positive-contrast loss on VGG-19: the earlier stages' images, 'restored', are weaker positives (DSRIR)."""
+    """Positive-contrast loss on VGG-19: the images of earlier stages (restored.1, restored.2) are positives of lower weight (DSRIR)."""
     return Contrast(pretrained.vgg(args, 19), MCR, prediction, target, earlier=(("restored.1", 0.25), ("restored.2", 0.125)))

@@ -1,4 +1,4 @@
-"""Learned perceptual similarity as a loss, by the package lpips (an extra)."""
+"""Learned perceptual similarity as a loss; needs the optional package lpips."""
 from __future__ import annotations
 
 import contextlib
@@ -23,15 +23,15 @@ def lpisl(prediction: str, target: str, args, side: int = 256) -> nn.Module:
     except ImportError as error:
         raise pretrained.Missing("the package lpips: pip install lpips") from error
     weights = pretrained.alexnet(args)
-    with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):            # it greets and draws
+    with contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):            # prints a line, draws random numbers
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    body = network.net.state_dict()                               # its slices keep torchvision's numbers: slice2.3 is features.3
+    body = network.net.state_dict()                               # its layers have torchvision's numbers: slice2.3 is features.3
     network.net.load_state_dict({key: weights["features." + key.partition(".")[2]].float() for key in body})
     return Similarity(network.requires_grad_(False).eval(), prediction, target, side)
 
 
 class Similarity(nn.Module):
-    """The mean distance of a batch, computed in float32."""
+    """The mean LPIPS distance of a batch, computed in float32."""
 
     def __init__(self, network: nn.Module, prediction: str, target: str, side: int = 256):
         super().__init__()
@@ -45,7 +45,7 @@ class Similarity(nn.Module):
 
 
 def inverted(x: Tensor, side: int = 256) -> Tensor:
-    """Return 1 - x after x is stretched to [0, 1] image by image, resized bilinearly to side × side."""
+    """Return 1 - x for x scaled to [0, 1] by the minimum and maximum of each image, resized bilinearly to side × side."""
     x = x.float()
     low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
     return F.interpolate(1 - (x - low) / (high - low).clamp_min(1e-6), (side, side), mode="bilinear", align_corners=False)

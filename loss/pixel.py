@@ -25,21 +25,21 @@ def mse(prediction: str, target: str, args) -> Callable:
 
 
 def charbonnier(prediction: str, target: str, args, eps: float = 1e-3) -> Callable:
-    """Mean of sqrt(difference² + eps²), a smooth L1 (Lai et al., CVPR 2017)."""
+    """Mean of sqrt(difference² + eps²), a smooth form of L1 (Lai et al., CVPR 2017)."""
     if eps <= 0:
         raise UserError(f"--loss: the parameter eps of Charbonnier must be positive, not {eps:g}")
     return _compare(lambda a, b: torch.sqrt((a - b) ** 2 + eps**2).mean(), prediction, target)
 
 
 def psnr(prediction: str, target: str, args, eps: float = 1e-8) -> Callable:
-    """Minus the PSNR in dB of each image, mean over images; eps is added to the mean squared error (DSRIR)."""
+    """Negative PSNR in dB of each image, mean over images; eps is added to the mean squared error (DSRIR)."""
     if eps <= 0:
         raise UserError(f"--loss: the parameter eps of PSNR must be positive, not {eps:g}")
     return _compare(lambda a, b: 10 / math.log(10) * ((a - b) ** 2).mean((1, 2, 3)).add(eps).log().mean(), prediction, target)
 
 
 def _compare(function: Callable[[Tensor, Tensor], Tensor], prediction_key: str, target_key: str) -> Callable:
-    """Return the term that compares two named tensors in float32; lists of tensors give the sum over their members."""
+    """Return the term that compares two named tensors in float32; for a list of tensors it returns the sum over the list."""
     def term(prediction: Prediction, batch: Batch) -> Tensor:
         a, b = pick(prediction_key, prediction), pick(target_key, batch.targets, prediction)
         if isinstance(a, Tensor):
@@ -54,15 +54,15 @@ def added(values: Iterable[Tensor]) -> Tensor:
 
 
 def pick_one(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor:
-    """Return what `pick` returns; UserError if that is a list."""
+    """Return the tensor that `pick` returns; UserError if it returns a list."""
     found = pick(key, *places)
     if not isinstance(found, Tensor):
-        raise UserError(f"--loss names '{key}', a list of {len(found)} tensors, where this loss takes one; for the first: '{key}.0'")
+        raise UserError(f"--loss names '{key}', a list of {len(found)} tensors, but this loss needs one tensor; the first is '{key}.0'")
     return found
 
 
 def pick(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
-    """Return the first tensor or list of that name; `name.N` is the N-th of a list; UserError lists the names there are."""
+    """Return the first tensor or list with a name; `name.N` is element N of a list, from 0; UserError if it does not exist."""
     name, _, number = key.partition(".")
     for place in places:
         if name in place:
@@ -70,6 +70,6 @@ def pick(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor | lis
                 return place[name]
             if not isinstance(place[name], Tensor) and number.isdecimal() and int(number) < len(place[name]):
                 return place[name][int(number)]
-            raise UserError(f"--loss names '{key}', but '{name}' has no member of that number")
+            raise UserError(f"--loss names '{key}', but '{name}' has no element of that number")
     known = ", ".join(sorted({name for place in places for name in place}))
-    raise UserError(f"--loss names '{key}', but here are only: {known}")
+    raise UserError(f"--loss names '{key}', which does not exist here; available: {known}")

@@ -1,4 +1,4 @@
-"""Networks trained on ImageNet, for losses that look at features: torchvision's weights, downloaded or from a folder or file."""
+"""Networks pretrained on ImageNet for losses on features: torchvision's weights, downloaded, or read from a directory or file."""
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +12,11 @@ from runtime.errors import UserError
 from runtime.files import read_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
-WIDTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}      # VGG: convolutions before each of the five poolings
+WIDTHS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}      # VGG: number of convolutions before each of the five poolings
 
 
 class Missing(UserError):
-    """A network that a loss needs is not here; the text goes on after 'the loss X needs'."""
+    """A network or package that a loss needs is missing; the text completes the sentence 'the loss X needs'."""
 
 
 class VGG(nn.Module):
@@ -34,7 +34,7 @@ class VGG(nn.Module):
             self.features.append(nn.MaxPool2d(2))
 
     def forward(self, x: Tensor, layers: tuple[str, ...]) -> list[Tensor]:
-        """Return the features of (B, 3, H, W) in [0, 1] after the named layers, in the order of depth."""
+        """Return the features of (B, 3, H, W) in [0, 1] after the named layers, ordered by depth."""
         found = []
         for place, layer in enumerate(self.features):
             x = layer(x)
@@ -46,7 +46,7 @@ class VGG(nn.Module):
 
 
 def vgg(args, depth: int) -> VGG:
-    """Return the frozen VGG of that depth (--vgg overrides it), one in memory however many losses ask for it."""
+    """Return the frozen VGG of that depth (--vgg overrides it), which all losses share in memory."""
     return _vgg(args.vgg or depth, args.vgg_weights, args.weights_dir)
 
 
@@ -70,20 +70,20 @@ def resnet101(folder: str) -> nn.Module:
 
 
 def _filled(make: Callable[[], Network], name: str, file: str, folder: str) -> Network:
-    """Return the network with its weights, frozen and in eval mode; UserError when they do not fit."""
-    with torch.device("meta"):            # no time, memory or random numbers for weights that are replaced at once
+    """Return the network with its weights, frozen and in eval mode; UserError if the weights do not fit."""
+    with torch.device("meta"):            # no time, memory or random numbers are used for weights that are replaced
         network = make()
     network.load_state_dict(_fitting(name, file, folder, network.state_dict()), assign=True)
     return network.requires_grad_(False).eval()
 
 
 def _fitting(name: str, file: str, folder: str, needed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the needed keys in float32; UserError when one is missing or of another shape."""
+    """Return the weights of the needed keys in float32; UserError if one is missing or has another shape."""
     state = _weights(name, file, folder)
     wrong = next((key for key in needed if getattr(state.get(key), "shape", None) != needed[key].shape), None)
     if wrong:
-        raise UserError(f"{file or f'the file of {name}'} holds no weights of {name}: '{wrong}' is missing or of another shape; "
-                        "torchvision's keys are wanted, and --vgg says which VGG a --vgg_weights file is")
+        raise UserError(f"{file or f'the file of {name}'} does not contain the weights of {name}: '{wrong}' is missing or has another "
+                        "shape; torchvision's keys are required, and --vgg is the depth of the VGG in a --vgg_weights file")
     return {key: state[key].float() if state[key].is_floating_point() else state[key] for key in needed}
 
 
@@ -95,12 +95,12 @@ def _weights(name: str, file: str, folder: str) -> dict[str, Tensor]:
         return read_tensors(file)
     if folder:
         if not (Path(folder) / wanted).is_file():
-            raise Missing(f"{wanted}, which --weights_dir {folder} does not have; get it from {entry.url} and put it there")
+            raise Missing(f"{wanted}, which --weights_dir {folder} does not contain; download it from {entry.url} into that directory")
         return read_tensors(Path(folder) / wanted)
     cached = Path(torch.hub.get_dir(), "checkpoints", wanted)
     try:
         if process.local_rank() > 0:
-            process.barrier()                                     # the first process of a machine downloads for all
+            process.barrier()                                     # the first process of a machine downloads for its other processes
         state = (read_tensors(cached) if cached.is_file() else
                  entry.get_state_dict(progress=not process.quiet(), check_hash=True, map_location="cpu", weights_only=True))
         if process.local_rank() == 0:
@@ -108,6 +108,6 @@ def _weights(name: str, file: str, folder: str) -> dict[str, Tensor]:
         return state
     except (OSError, RuntimeError) as error:
         cause = getattr(error, "reason", None) or error
-        raise Missing(f"torchvision's ImageNet weights {wanted}, which could not be downloaded ({cause}); get them from {entry.url} "
-                      f"and put them into {torch.hub.get_dir()}/checkpoints, or name their folder with --weights_dir"
-                      + (", or the file itself with --vgg_weights" if name.startswith("vgg") else "")) from error
+        raise Missing(f"torchvision's ImageNet weights {wanted}, which could not be downloaded ({cause}); download them from {entry.url} "
+                      f"into {torch.hub.get_dir()}/checkpoints, or specify their directory with --weights_dir"
+                      + (", or the file with --vgg_weights" if name.startswith("vgg") else "")) from error

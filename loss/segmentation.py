@@ -1,4 +1,4 @@
-"""Unsupervised background segmentation: a frozen segmentation network that should be sure of what it sees."""
+"""Unsupervised background segmentation: a loss that is low if a frozen segmentation network is certain about the output."""
 from __future__ import annotations
 
 import functools
@@ -14,13 +14,13 @@ from loss.pixel import pick_one
 
 
 class FPN(nn.Module):
-    """Feature pyramid on the outputs of ResNet's four stages, down to logits of a quarter of the image's size."""
+    """Feature pyramid network on the four stages of ResNet; its logits have a quarter of the image's height and width."""
 
     def __init__(self, classes: int):
         super().__init__()
         self.toplayer = nn.Conv2d(2048, 256, 1)
         self.latlayer1, self.latlayer2, self.latlayer3 = (nn.Conv2d(width, 256, 1) for width in (1024, 512, 256))
-        for level in range(1, 5):                                 # 1 is the coarsest
+        for level in range(1, 5):                                 # level 1 is the coarsest
             setattr(self, f"smooth{level}_1", nn.Conv2d(256, 256, 3, padding=1))
             setattr(self, f"smooth{level}_2", nn.Conv2d(256, 128, 3, padding=1))
         self.classify = nn.Conv2d(512, classes, 3, padding=1)
@@ -35,19 +35,19 @@ class FPN(nn.Module):
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:
-    """Return x in the height and width of another feature map."""
+    """Return x resized bilinearly to the height and width of another feature map."""
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 class Segmentation(nn.Module):
-    """FPN on ResNet-101; (B, 3, H, W) in [0, 1], not normalised, to logits (B, classes, H / 4, W / 4)."""
+    """FPN on ResNet-101: from (B, 3, H, W) in [0, 1], without ImageNet normalisation, to logits (B, classes, H / 4, W / 4)."""
 
     def __init__(self, resnet: nn.Module, classes: int = 21):
         super().__init__()
         self.resnet, self.fpn = resnet, FPN(classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        r: Any = self.resnet              # of torchvision, which states no types
+        r: Any = self.resnet              # from torchvision, which has no type hints for it
         x, features = r.maxpool(r.relu(r.bn1(r.conv1(x)))), []
         for stage in (r.layer1, r.layer2, r.layer3, r.layer4):
             x = stage(x)
@@ -56,35 +56,35 @@ class Segmentation(nn.Module):
 
 
 def focal(logits: Tensor) -> Tensor:
-    """Return the mean of (1 - p)² · -log p, p being the probability of each pixel's likeliest class."""
+    """Return the mean of (1 - p)² · -log p, where p is the probability of the most likely class of each pixel."""
     log_p = F.log_softmax(logits.float(), dim=1).amax(1)
     return ((1 - log_p.exp()) ** 2 * -log_p).mean()
 
 
 def ubs(prediction: str, target: str, args) -> nn.Module:
-    """Focal loss of a frozen segmentation of the output, ImageNet ResNet-101 with a fixed random FPN (SAPNet)."""
+    """Focal loss of a frozen segmentation network on the output: ImageNet ResNet-101 with a fixed random FPN (SAPNet)."""
     return Certainty(_network(args.num_of_SegClass, args.weights_dir), prediction)
 
 
 class Certainty(nn.Module):
-    """How unsure a segmentation network is of a predicted image."""
+    """The loss of a segmentation network on a predicted image: high where the network is uncertain."""
 
     def __init__(self, network: nn.Module, prediction: str):
         super().__init__()
         self.network, self.prediction = network, prediction
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """Return the focal loss of the named image."""
+        """Return the focal loss of the named image, a scalar."""
         return focal(self.network(pick_one(self.prediction, prediction)))
 
     def train(self, mode: bool = True) -> Certainty:
-        """Stay as it is: the batch norms keep ImageNet's statistics."""
+        """Stay in eval mode: the batch norms keep the ImageNet statistics."""
         return super().train(False)
 
 
 @functools.lru_cache
 def _network(classes: int, folder: str) -> Segmentation:
-    """Return the segmentation network, built once; its heads are N(0, 0.01) from a fixed seed, their biases 0."""
+    """Return the segmentation network, built once; the weights of its FPN are drawn from N(0, 0.01²) with a fixed seed, biases are 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Segmentation(pretrained.resnet101(folder), classes)

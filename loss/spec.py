@@ -1,7 +1,7 @@
 """The grammar of loss specifications: `weight*Type(parameter=value, ...):prediction:target`, joined by +.
 
-The parameters, the prediction and the target may be left out: `1*L1`, `1*Charbonnier(eps=1e-2)`, `0.5*SSIM(window=7):mask`.
-The plus of a number such as 1e+0 and a plus inside brackets join nothing. Stages are separated by ' / ' (see option.py).
+The parameters, the prediction and the target are optional: `1*L1`, `1*Charbonnier(eps=1e-2)`, `0.5*SSIM(window=7):mask`.
+A plus in a number such as 1e+0 or inside brackets does not join terms. Stages are separated by ' / ' (see option.py).
 """
 import math
 import re
@@ -21,16 +21,16 @@ class Part(NamedTuple):
     type: str
     prediction: str
     target: str
-    parameters: tuple[tuple[str, Value], ...] = ()        # those that the specification gives
+    parameters: tuple[tuple[str, Value], ...] = ()        # those that the specification sets
 
     @property
     def name(self) -> str:
-        """The term's name in the log: 'L1' for the image, else 'L1:mask'."""
+        """Name of the term in the log: 'L1' for the image, else 'L1:mask'."""
         return self.type + "".join(f":{key}" for key in dict.fromkeys((self.prediction, self.target)) if key != "image")
 
 
 def parse(spec: str) -> list[Part]:
-    """Read a loss specification; UserError says what is wrong with it."""
+    """Return the terms of a loss specification; UserError if it is invalid."""
     return [_part(text.strip(), spec) for text in _texts(spec)]
 
 
@@ -66,12 +66,12 @@ def _part(text: str, spec: str) -> Part:
 
 
 def _balanced(text: str) -> bool:
-    """Return whether a text has no brackets, or one pair: parameters hold none."""
+    """Return True if a text has no brackets or exactly one pair; parameter values have no brackets."""
     return re.sub(r"[^()]", "", text) in ("", "()")
 
 
 def _given(text: str | None, name: str, spec: str) -> tuple[tuple[str, Value], ...]:
-    """Read `a=1, b=2`, the parameters of a term; UserError for an unknown one, a wrong type or one that is given twice."""
+    """Return the parameters in `a=1, b=2`; UserError if one is unknown, has a value of the wrong type or is given twice."""
     found: dict[str, Value] = {}
     for each in text.split(",") if text and text.strip() else ():
         key, mark, value = (part.strip() for part in each.partition("="))
@@ -85,7 +85,7 @@ def _given(text: str | None, name: str, spec: str) -> tuple[tuple[str, Value], .
 
 
 def _converted(text: str, default: Value, what: str, known: str) -> Value:
-    """Return a value of the default's type: true or false, a whole number, a number, or a name."""
+    """Return the text as a value of the default's type: true or false, a whole number, a number, or a name; UserError if it is not."""
     kind = type(default)
     try:
         if kind is bool:
@@ -97,30 +97,30 @@ def _converted(text: str, default: Value, what: str, known: str) -> Value:
     except (KeyError, ValueError):
         pass
     wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[kind]
-    raise UserError(f"{what} is {wanted}, not '{text}'; {known}")
+    raise UserError(f"{what} must be {wanted}, not '{text}'; {known}")
 
 
 def _known(name: str) -> str:
-    """Return which parameters a term has, as the end of a message."""
+    """Return the parameters of a term as the last part of an error message."""
     return f"its parameters and their defaults: {described(name)}" if parameters(name) else f"{name} has no parameters"
 
 
 def targets(spec: str) -> set[str]:
-    """Return the names of the targets that a specification compares with."""
+    """Return the names of the targets that a specification needs."""
     return {part.target for part in parse(spec)}
 
 
 def without(spec: str, target: str) -> str:
-    """Return the specification without the terms that need a target, or `1*L1` when none is left."""
+    """Return the specification without the terms that need one target, or `1*L1` if no term remains."""
     return "+".join(text.strip() for text in _texts(spec) if parse(text)[0].target != target) or "1*L1"
 
 
 def without_types(spec: str, types: set[str]) -> str:
-    """Return the specification without the terms of some types, or `1*L1` when none is left."""
+    """Return the specification without the terms of some types, or `1*L1` if no term remains."""
     return "+".join(text.strip() for text in _texts(spec) if parse(text)[0].type not in types) or "1*L1"
 
 
 def listed(losses: dict[str, float]) -> str:
-    """Return the values of terms by name as text; one that is minus a PSNR says how many dB that is."""
+    """Return the values of terms by name as text; for the term PSNR also the PSNR in dB."""
     return ", ".join(f"{name} {value:.5g}" + (f" ({-value:.2f} dB)" if re.split("[:#]", name)[0] == "PSNR" else "")
                      for name, value in losses.items())

@@ -15,7 +15,7 @@ C1, C2 = 0.01**2, 0.03**2
 
 
 def ssim(prediction: str, target: str, args, window: int = 11, sigma: float = 1.5) -> Callable:
-    """1 - SSIM with a Gaussian window of a side and sigma in pixels, zero padding, mean over pixels and channels (PReNet, SAPNet)."""
+    """1 - SSIM with a Gaussian window (side and sigma in pixels), zero padding, mean over pixels and channels (PReNet, SAPNet)."""
     if not (0 < window < 100 and window % 2 and sigma > 0):
         raise UserError(f"--loss: SSIM needs an odd window from 1 to 99 and a positive sigma, not window={window}, sigma={sigma:g}")
 

@@ -1,4 +1,4 @@
-"""The table of loss terms. A new term is one function and one line here."""
+"""The table of loss terms. To add a term, write one function and add one line to TERMS."""
 from __future__ import annotations
 
 import inspect
@@ -28,10 +28,10 @@ TERMS: dict[str, Callable[..., Term]] = {      # name: make(prediction key, targ
 
 
 def parameters(name: str) -> dict[str, bool | int | float | str]:
-    """Return the parameters of a term with their defaults: the arguments of its function after the first three."""
+    """Return the parameters of a term with their defaults: the arguments of its function from the fourth on."""
     return {each.name: each.default for each in list(inspect.signature(TERMS[name]).parameters.values())[3:]}
 
 
 def described(name: str) -> str:
-    """Return a term's parameters and defaults as a specification writes them, '' when it has none: 'eps=0.001'."""
+    """Return a term's parameters and defaults in the form of a specification, as in 'eps=0.001'; '' if it has none."""
     return ", ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in parameters(name).items())

@@ -1,4 +1,4 @@
-"""How restored images are compared with the truth: measures (metric/measure.py, metric/further.py) under named protocols."""
+"""Compare restored images with their targets: measures (metric/measure.py, metric/further.py) under named protocols."""
 from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
@@ -14,12 +14,12 @@ __all__ = ["METRICS", "PROTOCOLS", "Metric", "Protocol", "check_best", "compare"
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to measure; numbers of two protocols, or of two versions of one, may not be compared.
+    """The settings of a measurement; do not compare numbers of two protocols, or of two versions of one protocol.
 
-    channels: rgb, y (BT.601, float), y8 (the same rounded to 8 bits, as MATLAB gives it), task (y for rain, else rgb).
-    rounding of the output to 8 bits: round, truncate, none. border: pixels left out at each side.
-    size: pad (the network pads, all is measured), crop N or resize N (to multiples of N, before the network).
-    ssim: gaussian (window 11, sigma 1.5), uniform7 (scikit-image's default), columns7 (the same along columns only).
+    channels: rgb, y (BT.601, float), y8 (y rounded to 8 bits, as in MATLAB), task (y for rain, else rgb).
+    rounding of the output to 8 bits: round, truncate, none. border: number of pixels excluded at each side.
+    size: pad (the network pads, the whole image is measured), crop N or resize N (to multiples of N, before the network).
+    ssim: gaussian (window 11, sigma 1.5), uniform7 (scikit-image's default), columns7 (uniform7 along columns only).
     """
     channels: tuple[str, ...]
     ssim: str = "gaussian"
@@ -30,11 +30,11 @@ class Protocol:
     name: str = ""
 
     def settings(self) -> dict:
-        """Return the settings as they stand beside every number."""
+        """Return the settings as they are stored with every number."""
         return asdict(self)
 
     def fit(self, x: Tensor) -> Tensor:
-        """Return (B, C, H, W) in the size that the network is to see and that is measured."""
+        """Return (B, C, H, W) in the size that the network receives and that is measured."""
         how, _, multiple = self.size.partition(" ")
         if how == "pad":
             return x
@@ -49,7 +49,7 @@ def _named(**protocols: Protocol) -> dict[str, Protocol]:
     return {name: replace(protocol, name=name) for name, protocol in protocols.items()}
 
 
-PROTOCOLS = _named(                       # a protocol is named after the work whose numbers it measures
+PROTOCOLS = _named(                       # a protocol has the name of the work whose measurement it repeats
     default=Protocol(("rgb", "y")),
     smgarn=Protocol(("rgb",), border=7),
     two_stage_kd=Protocol(("task",), size="resize 16"),
@@ -63,7 +63,7 @@ PROTOCOLS = _named(                       # a protocol is named after the work w
 
 
 def protocols(joined: str) -> list[Protocol]:
-    """Return the protocols of `a+b`; UserError lists the known ones."""
+    """Return the protocols of `a+b`; UserError if a name is unknown."""
     for name in joined.split("+"):
         if name not in PROTOCOLS:
             raise UserError(f"unknown protocol '{name}' in --protocol '{joined}'; known: {', '.join(PROTOCOLS)}")
@@ -71,29 +71,30 @@ def protocols(joined: str) -> list[Protocol]:
 
 
 def prepare(extra: tuple[str, ...], device) -> None:
-    """Load what further measures need, so that a missing one is known before anything starts; UserError then."""
+    """Load the networks of further measures before the run starts; UserError if a measure is unknown or not available."""
     further.prepare(extra, device)
 
 
 def measures(protocols: list[Protocol], extra: tuple[str, ...]) -> list[str]:
-    """Return the names of the numbers that a test under these protocols gives: psnr, ssim, psnr_y, further measures."""
+    """Return the names of the numbers that a test under these protocols measures: psnr, ssim, psnr_y, further measures."""
     own = [f"{name}_{kind}" if place else name for protocol in protocols
            for place, kind in enumerate(protocol.channels) for name in ("psnr", "ssim")]
     return list(dict.fromkeys([*own, *extra]))
 
 
 def check_best(best: str, protocols: list[Protocol], extra: tuple[str, ...]) -> None:
-    """Raise UserError when --best names no number that a test gives."""
+    """Raise UserError if no test measures the number that --best names."""
     known = measures(protocols, extra)
     if best not in known:
-        raise UserError(f"--best '{best}': no test gives that number; --protocol {'+'.join(each.name for each in protocols)} and "
-                        f"--metrics '{'+'.join(extra)}' give {', '.join(known)}")
+        raise UserError(f"--best '{best}' is not measured by any test; --protocol {'+'.join(each.name for each in protocols)} and "
+                        f"--metrics '{'+'.join(extra)}' measure {', '.join(known)}")
 
 
 def score(results: dict[str, dict], best: str) -> float | None:
-    """Return the number that --best names from a test's results by data set, such that higher is better; None when none has it.
+    """Return the number that --best names from the results of a test by data set; None if it was not measured. Higher is better.
 
-    The first data set and the first of its protocols that give the number count; one that is better when lower is negated.
+    The first data set with this number and the first of its protocols with it are used. A measure for which lower is better
+    is negated.
     """
     for result in results.values():
         for numbers in (result, *result.get("others", ())):
@@ -104,9 +105,9 @@ def score(results: dict[str, dict], best: str) -> float | None:
 
 
 def compare(output: Tensor, target: Tensor, protocol: Protocol, task: str = "", extra: tuple[str, ...] = ()) -> dict[str, float]:
-    """Return the numbers of one pair, (1, 3, H, W) in [0, 1] and of the protocol's size already.
+    """Return the numbers of one pair of images, (1, 3, H, W) in [0, 1], already in the size of the protocol (see `fit`).
 
-    Keys: psnr, ssim (and the `extra` measures by name) of the first channel kind, then with _y of a second one.
+    Keys: psnr and ssim of the first channel kind, the `extra` measures by name, then psnr_y and ssim_y of a second kind y.
     """
     output, target = measure.quantise(output, protocol.rounding), measure.quantise(target, "round")
     if protocol.border and min(output.shape[-2:]) > 2 * protocol.border:
@@ -124,12 +125,12 @@ def compare(output: Tensor, target: Tensor, protocol: Protocol, task: str = "", 
 
 
 def resolved(kind: str, task: str) -> str:
-    """Return the channel that is measured: `task` means luma for rain, RGB for the rest."""
+    """Return the channel kind that is measured: `task` becomes y (luma) for rain, rgb for other tasks."""
     return {"task": "y" if task == "rain" else "rgb"}.get(kind, kind)
 
 
 def described(protocol: Protocol) -> str:
-    """Return a protocol's settings in words."""
+    """Return a description of a protocol's settings for --list."""
     channels = {"rgb": "RGB", "y": "Y (float)", "y8": "Y (8 bits)", "task": "Y for rain, else RGB"}
     ending = {"round": "rounded to 8 bits", "truncate": "truncated to 8 bits", "none": "not rounded"}[protocol.rounding]
     window = {"gaussian": "Gaussian SSIM", "uniform7": "uniform-7 SSIM", "columns7": "1-D SSIM"}[protocol.ssim]

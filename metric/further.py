@@ -1,6 +1,6 @@
-"""Measures beside PSNR and SSIM (--metrics): those of the table below, and any of the package pyiqa.
+"""Measures in addition to PSNR and SSIM (--metrics): those of the table METRICS, and those of the package pyiqa.
 
-A new measure is one function and one line in METRICS.
+To add a measure, write one function and add one line to METRICS.
 """
 import functools
 from collections.abc import Callable
@@ -13,11 +13,12 @@ from metric import measure
 from runtime import process
 from runtime.errors import UserError
 
-NOT_FURTHER = ("psnr", "ssim", "fid", "fid_dinov2", "sfid", "inception_score", "clipscore")    # ours, or of whole sets
+# measures of pyiqa that are not accepted: measured here already, or defined for whole sets of images only
+EXCLUDED = ("psnr", "ssim", "fid", "fid_dinov2", "sfid", "inception_score", "clipscore")
 
 
 class Metric(NamedTuple):
-    """A measure: (output, target), both RGB (1, 3, H, W) float64 in [0, 1], to a number (float32 on Apple's GPUs)."""
+    """A measure: a function from (output, target), both RGB (1, 3, H, W) float64 (float32 on Apple's GPUs) in [0, 1], to a number."""
     function: Callable[[Tensor, Tensor], float]
     lower_is_better: bool = False
 
@@ -29,23 +30,23 @@ METRICS: dict[str, Metric] = {
 
 
 def measured(name: str, output: Tensor, target: Tensor) -> float:
-    """Return a further measure by name, on RGB."""
+    """Return the value of a further measure by name, on RGB images."""
     if name in METRICS:
         return float(METRICS[name].function(output, target))
     model = _pyiqa(name, output.device)
-    images = (output.float(),) if model.metric_mode == "NR" else (output.float(), target.float())      # NR: without reference
+    images = (output.float(),) if model.metric_mode == "NR" else (output.float(), target.float())      # NR: no-reference measure
     return float(model(*images))
 
 
 def prepare(names: tuple[str, ...], device: torch.device) -> None:
-    """Load what `measured` will need; UserError for a measure that is not known, not installed or has no weights."""
+    """Load the networks that `measured` uses; UserError if a measure is unknown, not installed or its weights are missing."""
     for name in names:
         if name not in METRICS:
             _pyiqa(name, device)
 
 
 def lower_is_better(name: str) -> bool:
-    """Return whether a smaller value of a further measure means a better image; call `prepare` first."""
+    """Return True if a smaller value of a further measure means a better image; call `prepare` first."""
     return METRICS[name].lower_is_better if name in METRICS else bool(_pyiqa(name, process.device()).lower_better)
 
 
@@ -55,11 +56,12 @@ def _pyiqa(name: str, device: torch.device):
     try:
         import pyiqa
     except ImportError as error:
-        raise UserError(f"the measure '{name}' comes from the package pyiqa: pip install pyiqa; built in: {built_in}") from error
-    if name not in pyiqa.list_models() or name in NOT_FURTHER:
-        raise UserError(f"pyiqa has no measure '{name}' besides psnr and ssim; pyiqa.list_models() lists them; built in: {built_in}")
+        raise UserError(f"the measure '{name}' comes from the package pyiqa: pip install pyiqa; built-in measures: {built_in}") from error
+    if name not in pyiqa.list_models() or name in EXCLUDED:
+        raise UserError(f"pyiqa has no measure '{name}' that --metrics accepts; pyiqa.list_models() lists its measures; "
+                        f"built-in measures: {built_in}")
     try:
         return pyiqa.create_metric(name, device=device)
     except OSError as error:
-        raise UserError(f"pyiqa could not get the weights of '{name}' ({error}); it keeps them in {torch.hub.get_dir()}/pyiqa "
-                        "and torchvision's in checkpoints beside it") from error
+        raise UserError(f"pyiqa could not load the weights of '{name}' ({error}); it stores its weights in "
+                        f"{torch.hub.get_dir()}/pyiqa and those of torchvision in {torch.hub.get_dir()}/checkpoints") from error

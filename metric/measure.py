@@ -1,4 +1,4 @@
-"""PSNR, SSIM, MS-SSIM and mean absolute error of images (B, C, H, W) in [0, 1], on the device where they are."""
+"""PSNR, SSIM, MS-SSIM and mean absolute error of images (B, C, H, W) in [0, 1], computed on the device of the images."""
 import math
 
 import torch
@@ -13,17 +13,17 @@ SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)      # weights of MS-SSIM (Wan
 
 
 def quantise(x: Tensor, rounding: str) -> Tensor:
-    """Return x clipped to [0, 1], in 256 levels by 'round' or 'truncate' ('none': as it is), float64 where the device has it."""
+    """Return x clipped to [0, 1], in 256 levels by 'round' or 'truncate' ('none': not quantised), float64 (float32 on Apple's GPUs)."""
     x = x.to(torch.float32 if x.device.type == "mps" else torch.float64).clamp(0, 1)
     if rounding == "none":
         return x
     levels = x * 255
-    # a level that went through float32 may lie a hair below itself
+    # after a conversion to float32 a level may be slightly below its exact value
     return (levels.round() if rounding == "round" else (levels + 1e-4).floor()) / 255
 
 
 def channel(x: Tensor, kind: str) -> Tensor:
-    """Return what of RGB is measured: 'rgb' all, 'y' the BT.601 luma of MATLAB's rgb2ycbcr, 'y8' that rounded to 8 bits."""
+    """Return the measured channels of RGB: 'rgb' all, 'y' the BT.601 luma as in MATLAB's rgb2ycbcr, 'y8' this luma rounded to 8 bits."""
     if kind == "rgb":
         return x
     weights = x.new_tensor(BT601).view(1, 3, 1, 1)
@@ -32,7 +32,7 @@ def channel(x: Tensor, kind: str) -> Tensor:
 
 
 def psnr(output: Tensor, target: Tensor) -> float:
-    """Return 10·log10(1 / mean squared error) in dB, 100 at most (equal images)."""
+    """Return 10·log10(1 / mean squared error) in dB, at most 100 (equal images)."""
     error = F.mse_loss(output, target).item()
     return 100.0 if error < 1e-10 else -10 * math.log10(error)
 
@@ -40,7 +40,7 @@ def psnr(output: Tensor, target: Tensor) -> float:
 def ssim(output: Tensor, target: Tensor) -> float:
     """Return the structural similarity (Wang et al. 2004): Gaussian window 11, sigma 1.5, population variance.
 
-    The mean over channels and the windows that lie inside the image; smaller images are continued by their edge.
+    The mean over channels and all windows inside the image; images smaller than the window are padded with their edge pixels.
     """
     return _similarity(output, target, _gaussian(output), _gaussian(output))[0].mean().item()
 
@@ -52,14 +52,14 @@ def ssim_uniform(output: Tensor, target: Tensor) -> float:
 
 
 def ssim_columns(output: Tensor, target: Tensor) -> float:
-    """Return what scikit-image gives when an image's columns pass for channels: a window of 7 pixels down each column."""
+    """Return what scikit-image computes if the columns of an image are treated as channels: a window of 7 pixels along each column."""
     return _similarity(output, target, output.new_full((7,), 1 / 7), output.new_ones(1), sample=7 / 6)[0].mean().item()
 
 
 def ms_ssim(output: Tensor, target: Tensor) -> float:
-    """Return the multi-scale structural similarity (Wang et al. 2003): five scales, images of 176 pixels or more."""
+    """Return the multi-scale structural similarity (Wang et al. 2003): five scales; UserError for a side below 176 pixels."""
     if min(output.shape[-2:]) < 176:
-        raise UserError(f"MS-SSIM needs images of at least 176x176 pixels, this one is {output.shape[-1]}x{output.shape[-2]}")
+        raise UserError(f"MS-SSIM needs images of at least 176x176 pixels; this image has {output.shape[-1]}x{output.shape[-2]}")
     result = output.new_ones(output.shape[:2])
     for number, weight in enumerate(SCALES):
         whole, contrast = (x.mean((-2, -1)).clamp_min(0) for x in _similarity(output, target, _gaussian(output), _gaussian(output)))
@@ -69,7 +69,7 @@ def ms_ssim(output: Tensor, target: Tensor) -> float:
 
 
 def mae(output: Tensor, target: Tensor) -> float:
-    """Return the mean absolute error in levels of 255."""
+    """Return the mean absolute error on the 0-255 scale."""
     return (output - target).abs().mean().item() * 255
 
 
@@ -83,7 +83,7 @@ def _gaussian(like: Tensor) -> Tensor:
 
 
 def _similarity(a: Tensor, b: Tensor, down: Tensor, across: Tensor, sample: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Return the maps of SSIM and of its contrast-structure part, for a window of two factors; `sample` scales variances."""
+    """Return the maps of SSIM and of its contrast-structure part for a separable window; `sample` scales variances and covariance."""
     missing = max(0, len(across) - a.shape[-1]), max(0, len(down) - a.shape[-2])
     a, b = (F.pad(x, (0, missing[0], 0, missing[1]), mode="replicate") if any(missing) else x for x in (a, b))
     channels = a.shape[1]

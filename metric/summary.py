@@ -1,4 +1,4 @@
-"""From the numbers of single images to those of a set: mean, median, and an interval for the mean."""
+"""Summarise the numbers of single images for a data set: mean, median, and a confidence interval of the mean."""
 import csv
 import io
 import math
@@ -12,7 +12,7 @@ RESAMPLES = 2000
 
 
 def summarise(rows: list[dict[str, float]]) -> dict:
-    """Return the mean of every measure, `median` and `interval95` (bootstrap of the mean, 2,000 resamples, seed 0)."""
+    """Return the mean of every measure, and by measure `median` and `interval95` (bootstrap of the mean, 2,000 resamples, seed 0)."""
     if not rows:
         return {}
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
@@ -22,14 +22,14 @@ def summarise(rows: list[dict[str, float]]) -> dict:
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """Return the bootstrap 95 % interval of the mean of values (N,)."""
+    """Return [low, high], the bootstrap 95 % confidence interval of the mean of values (N,)."""
     picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
     low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
     return [float(low), float(high)]
 
 
 def write_table(path: Path, names: list[str], rows: dict[str, list[dict[str, float]]]) -> None:
-    """Write a CSV, a line per image and protocol: image, protocol, and every measure."""
+    """Write a CSV file with one line per protocol and image: image, protocol, and every measure."""
     columns = list(dict.fromkeys(key for numbers in rows.values() for row in numbers for key in row))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -41,7 +41,7 @@ def write_table(path: Path, names: list[str], rows: dict[str, list[dict[str, flo
 
 
 def read_table(path: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Read what `write_table` wrote: {protocol: {image: {measure: value}}}."""
+    """Return a table of `write_table` as {protocol: {image: {measure: value}}}; ValueError if it has another form."""
     with open(path, encoding="utf-8", newline="") as file:
         table: dict[str, dict[str, dict[str, float]]] = {}
         lines = csv.DictReader(file)

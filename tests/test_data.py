@@ -91,7 +91,7 @@ def test_data_range(place):
     make_pairs(place / "dataset" / "set", 12)
     assert chosen("--data_range", "1-3/5-6", role="train") == ["00", "01", "02"]
     assert chosen("--data_range", "1-3/5-6", role="test") == ["04", "05"]
-    assert chosen("--data_range", "2-11", role="test") == ["00", "11"]              # what training leaves
+    assert chosen("--data_range", "2-11", role="test") == ["00", "11"]              # the images that training does not use
     assert chosen("--data_range", "3-2000", "--test_only", role="test") == [f"{n:02}" for n in range(2, 12)]
     with pytest.raises(UserError, match="starts at image 13, but set has 12"):
         chosen("--data_range", "13-14", role="train")
@@ -100,7 +100,7 @@ def test_data_range(place):
 
 
 def test_positions_count_in_natural_order(place):
-    """Images that are named 1 to 101 are taken by number; the default hold-out is the last of them."""
+    """Images with the names 1 to 101 are sorted by number; the default hold-out is the last ten of them."""
     for folder in ("input", "target"):
         for number in range(1, 102):
             save(place / "dataset" / "set" / folder / f"{number}.png", photo(4, 4, 0))
@@ -150,7 +150,7 @@ def test_synthesis_is_seeded():
 
 
 def test_snow_mask_is_the_snow():
-    """Where the mask is black the photo is only veiled; where it is bright the photo is nearly the mask."""
+    """Where the mask is black, only a veil changes the photo; where it is bright, the photo nearly equals the mask."""
     clean = np.zeros((200, 200, 3)) + 0.2
     snowy, mask = degrade.snow(clean, np.random.default_rng(0))
     assert np.abs(snowy - clean)[mask < 0.01].max() < 0.1
@@ -220,19 +220,19 @@ def test_cache(tmp_path, monkeypatch):
     assert all(np.array_equal(cache.read(places[s]), real_read(s)) for s in sources)
 
     cache.fill(tmp_path / "bin", tmp_path, sources)
-    assert len(decoded) == 4                                       # nothing is rebuilt
+    assert len(decoded) == 4                                       # no file is decoded again
 
     old = sources[1].stat()
-    save(sources[1], veiled(photo(40, 48, 9)))                      # a change is found even if size and time look old
+    save(sources[1], veiled(photo(40, 48, 9)))                      # a change is detected even if size and modification time are equal
     os.utime(sources[1], ns=(old.st_atime_ns, old.st_mtime_ns))
     places = cache.fill(tmp_path / "bin", tmp_path, sources)
     assert len(decoded) == 5
     assert np.array_equal(cache.read(places[sources[1]]), real_read(sources[1]))
-    assert len(list((tmp_path / "bin").rglob("*.npy"))) == 4        # the outdated file is gone, no partial one is left
+    assert len(list((tmp_path / "bin").rglob("*.npy"))) == 4        # the outdated file is deleted, and no partial file remains
 
 
 def test_two_that_fill_one_cache(tmp_path):
-    """The second waits for the first and says for whom."""
+    """The second process waits for the first and reports which process it waits for."""
     root, folder = make_pairs(tmp_path / "set"), files.make_folder(tmp_path / "bin")
     code = ("import pathlib, sys, time; from runtime import files; lock = pathlib.Path(sys.argv[1])\n"
             "with files.locked(lock, print): print('held', flush=True); sys.stdin.read(); time.sleep(0.5); lock.with_name('end').touch()")
@@ -243,7 +243,7 @@ def test_two_that_fill_one_cache(tmp_path):
 
     def busy(holder: str) -> None:
         said.append(holder)
-        first.stdin.close()                                        # the first ends half a second after it is told to
+        first.stdin.close()                                        # the first process ends half a second later
     places = cache.fill(folder, tmp_path, sorted((root / "input").iterdir()), busy)
     assert (folder / "end").is_file() and first.wait() == 0
     assert len(said) == 1 and f"process {first.pid} on " in said[0]

@@ -1,4 +1,4 @@
-"""Image files of all kinds come in as upright 8-bit RGB, or with one clear sentence."""
+"""Image files of all kinds are read as upright 8-bit RGB, or give one clear error message."""
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,4 +1,4 @@
-"""The leak audit finds copies of test scenes, whatever was done to them, and nothing else."""
+"""The leak audit finds modified copies of test scenes, and no other images."""
 import io
 
 import numpy as np
@@ -15,7 +15,7 @@ SIZE = (200, 280)
 
 
 def scene(seed: int) -> np.ndarray:
-    """Return a picture with detail of all sizes, as nature has it, (H, W, 3) uint8."""
+    """Return an image with detail of all sizes, as in natural images, (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     detail = sum(sigma * gaussian_filter(rng.standard_normal(SIZE), sigma) for sigma in (1, 2, 4, 8, 16))
     levels = 120 + 50 * detail / detail.std()
@@ -23,7 +23,7 @@ def scene(seed: int) -> np.ndarray:
 
 
 def sky(seed: int) -> np.ndarray:
-    """Return a flat picture: a gradient under faint noise, stored as JPEG."""
+    """Return a flat image: a gradient with weak noise, stored as JPEG."""
     rng = np.random.default_rng(seed)
     levels = np.linspace(140, 200 + 10 * seed, SIZE[0])[:, None] + rng.normal(0, 1.5, SIZE)
     return jpeg(np.repeat(levels.clip(0, 255).astype(np.uint8)[..., None], 3, 2))
@@ -69,7 +69,7 @@ def test_other_scenes_are_not_flagged():
 
 
 def test_flat_and_repeating_scenes_are_not_flagged():
-    """Skies, one level, stripes, chequers and equal frames are alike, but show no common scene."""
+    """Skies, constant images, chequers and images with equal borders are similar, but show no common scene."""
     rows, columns = np.mgrid[:SIZE[0], :SIZE[1]]
     plain = np.full((*SIZE, 3), 200, np.uint8)
     framed = [scene(seed) for seed in (20, 21)]
@@ -97,10 +97,10 @@ def test_cache(tmp_path, monkeypatch):
     assert found(train, test, folder) == [("a", "b")]
     before = {path.name for path in folder.iterdir()}
     assert len(before) == 2 and all(name.endswith(".npy") for name in before)
-    monkeypatch.setattr(leaks, "fingerprint", None)              # a second audit makes none
+    monkeypatch.setattr(leaks, "fingerprint", None)              # a second audit computes no fingerprint
     assert found(train, test, folder) == [("a", "b")]
     monkeypatch.undo()
-    save(tmp_path / "a.png", scene(5))                           # another picture under the same name
+    save(tmp_path / "a.png", scene(5))                           # another image with the same name
     assert found(train, test, folder) == []
     after = {path.name for path in folder.iterdir()}
     assert len(after) == 2 and len(after & before) == 1
@@ -112,13 +112,13 @@ def test_damaged_file(tmp_path):
         leaks.find([Item("x", {"image": tmp_path / "x.png"})], items(scene(0)))
 
 
-# Files of BSDS500/train that show a scene of Rain100L turned by 90 degrees, which the list lacks (looked at by eye).
+# Files of BSDS500/train that show a scene of Rain100L turned by 90 degrees, which are not in the list (checked by eye).
 TURNED = {f"{number}.jpg" for number in (187029, 187071, 187083, 198004, 198023, 198054, 20008, 22013, 22093, 225017)}
 
 
 @pytest.mark.slow
 def test_real_leaks(real_data):
-    """Every file listed whose scene is at hand is found, and no file without one."""
+    """Every listed file with a scene of the given test images is found, and no other file."""
     train = [Item(path.name, {"image": path}) for path in sorted(image.listing(real_data / "BSDS500" / "train"))[40:96]]
     test = [Item(f"{folder}/{path.name}", {"image": path}) for folder in ("Rain100L/target", "CBSD68")
             for path in image.listing(real_data / folder)]

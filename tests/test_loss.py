@@ -1,4 +1,4 @@
-"""Loss specifications, the terms' values, and where their gradients go."""
+"""Loss specifications, values of the terms, and their gradients."""
 import inspect
 import json
 import re
@@ -29,7 +29,7 @@ GOLDEN = facts("losses")["values"]
     ("1*Charbonnier", (0.25**2 + 1e-6) ** 0.5, ["Charbonnier"]),
     ("1*L1+0.5*L1:mask", 0.75, ["L1", "L1:mask"]),
     ("1*L1:image:mask", 0.0, ["L1:mask"]),
-    ("1*L1:image:teacher_image", 2.0, ["L1:teacher_image"]),       # a target that the method gives itself
+    ("1*L1:image:teacher_image", 2.0, ["L1:teacher_image"]),       # a target that the method computes itself
     ("1*L1:steps:mask", 7.0, ["L1:steps:mask"]),                   # the sum over a list
     ("1*L1:steps.0:mask", 3.0, ["L1:steps.0:mask"]),
     ("1*L1:mask:steps.1", 3.0, ["L1:mask:steps.1"]),
@@ -55,7 +55,7 @@ def test_parameters(spec, total, names):
 
 
 def test_defaults_give_what_they_gave_before():
-    """Bit for bit the constants that stood in the code of version 0.1.0."""
+    """The values equal those with the constants of version 0.1.0, bit for bit."""
     torch.manual_seed(0)
     a, b = torch.rand(2, 3, 33, 20), torch.rand(2, 3, 33, 20)
     batch = Batch(["a", "b"], a, {"image": b}, torch.zeros(2))
@@ -69,7 +69,7 @@ def test_defaults_give_what_they_gave_before():
 
 
 def test_a_window_of_one_pixel():
-    """SSIM's parameters reach it: with one pixel the variances vanish and only the means count."""
+    """SSIM uses its parameters: with a window of one pixel the variances are zero, and only the means remain."""
     value, _ = loss.Loss("1*SSIM(window=1, sigma=2)")({"image": X}, Batch(["a"], X, {"image": X + 0.25}, torch.zeros(1)))
     expected = [(2 * a * b + ssim.C1) / (a * a + b * b + ssim.C1) for a, b in ((0, 0.25), (0.5, 0.75))]
     assert value.item() == pytest.approx(1 - sum(expected) / 2, rel=1e-5)
@@ -92,9 +92,9 @@ KNOWN = "its parameters and their defaults: "
 
 @pytest.mark.parametrize("spec, words", [
     ("1*Charbonnier(delta=1)", f"Charbonnier has no parameter 'delta'; {KNOWN}eps=0.001"),
-    ("1*Charbonnier(eps=small)", f"the parameter eps of Charbonnier is a number, not 'small'; {KNOWN}eps=0.001"),
-    ("1*Charbonnier(eps=nan)", "the parameter eps of Charbonnier is a number, not 'nan'"),
-    ("1*Charbonnier(eps=)", "the parameter eps of Charbonnier is a number, not ''"),
+    ("1*Charbonnier(eps=small)", f"the parameter eps of Charbonnier must be a number, not 'small'; {KNOWN}eps=0.001"),
+    ("1*Charbonnier(eps=nan)", "the parameter eps of Charbonnier must be a number, not 'nan'"),
+    ("1*Charbonnier(eps=)", "the parameter eps of Charbonnier must be a number, not ''"),
     ("1*Charbonnier(1e-3)", f"'1e-3' is not parameter=value; {KNOWN}eps=0.001"),
     ("1*Charbonnier(eps=1,)", "'' is not parameter=value"),
     ("1*Charbonnier(eps=1, eps=2)", "'eps' is given twice"),
@@ -102,8 +102,8 @@ KNOWN = "its parameters and their defaults: "
     ("1*Charbonnier(eps=1e-3+1*L1", "the brackets of '1*Charbonnier(eps=1e-3+1*L1' are not balanced"),
     ("1*Charbonnier eps=1)", "'1*Charbonnier eps=1)' is not weight*Type"),
     ("1*Charbonnier(eps=(1))", "are not balanced"),
-    ("1*SSIM(window=5.5)", f"the parameter window of SSIM is a whole number, not '5.5'; {KNOWN}window=11, sigma=1.5"),
-    ("1*Uncertainty(scale=3)", f"the parameter scale of Uncertainty is a name, not '3'; {KNOWN}scale=log_scale, weight=2.0"),
+    ("1*SSIM(window=5.5)", f"the parameter window of SSIM must be a whole number, not '5.5'; {KNOWN}window=11, sigma=1.5"),
+    ("1*Uncertainty(scale=3)", f"the parameter scale of Uncertainty must be a name, not '3'; {KNOWN}scale=log_scale, weight=2.0"),
     ("1*L1(eps=1)", "L1 has no parameter 'eps'; L1 has no parameters"),
     ("1*L1)+1*L1", "--loss '1*L1)+1*L1': "),
     ("1*L1:mask(eps=1)", "is not weight*Type"),
@@ -127,7 +127,7 @@ def test_values_that_cannot_be(spec, words):
 
 
 def test_every_parameter_has_a_default():
-    """Its type is what a specification's value is read as; a term's first three arguments are always the same."""
+    """The default's type is the type of the value in a specification; the first three arguments of all terms are equal."""
     for name, make in loss.TERMS.items():
         assert list(inspect.signature(make).parameters)[:3] == ["prediction", "target", "args"], name
         assert all(type(value) in (bool, int, float, str) for value in terms.parameters(name).values()), name
@@ -140,20 +140,20 @@ def test_parts_are_unweighted():
 
 
 def test_unknown_names():
-    with pytest.raises(UserError, match="--loss names 'depth', but here are only: image, mask"):
+    with pytest.raises(UserError, match="--loss names 'depth', which does not exist here; available: image, mask"):
         loss.Loss("1*L1:depth")(PREDICTION, BATCH)
 
 
 @pytest.mark.parametrize("key", ["steps.2", "steps.-1", "steps.x", "mask.0"])
 def test_members_that_are_not_there(key):
-    with pytest.raises(UserError, match=re.escape(f"--loss names '{key}', but '{key.partition('.')[0]}' has no member of that number")):
+    with pytest.raises(UserError, match=re.escape(f"--loss names '{key}', but '{key.partition('.')[0]}' has no element of that number")):
         loss.Loss(f"1*L1:{key}:image")(PREDICTION, BATCH)
 
 
 def test_a_member_that_is_not_there_is_said_at_once(fails, pairs):
     sentence = fails("--model", "sapnet", "--data_train", "set", "--save", "x", "--channels", "16", "--recurrent_iter", "2",
                      "--loss", "1*L1:steps.2:image", "--patch_size", "32", "--batch_size", "2", "--n_threads", "0", "--cpu")
-    assert "--loss names 'steps.2', but 'steps' has no member of that number" in sentence
+    assert "--loss names 'steps.2', but 'steps' has no element of that number" in sentence
     assert not Path("experiment/x").exists()
 
 
@@ -176,7 +176,7 @@ def test_a_psnr_is_listed_in_decibels():
 
 
 def test_a_negative_loss_trains_on(run, pairs):
-    """Minus a PSNR alone: no step of the second epoch counts as beyond --skip_threshold, and all that is logged is dB."""
+    """Minus a PSNR alone: no step of the second epoch exceeds --skip_threshold, and the log shows dB."""
     status, text = run("--model", "dsrir", "--channels", "16", "--loss", "1*PSNR", "--epochs", "2", "--test_every", "2", "--no-audit",
                        "--data_train", "set", "--data_test", "set", "--data_range", "1-4/4-4", "--val_epochs", "2",
                        "--epoch_chg", "2", "--warmup", "0", "--batch_size", "2", "--patch_size", "32", "--n_threads", "0",
@@ -213,7 +213,7 @@ def ruled():
 
 @pytest.fixture(scope="module")
 def logits() -> torch.Tensor:
-    """What the segmentation network with the rule's weights gives for the first three images."""
+    """Output of the segmentation network with the rule's weights for the first three images."""
     from torchvision import models
     with torch.device("meta"):
         network = segmentation.Segmentation(models.resnet101())
@@ -257,7 +257,7 @@ def test_equals_the_released_segmentation(logits, parity):
 
 @pytest.mark.parametrize("others", [1, 3, 5])
 def test_all_pairs(others):
-    """Value and gradient of the mean over all pairs are those of the tensor of all pairs, and b gets none."""
+    """Value and gradient of the mean over all pairs equal those of the tensor of all pairs; b gets no gradient."""
     torch.manual_seed(0)
     a, b = torch.randn(3, 4, 5, 6, requires_grad=True), torch.randn(others, 4, 5, 6, requires_grad=True)
     naive = (a[:, None] - b.detach()[None]).abs().mean()

@@ -66,7 +66,7 @@ def test_luma_of_white_and_black():
 
 
 def test_further_measures():
-    """Those of the table, by name; on RGB, whatever channels the protocol measures."""
+    """Measures of the table, by name, on RGB for all channels of the protocol."""
     target = image.to_tensor(CLEAN)[None]
     found = metric.compare(target + 2 / 255, target, metric.PROTOCOLS["snow100k_y"], extra=("mae",))
     assert found["mae"] == pytest.approx(2) and set(found) == {"psnr", "ssim", "mae"}
@@ -89,7 +89,7 @@ RESULTS = {"photos": {"data_set": "photos", "count": 3}, "a": {"psnr": 30.0, "ss
 @pytest.mark.parametrize("best, score", [("psnr", 30.0), ("ssim", 0.9), ("ms_ssim", 0.95), ("mae", -4.0), ("psnr_y", 33.0),
                                          ("ssim_y", None)])
 def test_the_number_that_chooses_the_best(best, score):
-    """Higher is better; of the first set and the first protocol that have it."""
+    """Higher is better; the first set and the first protocol with this number are used."""
     assert metric.score(RESULTS, best) == score
 
 
@@ -105,8 +105,8 @@ def test_a_best_that_nothing_measures():
         metric.check_best(best, both, ("mae",))
     with pytest.raises(UserError) as error:
         metric.check_best("ms_ssim", both, ("mae",))
-    assert str(error.value) == ("--best 'ms_ssim': no test gives that number; --protocol smgarn+default and --metrics 'mae' give "
-                                "psnr, ssim, psnr_y, ssim_y, mae")
+    assert str(error.value) == ("--best 'ms_ssim' is not measured by any test; --protocol smgarn+default and --metrics 'mae' "
+                                "measure psnr, ssim, psnr_y, ssim_y, mae")
     with pytest.raises(UserError):
         metric.check_best("psnr_y", metric.protocols("smgarn"), ())
     with pytest.raises(UserError):

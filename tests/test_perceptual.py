@@ -1,4 +1,4 @@
-"""Losses that look at features: weights, gradients, memory, several processes."""
+"""Losses on features of pretrained networks: weights, gradients, memory, several processes."""
 import re
 import sys
 import types
@@ -40,7 +40,7 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def forget():
-    """No network is in memory before the test, nor stays there."""
+    """Remove the networks from memory before and after a test."""
     for cache in (pretrained._vgg, segmentation._network):
         cache.cache_clear()
     yield
@@ -50,7 +50,7 @@ def forget():
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """Nothing can be downloaded, and nothing has been."""
+    """Make downloads fail, with an empty download cache."""
     def refuse(*args, **options):
         raise URLError("no route to host")
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", refuse)
@@ -59,7 +59,7 @@ def offline(monkeypatch, tmp_path):
 
 
 class Distance(nn.Module):
-    """The face of lpips.LPIPS: AlexNet's convolutions under its names, and a distance of the first one's features."""
+    """The interface of lpips.LPIPS: AlexNet's convolutions with its names, and a distance of the features of the first."""
 
     def __init__(self, net: str, pnet_rand: bool, verbose: bool):
         super().__init__()
@@ -91,7 +91,7 @@ def make(spec: str, folder: Path, **flags) -> loss.Loss:
 
 
 def sample(count: int = 2, side: int = 32) -> tuple[dict, Batch]:
-    """A prediction and a batch of random images, all of them asking for gradients."""
+    """A prediction and a batch of random images, all with requires_grad."""
     torch.manual_seed(0)
     image, one, two, x, truth = (torch.rand(count, 3, side, side, requires_grad=True) for _ in range(5))
     return {"image": image, "restored": [image, one, two]}, Batch(["a"] * count, x, {"image": truth}, torch.zeros(count))
@@ -99,7 +99,7 @@ def sample(count: int = 2, side: int = 32) -> tuple[dict, Batch]:
 
 @pytest.mark.parametrize("name", ["SCR", "HCR", "PCL", "POCL", "LPISL", "UBS"])
 def test_where_gradients_go(weights, package, name):
-    """To what the network made, not to truth, input or the loss's own networks, which stay in eval mode."""
+    """Only the network's outputs get a gradient, not target, input or the networks of the loss, which stay in eval mode."""
     prediction, batch = sample()
     term = make(f"1*{name}", weights).train()
     before = {key: value.clone() for key, value in term.state_dict().items() if "running" in key}
@@ -127,14 +127,14 @@ def test_similarity_sees_the_whole_batch(weights, package, capsys):
 
 def test_inverted():
     ramp = torch.linspace(0.2, 0.6, 256).expand(2, 3, 256, 256) * torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
-    expected = torch.linspace(1, 0, 256).expand(2, 3, 256, 256)     # every image stretched by itself
+    expected = torch.linspace(1, 0, 256).expand(2, 3, 256, 256)     # every image is scaled separately
     torch.testing.assert_close(lpips.inverted(ramp), expected, atol=1e-6, rtol=1e-5)
     assert lpips.inverted(torch.rand(1, 3, 40, 31).bfloat16()).shape == (1, 3, 256, 256)
     assert torch.equal(lpips.inverted(torch.full((1, 3, 8, 8), 0.5)), torch.ones(1, 3, 256, 256))
 
 
 def test_one_network_in_memory(weights, package):
-    """Terms share a VGG, the segmentation is the same every time, and nothing is drawn from torch's random numbers."""
+    """Terms use one VGG, the segmentation is always the same, and the state of torch's random numbers does not change."""
     torch.manual_seed(3)
     before = torch.get_rng_state()
     both = make("1*SCR+1*HCR+1*POCL+1*UBS+1*LPISL", weights)
@@ -159,9 +159,9 @@ def test_vgg_weights(run, weights, pairs, offline):
 
 
 @pytest.mark.parametrize("content, words", [
-    ("vgg19", "file.pth holds no weights of vgg16: 'features.17.weight' is missing or of another shape; torchvision's keys are wanted, "
-     "and --vgg says which VGG"),
-    ("alexnet", "file.pth holds no weights of vgg16: 'features.0.weight' is missing or of another shape"),
+    ("vgg19", "file.pth does not contain the weights of vgg16: 'features.17.weight' is missing or has another shape; "
+     "torchvision's keys are required, and --vgg is the depth of the VGG in a --vgg_weights file"),
+    ("alexnet", "file.pth does not contain the weights of vgg16: 'features.0.weight' is missing or has another shape"),
     (b"hello", "file.pth is damaged or is not a file of weights"),
     (None, "the file file.pth does not exist; a file of weights (.pt, .pth) is required"),
 ])
@@ -173,7 +173,7 @@ def test_wrong_vgg_weights(fails, weights, pairs, offline, content, words):
 
 
 def test_weights_dir(run, weights, package, pairs, offline):
-    """All of SAPNet's recipe, from files of a folder."""
+    """SAPNet's whole recipe runs with weights from a directory."""
     status, text = run(*TINY, "--weights_dir", weights)
     assert status == 0, text
     assert re.search(r"epoch 1/2: loss \S+, SSIM \S+, PCL \S+, LPISL \S+, l", text)
@@ -184,21 +184,22 @@ def test_weights_dir(run, weights, package, pairs, offline):
 def test_weights_dir_without_the_file(fails, package, pairs, offline, spec, name):
     Path("some").mkdir()
     sentence = fails(*TINY, "--loss", f"1*L1+{spec}", "--weights_dir", "some")
-    assert f"the loss {spec[2:]} needs {FILES[name]}, which --weights_dir some does not have" in sentence
-    assert f"get it from https://download.pytorch.org/models/{FILES[name]} and put it there; without: --loss '1*L1'" in sentence
+    assert f"the loss {spec[2:]} needs {FILES[name]}, which --weights_dir some does not contain" in sentence
+    assert f"download it from https://download.pytorch.org/models/{FILES[name]} into that directory; without: --loss '1*L1'" in sentence
     Path("some", FILES[name]).write_bytes(b"")
     assert f"{FILES[name]} is damaged" in fails(*TINY, "--loss", spec, "--weights_dir", "some")
     torch.save({"features.0.weight": torch.zeros(1)}, Path("some", FILES[name]))
-    assert f"{name} holds no weights of {name}" in fails(*TINY, "--loss", spec, "--weights_dir", "some")
+    assert f"{name} does not contain the weights of {name}" in fails(*TINY, "--loss", spec, "--weights_dir", "some")
     assert not Path("experiment/x").exists()
 
 
 def test_no_network(fails, run, pairs, offline, tmp_path):
-    """The sentence says what, whence and whither, and the --loss that it proposes trains; testing needs no weights."""
+    """The message states the file, its address and its directory; the --loss that it proposes trains; a test needs no weights."""
     sentence = fails(*TINY, "--no-use_lpis")
     assert ("the loss PCL needs torchvision's ImageNet weights vgg16-397923af.pth, which could not be downloaded (no route to host); "
-            "get them from https://download.pytorch.org/models/vgg16-397923af.pth") in sentence
-    assert f"put them into {tmp_path / 'hub'}/hub/checkpoints, or name their folder with --weights_dir, or the file itself" in sentence
+            "download them from https://download.pytorch.org/models/vgg16-397923af.pth") in sentence
+    assert (f"into {tmp_path / 'hub'}/hub/checkpoints, or specify their directory with --weights_dir, or the file with --vgg_weights; "
+            "without: --loss") in sentence
     assert not Path("experiment/x").exists()
     proposed = re.search(r"without: --loss '(.*)'$", sentence)[1]
     assert proposed == "1*SSIM / 1*SSIM"
@@ -209,7 +210,7 @@ def test_no_network(fails, run, pairs, offline, tmp_path):
 
 
 def test_a_download(weights, monkeypatch, tmp_path):
-    """Torchvision loads what is not there yet; what is there is read, and said to be damaged where it is."""
+    """Torchvision downloads a missing file; an existing file is read, and a damaged one is an error."""
     def give(self, **options):
         asked.append((self.url.rpartition("/")[2], options["check_hash"], options["weights_only"]))
         return torch.load(weights / FILES["vgg16"], weights_only=True)

@@ -1,4 +1,4 @@
-"""Losses that compare features, shared by several processes."""
+"""Losses on features, computed by several processes together."""
 import os
 import socket
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.test_perceptual import make, sample, weights  # noqa: F401
 
 
 def share(rank: int, world: int, place: str) -> dict[str, tuple[float, Tensor]]:
-    """The value of each term and the gradient of a small network, by one of the processes that share a batch of four."""
+    """The value of each term and the gradient of a small network, in one of the processes that divide a batch of four."""
     torch.set_num_threads(1)
     part, results = slice(4 * rank // world, 4 * (rank + 1) // world), {}
     with process.session(cpu=True, n_gpus=1):
@@ -32,18 +32,19 @@ def share(rank: int, world: int, place: str) -> dict[str, tuple[float, Tensor]]:
 
 
 def one_of_two(rank: int, port: int, place: str) -> None:
-    """A process that ends as those of main.py do."""
+    """A process that ends in the same way as the processes of main.py."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     process.leave(lambda: int(not share(rank, 2, place)))
 
 
 def test_two_processes_equal_one(weights):  # noqa: F811
-    """To float32 rounding: sixteen convolutions that add up to 4608 products each, by other kernels for a batch of 2 than of 4.
+    """Two processes give the same loss and gradient as one, up to float32 rounding.
 
-    A sum of n products is off by about sqrt(n) * 6e-8, here 4e-6 of its value, and sixteen layers add up to 6e-5. The value
-    is a mean over many features, whose errors cancel. The gradient goes through the layers twice, and through |x|, whose
-    slope jumps where rounding decides on the sign of x: several times 6e-5. A term that takes the mean of the processes'
-    ratios, not the ratio of their means, is off by 3e-4 in the value and by 2e-2 in the gradient.
+    The network has sixteen convolutions that sum up to 4608 products each, with other kernels for a batch of 2 than of 4.
+    The relative error of a sum of n products is about sqrt(n) * 6e-8, here 4e-6, and sixteen layers add up to 6e-5. The value
+    is a mean over many features, whose errors cancel. The gradient passes through the layers twice, and through |x|, whose
+    slope jumps where rounding decides the sign of x: several times 6e-5. A term with the mean of the processes'
+    ratios, instead of the ratio of their means, has an error of 3e-4 in the value and of 2e-2 in the gradient.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Every named data set in the layouts that are handed around, lists, noise levels."""
+"""Every named data set in the layouts of its published copies, lists, noise levels."""
 import json
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from runtime import process
 from runtime.errors import UserError
 from tests.conftest import TINY, photo, save, veiled
 
-LAYOUTS = [          # set, role, input files, the clean files they belong to
+LAYOUTS = [          # set, role, input files, the clean files of these inputs
     ("Rain100L", "test", ["input/1.png"], ["target/1.png"]),
     ("Rain100L", "test", ["rainy/rain-001.png"], ["gt/norain-001.png"]),
     ("Rain100L", "train", ["train/rain-1.png"], ["train/norain-1.png"]),
@@ -77,7 +77,7 @@ def test_clean_images_that_are_larger(place):
 
 
 def test_noise_levels(place):
-    """CBSD68@25: seeded by (seed, set, index), clipped, truncated; the levels of one index do not share their noise's size."""
+    """CBSD68@25: seeded by (seed, set, index), clipped, truncated; the noise has the level that the name states."""
     for number in range(2):
         save(Path(f"dataset/CBSD68/{number}.png"), np.full((60, 60, 3), 128, np.uint8))
     noisy = {level: source.read(chosen(f"CBSD68@{level}", "test").items[1].images["input"]) for level in (15, 25, 50)}
@@ -137,7 +137,7 @@ def test_broken_lists(place, name, content, words):
 
 
 def test_all_weathers_in_one_command(run, pairs):
-    """--data_test CBSD68@15+CBSD68@50+Rain100L+SOTS_outdoor: each set by its own task, one line and one entry each."""
+    """--data_test CBSD68@15+CBSD68@50+Rain100L+SOTS_outdoor: each set is measured by its own task and has one entry."""
     save(Path("dataset/CBSD68/1.png"), photo(24, 24, 1))
     save(Path("dataset/Rain100L/input/1.png"), veiled(photo(24, 24, 2)))
     save(Path("dataset/Rain100L/target/1.png"), photo(24, 24, 2))

@@ -1,4 +1,4 @@
-"""tool.synthesise: what it writes, that nothing but the seed, the name and the version matters, what it refuses."""
+"""tool.synthesise: its output depends only on seed, name and version; it refuses wrong settings and folders."""
 import json
 import os
 import re
