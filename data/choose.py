@@ -89,7 +89,7 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     if name in DEMO_NAMES and args.dir_demo and role == "test":
         return paired.pictures(Path(args.dir_demo)), True, ""
     if name == "Folder":
-        raise UserError("the data set Folder is the folder of images that --dir_demo specifies; add --dir_demo")
+        raise UserError("the data set Folder is the folder of images that --dir_demo specifies; give --dir_demo")
     if name.lower().endswith(LISTS):
         photos = tuple(each for each, entry in DATASETS.items() if entry.task == "noise") if args.sigma else ()
         return paired.listed(Path(name), Path(args.train_dir or args.dir_data), photos), False, ""

@@ -161,7 +161,7 @@ def pictures(folder: Path) -> list[Item]:
 
 
 def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
-    """Read a list of pairs: JSON `[[clean, degraded], …]`, or CSV lines `clean,degraded` (or with `|`).
+    """Read a list of pairs: JSON `[[clean, degraded], ...]`, or CSV lines `clean,degraded` (or with `|`).
 
     JSON paths are relative to the working directory; CSV paths to `base`, also with a leading slash. A clean image below a
     folder named in `photos` gets no 'input'; noise is added to it later. Raises UserError if the list is unreadable, has the
@@ -191,7 +191,7 @@ def _json_rows(text: str, path: Path) -> list[tuple[Path, Path]]:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 and all(isinstance(x, str) for x in row)
                                              for row in rows):
-        raise UserError(f"{path} is not a list of pairs; the required form is [[\"clean.png\", \"degraded.png\"], …]")
+        raise UserError(f"{path} is not a list of pairs; the required form is [[\"clean.png\", \"degraded.png\"], ...]")
     return [(Path(clean), Path(degraded)) for clean, degraded in rows]
 
 

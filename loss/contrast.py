@@ -50,9 +50,9 @@ class Contrast(nn.Module):
         """Return the loss, a scalar; with `hard` the denominator is the mean over all pairs of outputs and inputs of the batch."""
         output = self.vgg(pick_one(self.prediction, prediction), self.layers)
         with torch.no_grad():
-            truth = self.vgg(pick_one(self.target, batch.targets, prediction), self.layers)
+            target = self.vgg(pick_one(self.target, batch.targets, prediction), self.layers)
             degraded = self.vgg(batch.input, self.layers)
-        positives = [(truth, 1.0)] + [(self.vgg(pick_one(key, prediction), self.layers), share) for key, share in self.earlier]
+        positives = [(target, 1.0)] + [(self.vgg(pick_one(key, prediction), self.layers), share) for key, share in self.earlier]
         parts = []
         for layer, weight in enumerate(self.weights):
             near = added(share * _distance(output[layer], features[layer]) for features, share in positives)

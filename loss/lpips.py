@@ -39,9 +39,9 @@ class Similarity(nn.Module):
 
     def forward(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Return the distance of the named images, (B, 3, H, W) in [0, 1] of any size."""
-        output, truth = pick_one(self.prediction, prediction), pick_one(self.target, batch.targets, prediction)
+        output, target = pick_one(self.prediction, prediction), pick_one(self.target, batch.targets, prediction)
         with torch.autocast(output.device.type, enabled=False):
-            return self.network(inverted(output, self.side), inverted(truth.detach(), self.side), normalize=True).mean()
+            return self.network(inverted(output, self.side), inverted(target.detach(), self.side), normalize=True).mean()
 
 
 def inverted(x: Tensor, side: int = 256) -> Tensor:
