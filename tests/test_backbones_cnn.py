@@ -1,4 +1,4 @@
-"""UNet, ResNet and DnCNN equal the released backbones of Rain2Avoid."""
+"""UNet, ResNet and DnCNN give the same outputs as the released backbones of Rain2Avoid."""
 import subprocess
 from argparse import Namespace
 
@@ -21,7 +21,7 @@ def small(name: str) -> model.Method:
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, np.ndarray]:
-    """What our networks give for the rule's weights and input, by name."""
+    """Return our networks' outputs by name for the weights and input that tests/parity generates."""
     found = {}
     for name in NAMES:
         known, package = facts(f"r2a_{name}"), model.package(name)
@@ -91,7 +91,7 @@ def test_channels_scale_every_layer(name):
 
 
 def test_no_strided_convolution_of_one_pixel():
-    """See model/resnet/network.py, Block: with few channels such a one corrupts the memory of a training on the CPU."""
+    """With few channels a strided 1 × 1 convolution corrupts memory in training on the CPU; see Block in model/resnet/network.py."""
     convolutions = [m for name in NAMES for m in small(name).modules() if isinstance(m, torch.nn.Conv2d)]
     assert [m for m in convolutions if m.kernel_size == (1, 1) and m.stride != (1, 1)] == []
 

@@ -1,4 +1,4 @@
-"""Restormer and DRSformer equal the released networks."""
+"""Restormer and DRSformer give the same outputs as the released networks."""
 from argparse import Namespace
 from functools import cache
 from types import ModuleType
@@ -20,13 +20,13 @@ PAPERS = {"restormer": 48, "drsformer": 32}
 
 
 def small(package: ModuleType, channels: int = 8, blocks: str = "1-1-1-1") -> Method:
-    """Return the method as its flags build it."""
+    """Return the method that build makes from the flags."""
     return package.build(Namespace(channels=channels, blocks=blocks))
 
 
 @cache
 def output(name: str) -> np.ndarray:
-    """What our network gives for the rule's weights and input."""
+    """Return our network's output for the weights and input that tests/parity generates."""
     known = facts(f"r2a_{name}")
     method = small(PACKAGES[name], PAPERS[name], "4-6-6-8").eval()
     method.network.load_state_dict(PACKAGES[name].from_official(released_state(known)))

@@ -1,4 +1,4 @@
-"""DSRIR equals the released network."""
+"""DSRIR gives the same outputs as the released network."""
 from argparse import Namespace
 
 import numpy as np
@@ -15,7 +15,7 @@ OUTPUTS = ["restored3", "restored2", "restored1", "log_scale3", "log_scale2", "l
 
 @pytest.fixture(scope="module")
 def outputs() -> dict[str, np.ndarray]:
-    """What our network gives for the rule's weights and input, by OUTPUTS' names."""
+    """Return our network's outputs, by the names in OUTPUTS, for the weights and input that tests/parity generates."""
     known = facts("dsrir")
     method = AllInOneRestoration().eval()
     method.network.load_state_dict(from_official(released_state(known)))

@@ -1,4 +1,4 @@
-"""The rain prior: published maps bit for bit, the steps against slow ones, odd pictures."""
+"""The rain prior: equal to published maps, steps compared with slow loops, images of unusual sizes."""
 from statistics import median
 from time import process_time
 
@@ -11,13 +11,13 @@ from tests.conftest import photo
 
 
 def across(height: int, width: int, degrees: float) -> np.ndarray:
-    """The distance in pixels, (H, W), from a line through the middle, `degrees` from the vertical (above 0: leaning right)."""
+    """Return the distance in pixels, (H, W), from a line through the middle, `degrees` from the vertical (positive: leaning right)."""
     y, x = np.mgrid[:height, :width]
     return np.cos(np.radians(degrees)) * (x - width / 2) + np.sin(np.radians(degrees)) * (y - height / 2)
 
 
 def streaked(height: int, width: int, degrees: float, seed: int = 0) -> np.ndarray:
-    """A smooth picture under thin, soft, bright lines in one direction."""
+    """Return a smooth image with thin, soft, bright lines in one direction."""
     lines = lined(height, width, degrees)[..., None]
     return (photo(height, width, seed) * (1 - lines) + 235 * lines).astype(np.uint8)
 
@@ -29,7 +29,7 @@ def lined(height: int, width: int, degrees: float) -> np.ndarray:
 def test_published_maps(real_data):
     folder = real_data / "Rain100L"
     if not (folder / "ldgp").is_dir():
-        pytest.skip("Rain100L's published maps are not at hand")
+        pytest.skip("Rain100L's published maps are not in UNWEATHER_DATA")
     times = []
     for number in range(1, 51):
         rainy, published = (np.asarray(Image.open(folder / kind / f"{number}.png")) for kind in ("input", "ldgp"))
@@ -37,7 +37,7 @@ def test_published_maps(real_data):
         drawn = ldgp.prior(rainy)
         times.append(process_time() - start)
         assert np.array_equal(drawn, published), number
-    assert median(times) < 0.5                                    # of processor time; 0.03 s on one core
+    assert median(times) < 0.5                                    # seconds of processor time; 0.03 s on one core
 
 
 @pytest.mark.parametrize("degrees", [-40, -20, 0, 20, 40])
@@ -84,7 +84,7 @@ def test_strips_change_nothing(monkeypatch):
 
 
 def test_threshold_and_opening_against_loops():
-    """Every pixel by hand: above the rounded mean, then least and greatest of the rows y - 5 … y + 4."""
+    """Compared with loops over pixels: above the rounded mean, then minimum and maximum of the rows y - 5 to y + 4."""
     grey = photo(31, 17, 3)[..., 1].astype(int)
     grey += np.random.default_rng(1).integers(-25, 25, grey.shape)
     bright = np.zeros(grey.shape, int)
@@ -99,7 +99,7 @@ def test_threshold_and_opening_against_loops():
 
 @pytest.mark.parametrize("degrees", [-85, -30, 0, 15, 45])
 def test_turning_against_loops(degrees):
-    """A turned picture is, to a level or two, what bilinear interpolation in real numbers gives."""
+    """A rotated image differs by one or two levels at most from bilinear interpolation in real numbers."""
     picture = photo(23, 34, 5)[..., 0]
     result = rotate.turned(picture, degrees)
     height, width = result.shape
@@ -124,7 +124,7 @@ def test_a_part_of_a_turned_picture():
 
 
 def test_direction_of_waves():
-    """Brightness that varies along one direction only has this direction."""
+    """The direction of brightness that varies along one direction is found."""
     directions = np.array([2, 42, 92, 142])
     waves = [128 + 100 * np.sin(across(80, 80, direction) / 4) for direction in directions]
     assert np.abs(hog.angles(np.rint(waves).astype(np.uint8)) - directions).max() <= 5

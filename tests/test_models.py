@@ -1,4 +1,4 @@
-"""Every model that the scan finds: odd sizes, gradients, its file, its flags. A new model is tested without a change here."""
+"""Tests of every model in model.MODELS: odd sizes, gradients, model file, flags. A new model is tested without a change here."""
 import sys
 
 import pytest
@@ -16,13 +16,13 @@ DATA = ["--data_train", "DemoSnow", "--data_test", "DemoSnow"]
 
 
 def args_of(name: str):
-    """The flags of a model at the small size that its package states as TINY, or at its own where it states none."""
+    """Return the parsed flags of a model, in the small size that its package states as TINY, else in its default size."""
     tiny = [part for key, value in getattr(model.package(name), "TINY", {}).items() for part in (f"--{key}", str(value))]
     return option.parse(["--model", name, *DATA, *tiny])
 
 
 def tensors(prediction: dict) -> list[torch.Tensor]:
-    """Every tensor of a prediction."""
+    """Return all tensors of a prediction."""
     return [part for value in prediction.values() for part in ([value] if isinstance(value, torch.Tensor) else value)]
 
 
@@ -45,7 +45,7 @@ def test_every_size_is_restored(method):
 
 
 def test_every_trained_parameter_gets_a_gradient(method):
-    """A part that nothing depends on is stated as `unused` or frozen; otherwise training it would be for nothing."""
+    """A parameter without a gradient would be trained without effect; a package must list it in `unused` or freeze it."""
     torch.manual_seed(1)
     side = max(2 * method.multiple_of, 32)
     x = torch.rand(2, 3, side, side)
@@ -82,7 +82,7 @@ def test_templates_are_flags_of_their_models(place):
 
 
 def wrong(answer) -> Method:
-    """A method of an imagined package model/wrong whose predict gives the answer of a function of its input."""
+    """Return a method, as if of a package model/wrong, whose predict returns answer(x)."""
     kind = type("Wrong", (Method,), {"predict": lambda self, x: answer(x), "__module__": "model.wrong", "multiple_of": 4})
     return kind(torch.nn.Identity())
 
@@ -99,19 +99,19 @@ def wrong(answer) -> Method:
     (lambda x: {"image": (x * 255).byte()}, "the predicted 'image' has the type torch.uint8"),
 ])
 def test_a_wrong_prediction_is_one_sentence(answer, words):
-    """At the boundary: `check`, which the Trainer calls before it writes anything, and `restore`."""
+    """`check`, which the Trainer calls before it writes files, and `restore` refuse a wrong prediction."""
     method, x = wrong(answer), torch.rand(2, 3, 8, 12)
     for call in (lambda: method.check(method.predict(x), x), lambda: method.restore(x[..., 1:])):
         with pytest.raises(UserError) as error:
             call()
         assert words in str(error.value)
-    method = wrong(lambda x: {"image": x.bfloat16()})              # what autocast gives is no fault
+    method = wrong(lambda x: {"image": x.bfloat16()})              # bfloat16, the type under autocast, is accepted
     method.check(method.predict(x), x)
 
 
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
-    """Add a package with the given text to the models for the length of a test."""
+    """Return a function that adds a package with the given text to the models until the test ends."""
     def add(text: str, other: str = "") -> None:
         for file, content in (("__init__.py", text), ("network.py", other)):
             files.write_text(files.make_folder(tmp_path / "models" / "broken") / file, content)
@@ -129,7 +129,7 @@ def broken(tmp_path, monkeypatch):
     ("RECIPE = {}", "", "model/broken/__init__.py does not define add_arguments, build, from_official"),
 ])
 def test_a_model_that_does_not_import(run, fails, broken, tmp_path, text, other, words):
-    """It gives one sentence with file and line; the others are still listed and run."""
+    """The message is one sentence with file and line; the other models are still listed and can be used."""
     broken(text, other)
     sentence = fails("--model", "broken")
     assert f"the model broken cannot be {'used' if 'does not define' in words else 'imported'}: " in sentence
@@ -141,12 +141,12 @@ def test_a_model_that_does_not_import(run, fails, broken, tmp_path, text, other,
 
 
 def backbone(text: str) -> Method:
-    """The method of a backbone of Rain2Avoid."""
+    """Return the method of Rain2Avoid with a backbone."""
     return model.build(option.parse(["--model", "rain2avoid", "--data_train", "DemoRain", "--backbone", text]))
 
 
 def test_a_backbone_has_its_own_flags(place):
-    """They stand in brackets behind its name, and in the model file with it."""
+    """They are written in brackets after its name and stored with it in the model file."""
     method = backbone("SAPNet(channels=16, recurrent_iter=2, use_dilation=false)")
     assert (method.network.steps, method.network.head.out_channels) == (2, 16)
     args = option.parse(["--model", "rain2avoid", *DATA, "--backbone", "sapnet( recurrent_iter = 2)", "--channels", "16"])

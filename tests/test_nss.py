@@ -1,4 +1,4 @@
-"""Stochastic sampling: the published references, a slow version by hand, chances, odd pictures."""
+"""Stochastic sampling: published references, comparison with a slow version, probabilities, images of unusual sizes."""
 import numpy as np
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tests.conftest import photo
 
 
 def rainy(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A picture and a map of rain in lines and specks, with some pixels that are neither rain nor clean."""
+    """Return an image and a map of rain in lines and single pixels, with some pixels that are neither rain nor clean."""
     rng = np.random.default_rng(seed)
     rgb = np.clip(photo(height, width, seed) + rng.integers(-20, 20, (height, width, 3)), 0, 255).astype(np.uint8)
     prior = np.where(rng.random((height, width)) < 0.3, 200, 0).astype(np.uint8)
@@ -23,7 +23,7 @@ def drawn(rgb: np.ndarray, prior: np.ndarray, **options) -> nss.Drawn:
 
 
 def by_hand(rgb: np.ndarray, prior: np.ndarray, row: int, column: int, window: int = 7, least: int = 3) -> dict[tuple[int, int], float]:
-    """The candidates of a pixel and their chances, one by one as the paper describes them."""
+    """Return the candidates of a pixel and their probabilities, computed in loops as the paper describes them."""
     height, width = prior.shape
     clean = prior == 0
     reach = window // 2
@@ -54,7 +54,7 @@ def by_hand(rgb: np.ndarray, prior: np.ndarray, row: int, column: int, window: i
 
 @pytest.mark.parametrize("number", ["7", "33"])
 def test_published_references(parity, number):
-    """Every pixel of the references and of their mean as released."""
+    """Every pixel of the references and of their mean equals the released program's."""
     folder = parity / "r2a_nss" / number
     rgb, prior = (np.array(Image.open(folder / f"{name}.png")) for name in ("input", "ldgp"))
     found = drawn(rgb, prior, sampling="released")
@@ -65,7 +65,7 @@ def test_published_references(parity, number):
 
 @pytest.mark.parametrize("size", [(23, 19), (9, 40)])
 def test_against_hand_work(size):
-    """Which pixels are replaced, and by what chances, pixel by pixel."""
+    """The replaced pixels and the probabilities of their candidates equal those of the slow version."""
     rgb, prior = rainy(*size)
     weighed = nss.weigh(torch.from_numpy(rgb), torch.from_numpy(prior))
     chances = torch.diff(weighed.cumulated.double(), dim=1, prepend=torch.zeros(len(weighed.positions), 1)).numpy()
@@ -94,7 +94,7 @@ def test_colours_come_as_often_as_their_chances_say():
 
 
 def test_pixels_and_references_are_drawn_for_themselves():
-    """Not as in the released program, where one number serves all pixels of a reference."""
+    """Each pixel has its own random number, unlike the released program, which uses one number for all pixels of a reference."""
     flat = np.full((40, 40, 3), 90, np.uint8)
     flat += np.random.default_rng(0).integers(0, 9, flat.shape, dtype=np.uint8)
     prior = np.zeros((40, 40), np.uint8)
@@ -118,7 +118,7 @@ def test_strips_change_nothing(monkeypatch):
 
 
 def test_the_mean_of_references():
-    """fused() is the rounded mean; colours() is the mean of any, before rounding; pixels that are no rain stay."""
+    """fused() is the rounded mean, colours() the unrounded mean of some references; other pixels than rain do not change."""
     rgb, prior = rainy(30, 33)
     references = drawn(rgb, prior, count=9)
     all_of_them = torch.stack([references.reference(number) for number in range(9)]).double()
@@ -141,7 +141,7 @@ def test_drawing_without_end_has_the_same_mean():
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (5, 6), (16, 300)])
 @pytest.mark.parametrize("level", [0, 7, 255])
 def test_odd_pictures(size, level):
-    """Nothing to replace, or nothing to replace it by: no pixel changes."""
+    """No pixel changes if there is no rain, or no clean pixel."""
     rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     references = drawn(rgb, np.full(size, level, np.uint8), count=3)
     assert len(references.positions) == 0

@@ -1,4 +1,4 @@
-"""Rain2Avoid as its user runs it: folders of rainy pictures, steps, strategies, backbones, interruptions."""
+"""Rain2Avoid on the command line: folders of rainy images, steps, strategies, backbones, interruptions."""
 import json
 import signal
 from pathlib import Path
@@ -29,7 +29,7 @@ def results(kind: str = "result", place: Path = PLACE) -> dict[str, tuple[int, .
 
 @pytest.fixture
 def photos(place) -> Path:
-    """A folder of rainy photos of odd sizes, and what Windows leaves in such folders."""
+    """Create a folder of rainy photos of unusual sizes, with a file Thumbs.db as Windows writes it."""
     for number, size in enumerate(((96, 90), (50, 81), (101, 64))):
         save(place / "photos" / f"{number}.png", streaked(*size, -15, number))
     (place / "photos" / "Thumbs.db").write_bytes(b"thumbs")
@@ -38,7 +38,7 @@ def photos(place) -> Path:
 
 @pytest.fixture
 def rainy(place) -> Path:
-    """A set with truth."""
+    """Create a set with targets."""
     for number in range(3):
         save(place / "dataset/rainy/input" / f"{number}.png", streaked(96, 90, -15, number))
         save(place / "dataset/rainy/target" / f"{number}.png", photo(96, 90, number))
@@ -46,7 +46,7 @@ def rainy(place) -> Path:
 
 
 def test_a_folder_of_photos(run, photos):
-    """Maps, fused references and results of the pictures' sizes, no clean image needed."""
+    """Maps, fused references and results have the sizes of the images; no clean image is needed."""
     status, text = run(*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--save", "mine")
     assert status == 0, text
     sizes = {"0": (96, 90, 3), "1": (50, 81, 3), "2": (101, 64, 3)}
@@ -58,7 +58,7 @@ def test_a_folder_of_photos(run, photos):
 
 
 def test_numbers_where_there_is_truth(run, rainy):
-    """Rainy, fused and network, on the screen, in metrics.json and in the table."""
+    """The numbers of rainy image, fused reference and network are in the log, in metrics.json and in the table."""
     status, text = run(*TINY, "--data_train", "rainy", "--save", "x", "--protocol", "default+y_truncated")
     assert status == 0, text
     assert "; input " in text and "; fused " in text and "; network " in text
@@ -71,7 +71,7 @@ def test_numbers_where_there_is_truth(run, rainy):
 
 
 def test_truth_beside_the_photos(run, photos):
-    """target/ in the folder is used where it has all pictures."""
+    """target/ in the folder is used if it has the targets of all images."""
     flags = [*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--steps", "all"]
     for number, size in enumerate(((96, 90), (50, 81), (101, 64))):
         save(photos / "target" / f"{number}.png", photo(*size, number))
@@ -83,7 +83,7 @@ def test_truth_beside_the_photos(run, photos):
 
 
 def test_it_learns_to_derain(run, rainy):
-    """In a few seconds the network's result is nearer to the truth, which it never saw, than the rainy picture."""
+    """After a few seconds of training the result is nearer to the target, which training does not use, than the rainy image."""
     status, text = run(*TINY, "--channels", "16", "--sdr_together", "4", "--epochs", "150", "--lr", "3e-3", "--data_train", "rainy",
                        "--data_range", "1-1", "--save", "x", "--patch_size", "96")
     assert status == 0, text
@@ -97,7 +97,7 @@ def test_it_learns_to_derain(run, rainy):
 
 
 def test_steps_alone(run, rainy):
-    """Each step leaves what the next takes; maps made by hand are taken; all references only on demand."""
+    """Each step writes the files that the next one reads; edited maps are used; --export_sdr writes all references."""
     flags = [*TINY, "--data_train", "rainy", "--save", "x"]
     assert run(*flags, "--steps", "ldgp")[0] == 0
     assert results("ldgp", rainy) and not (rainy / "sdr(fuse)").exists() and not Path("experiment/x").exists()
@@ -111,11 +111,11 @@ def test_steps_alone(run, rainy):
     assert run(*flags, "--steps", "learn")[0] == 0
     assert len(results(place=rainy)) == 3 and np.array_equal(image.read(rainy / "ldgp/0.png")[..., 0], drawn)
     assert run(*flags, "--reset")[0] == 0
-    assert not np.array_equal(image.read(rainy / "ldgp/0.png")[..., 0], drawn)                 # all of it: maps anew
+    assert not np.array_equal(image.read(rainy / "ldgp/0.png")[..., 0], drawn)                 # --steps all makes the maps again
 
 
 def test_the_references_are_drawn_anew(run, rainy):
-    """Kept is the mean; the seed gives all of them again, the same."""
+    """Only the mean is stored; the same seed gives the same references again."""
     flags = [*TINY, "--data_train", "rainy", "--save", "x", "--steps", "nss"]
     assert run(*flags)[0] == 0
     fused = {path.name: path.read_bytes() for path in (rainy / "sdr(fuse)").iterdir()}
@@ -126,7 +126,7 @@ def test_the_references_are_drawn_anew(run, rainy):
 
 
 def test_pictures_that_teach_nothing(run, place):
-    """No rain, nothing but rain, tiny ones: the result is there, and why it is the input is said."""
+    """Images without rain, with only rain, and tiny ones have a result; the log states why it equals the input."""
     save(place / "photos/dry.png", np.full((90, 100, 3), 90, np.uint8))
     save(place / "photos/flood.png", photo(60, 60, 1))
     save(place / "photos/speck.png", streaked(5, 7, 0))
@@ -149,7 +149,7 @@ def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypat
 
     def train_step(self, batch):
         calls.append(self.run.name)
-        if len(calls) == 12 and not killed:                       # 2 epochs of 4 steps each: in the second picture
+        if len(calls) == 12 and not killed:                       # 2 epochs of 4 steps each, so this is in the second image
             killed.append(True)
             signal.raise_signal(signal.SIGTERM)
         return real(self, batch)
@@ -167,7 +167,7 @@ def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypat
 
 
 def test_one_network_for_all(run, rainy):
-    """multiple: results, numbers, and weights that restore other pictures later."""
+    """--strategy multiple writes results, numbers, and weights that restore other images later."""
     status, text = run(*TINY, "--strategy", "multiple", "--data_train", "rainy", "--save", "x", "--val_epochs", "1")
     assert status == 0, text
     assert len(results(place=rainy)) == 3 and "; fused " in text
@@ -182,7 +182,7 @@ def test_one_network_for_all(run, rainy):
 
 
 def test_truth_does_not_choose_the_weights(run, rainy, monkeypatch):
-    """The newest weights are the best ones, whatever the test says."""
+    """The newest weights are the best ones, whatever the test measures."""
     real = tester.metric.compare
     worse = iter(np.linspace(40, 1, 10000))
     monkeypatch.setattr(tester.metric, "compare", lambda *a, **k: {**real(*a, **k), "psnr": next(worse)})
@@ -192,7 +192,7 @@ def test_truth_does_not_choose_the_weights(run, rainy, monkeypatch):
 
 
 def test_online_warm_start_and_plateau(run, photos, monkeypatch):
-    """References drawn while learning; a network that begins where the last ended; an early end."""
+    """References are drawn during training; a network starts from the previous one; a training ends early."""
     steps = []
     real = Trainer.train_step
     monkeypatch.setattr(Trainer, "train_step", lambda self, batch: steps.append(real(self, batch)) or steps[-1])
@@ -211,7 +211,7 @@ def test_online_warm_start_and_plateau(run, photos, monkeypatch):
 @pytest.mark.parametrize("backbone, flags", [("Unet", []), ("ResNet", []), ("DnCNN", []), ("Restormer", ["--blocks", "1-1-1-1"]),
                                              ("DRSFormer", ["--blocks", "1-1-1-1"]), ("smgarn", [])])
 def test_backbones(run, photos, backbone, flags):
-    """The paper's five, and any other model; twenty steps bring the loss down."""
+    """Twenty steps reduce the loss of the paper's five backbones and of another model."""
     losses = []
     with pytest.MonkeyPatch.context() as patch:
         real = Trainer.train_step
@@ -247,7 +247,7 @@ def test_a_folder_without_pictures(fails, place):
 
 @pytest.mark.parametrize("name", ["unet", "resnet", "dncnn", "restormer", "drsformer"])
 def test_released_backbones_load(run, rainy, name):
-    """A released file of a backbone, by its own names, tests as --model rain2avoid."""
+    """A released file of a backbone, with the released names, can be tested with --model rain2avoid."""
     known = facts(f"r2a_{name}")
     torch.save(released_state(known), "released.pth")
     status, text = run("--model", "rain2avoid", "--backbone", name, "--test_only", "--pre_train", "released.pth", "--data_test", "rainy",
@@ -256,7 +256,7 @@ def test_released_backbones_load(run, rainy, name):
 
 
 class Whole:
-    """A picture as References sees it."""
+    """The attributes of a Picture that References uses."""
 
     def __init__(self, rgb: np.ndarray):
         self.name, self.rgb = "x", rgb
@@ -264,7 +264,7 @@ class Whole:
 
 @pytest.mark.parametrize("together", [1, 3, 6])
 def test_targets_are_means_of_references(together):
-    """An epoch of one picture takes every reference once; a crop's target is the crop of their mean."""
+    """An epoch of one image uses every reference once; the target of a crop is the crop of their mean."""
     rgb = streaked(64, 48, 10)
     prior = np.where(np.random.default_rng(0).random((64, 48)) < 0.2, 255, 0).astype(np.uint8)
     drawn = nss.draw(torch.from_numpy(rgb), torch.from_numpy(prior), count=6)
@@ -279,7 +279,7 @@ def test_targets_are_means_of_references(together):
 
 
 def test_a_mean_has_the_gradient_of_its_references():
-    """One pass with the mean of k references learns what k passes learn: the gradients of the squared errors agree."""
+    """The gradient of the squared error to the mean of k references equals the mean gradient of the k squared errors."""
     x = torch.rand(1, 3, 8, 8, requires_grad=True)
     references = torch.rand(5, 3, 8, 8)
     one, = torch.autograd.grad(((x - references) ** 2).mean(), x)
@@ -288,7 +288,7 @@ def test_a_mean_has_the_gradient_of_its_references():
 
 
 def test_recipes(place):
-    """What the paper sets, by strategy."""
+    """The defaults of each strategy equal the paper's."""
     single, multiple = (option.parse(["--model", "rain2avoid", "--strategy", each, "--dir_demo", "x"]) for each in ("single", "multiple"))
     assert (single.epochs, multiple.stages) == (100, [Stage(2000, "1*MSE", 64, 64)])
     assert single.lr == 1e-3 and single.loss == "1*MSE" and (single.K, single.k, single.sdr_num, single.pow) == (7, 3, 50, 0.5)

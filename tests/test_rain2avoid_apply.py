@@ -1,4 +1,4 @@
-"""Rain2Avoid applied to pictures that it was not trained on."""
+"""Rain2Avoid applied to images on which it was not trained."""
 import functools
 
 import numpy as np
@@ -13,14 +13,14 @@ from tests.test_ldgp import streaked
 
 
 def test_tiles_share_the_map_of_the_whole_picture(place):
-    """A picture with two directions of rain: every tile uses the direction that the whole picture has."""
+    """In an image with two directions of rain, every tile uses the map that is made of the whole image."""
     args = option.parse(["--model", "rain2avoid", "--channels", "4", "--dir_demo", "photos", "--cpu", "--blend", "0"])
     two = np.hstack([streaked(240, 240, 30, 0), streaked(240, 160, -20, 1)])
-    assert ldgp.angle(two[:, :240]) != ldgp.angle(two[:, 240:])               # tiles by themselves would disagree
+    assert ldgp.angle(two[:, :240]) != ldgp.angle(two[:, 240:])               # separate tiles would use different directions
     x = image.to_tensor(two)[None]
     method, finish = model.build(args), functools.partial(learning.applied, args)
     whole = Restorer(method, finish=finish)(x)
     tiled = Restorer(method, Settings(chop=True, tile=128, overlap=32), finish)(x)
-    assert torch.equal(whole, tiled)                                          # --blend 0: the references alone, no network
+    assert torch.equal(whole, tiled)                                          # --blend 0: only the references, not the network
     own = torch.cat([Restorer(method, finish=finish)(part) for part in x.split([240, 160], -1)], -1)
     assert (whole - own).abs().mean() * 255 > 0.1

@@ -1,4 +1,4 @@
-"""Padding, tiles and self-ensemble give what the whole image gives."""
+"""Padding, tiles and self-ensemble give the same result as the whole image."""
 import pytest
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ def seed():
 
 
 def local(radius: int) -> nn.Module:
-    """A convolution that looks `radius` pixels far."""
+    """Return a convolution whose receptive field has this radius in pixels."""
     return nn.Conv2d(3, 3, 2 * radius + 1, padding=radius).eval()
 
 
@@ -45,5 +45,5 @@ def test_ensemble():
     assert torch.allclose(tiling.ensemble(x, lambda v: v), x, atol=1e-6)
     fn = local(2)
     mean = tiling.ensemble(x, fn)
-    assert torch.allclose(tiling.ensemble(x.flip(-1), fn).flip(-1), mean, atol=1e-5)     # a flip no longer matters
+    assert torch.allclose(tiling.ensemble(x.flip(-1), fn).flip(-1), mean, atol=1e-5)     # the mean is the same for the flipped image
     assert not torch.allclose(fn(x), mean, atol=1e-3)

@@ -1,4 +1,4 @@
-"""SAPNet equals the released network, and its published weights give the measured numbers."""
+"""SAPNet gives the same outputs as the released network, and its published weights give the measured numbers."""
 import csv
 import shutil
 from argparse import Namespace
@@ -24,7 +24,7 @@ PUBLISHED = {                             # of the published weights on Rain100L
 
 @pytest.fixture(scope="module")
 def outputs() -> dict[str, np.ndarray]:
-    """What our network gives for the rule's weights and input, by STEPS' names."""
+    """Return our network's outputs, by the names in STEPS, for the weights and input that tests/parity generates."""
     known = facts("sapnet")
     method = Deraining().eval()
     method.network.load_state_dict(from_official(released_state(known)))
@@ -88,7 +88,7 @@ def test_a_width_that_does_not_divide_is_refused():
 
 
 def test_published_weights(run, real_data):
-    """The published weights, by the command line: PSNR on RGB and Y, SSIM on Y, of every image."""
+    """The command line measures PSNR on RGB and Y and SSIM on Y of every image with the published weights."""
     weights = real_data.parent / "weights" / "sapnet_official.pth"
     if not weights.is_file():
         pytest.skip("SAPNet's published weights are not beside UNWEATHER_DATA")

@@ -1,4 +1,4 @@
-"""SMGARN equals the released network."""
+"""SMGARN gives the same outputs as the released network."""
 import numpy as np
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.parity import facts, picture, released_state
 
 @pytest.fixture(scope="module")
 def prediction() -> dict[str, np.ndarray]:
-    """What our network gives on 0-255 for the rule's weights and input."""
+    """Return our network's outputs in levels 0-255 for the weights and input that tests/parity generates."""
     known = facts("smgarn")
     method = SnowRemoval().eval()
     method.network.load_state_dict(from_official(released_state(known)))
@@ -48,7 +48,7 @@ def test_any_size(size):
 
 
 def test_half_precision_stays_finite():
-    """At the paper's width the attention's products of levels 0-255 would leave half precision's range."""
+    """At the paper's width the products of levels 0-255 in the attention would overflow in half precision."""
     torch.manual_seed(0)
     method, x = SnowRemoval().eval(), torch.rand(1, 3, 24, 24)
     with torch.inference_mode():

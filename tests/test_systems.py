@@ -1,4 +1,4 @@
-"""Every system trains by the one Trainer: stages, teachers, lists, and a picture that gets better."""
+"""Training of every system by the Trainer: stages, teachers, lists, and an increase of PSNR."""
 import json
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from runtime import files
 from tests.conftest import make_pairs, photo, save, veiled
 
 SHORT = ["--epochs", "2", "--test_every", "1", "--batch_size", "2", "--n_threads", "0", "--cpu"]
-PLAIN = {                                 # each shrunk, with its own losses but those that need ImageNet weights
+PLAIN = {                                 # small networks, with their losses except those that need ImageNet weights
     "sapnet": ["--channels", "16", "--recurrent_iter", "2", "--loss", "1*SSIM / 1*SSIM"],
     "dsrir": ["--channels", "16", "--loss", "1*Uncertainty:restored:image+1*PSNR+0.25*PSNR:restored.1:image+0.25*PSNR:restored.2:image"],
     "two_stage_kd": ["--channels", "4", "--blocks", "1", "--template", "kd_teacher"],
@@ -36,7 +36,7 @@ def records(name: str, event: str = "epoch") -> list[dict]:
 
 @pytest.fixture
 def weathers(place) -> Path:
-    """Three sets of pairs under veils of three colours, and JSON lists of them in meta/."""
+    """Create three sets of pairs with veils of three colours, and JSON lists of them in meta/."""
     for number, name in enumerate(("A", "B", "C")):
         root = make_pairs(place / "dataset" / name, 5 + number)
         pairs = [[str(Path("dataset", name, part, f"{index:02}.png")) for part in ("target", "input")] for index in range(5 + number)]
@@ -49,7 +49,7 @@ def weathers(place) -> Path:
 
 @pytest.fixture
 def teachers(run, weathers) -> list[str]:
-    """Three trained teachers' files."""
+    """Return the model files of three trained teachers."""
     for name in "ABC":
         status, text = run("--model", "two_stage_kd", *PLAIN["two_stage_kd"], "--data_train", name, "--save", name, *SHORT, "--patch_size",
                            "32", "--lr", "1e-3", "--epochs", "1")
@@ -59,7 +59,7 @@ def teachers(run, weathers) -> list[str]:
 
 @pytest.mark.parametrize("name, steps, lr", [("sapnet", 60, "3e-3"), ("dsrir", 40, "2e-3"), ("two_stage_kd", 150, "4e-3")])
 def test_training_raises_psnr(run, place, name, steps, lr):
-    """Each system, shrunk, takes a veil off pictures that it has not seen."""
+    """Each system, with a small network, removes a veil from images on which it was not trained."""
     make_pairs(place / "dataset" / "veil", 8, size=(48, 48))
     epochs = ["--epochs", "4", "--test_every", str(steps // 4)] if name == "dsrir" else ["--epochs", "2", "--test_every", str(steps // 2)]
     status, text = run("--model", name, *PLAIN[name], "--data_train", "veil", "--save", "x", *epochs, "--lr", lr, "--warmup", "0.2",
@@ -71,7 +71,7 @@ def test_training_raises_psnr(run, place, name, steps, lr):
 
 
 def test_the_stages_of_each_recipe(place):
-    """What --help prints is what the papers say: epochs, patches, batches, losses by stage."""
+    """The defaults equal the papers: epochs, patch sizes, batch sizes and losses of each stage."""
     sapnet = option.parse(["--model", "sapnet"])
     assert sizes(sapnet) == [(50, 100, 12), (50, 100, 12)]
     assert "UBS" not in sapnet.stages[0].loss and sapnet.stages[1].loss.endswith("0.1*UBS") and sapnet.data_test == "Rain100H"
@@ -96,7 +96,7 @@ def test_epochs_scale_borders_and_warm_up(place):
 
 
 def test_flags_of_the_rain_recipe(run, fails, place):
-    """Real booleans: --no-use_… takes a term out of the loss; without stage 1 there is nothing to train."""
+    """--no-use_* removes a term from the loss; without stage 1 there is nothing to train."""
     args = option.parse(["--model", "sapnet", "--no-use_contrast", "--no-use_lpis", "--save_freq", "5"])
     assert [stage.loss for stage in args.stages] == ["1*SSIM", "1*SSIM+0.1*UBS"] and args.val_epochs == 5 and args.save_models
     assert option.parse(["--model", "sapnet", "--no-use_seg_stage1"]).stages[1].loss == "1*SSIM+0.4*PCL+1*LPISL"
@@ -106,7 +106,7 @@ def test_flags_of_the_rain_recipe(run, fails, place):
 
 
 def test_strict_rain_list_counts(run, place):
-    """RainTrainH: 1,254 pairs are the strict list, another count is a warning with both numbers."""
+    """RainTrainH has 1,254 pairs in the strict list; another count gives a warning with both numbers."""
     for number in range(1, 4):
         clean = photo(40, 48, number)
         save(place / "dataset/RainTrainH" / f"norain-{number}.png", clean)
@@ -117,7 +117,7 @@ def test_strict_rain_list_counts(run, place):
 
 
 def test_teachers_and_student(run, teachers):
-    """The lists of meta/ are found, collation and examination run, projectors rest in the second stage."""
+    """The lists of meta/ are found, knowledge collation and examination run, and no projectors are stored in the model file."""
     status, text = run("--model", "two_stage_kd", *KD, "--teachers", *teachers, "--save", "kd", *SHORT)
     assert status == 0, text
     assert "stage 1 knowledge collation: epochs 1-1" in text and "stage 2 knowledge examination: epochs 2-2" in text
@@ -131,7 +131,7 @@ def test_teachers_and_student(run, teachers):
 
 
 def test_resuming_in_the_second_stage(run, teachers):
-    """Stopped after collation and resumed: the same weights as in one go."""
+    """A training that stopped after knowledge collation and was resumed has the same weights as one without a stop."""
     flags = ["--model", "two_stage_kd", *KD, "--teacher", *teachers, *SHORT]
     assert run(*flags, "--save", "whole", "--save_models")[0] == 0
     assert run(*flags, "--save", "whole", "--resume", "1")[0] == 0
@@ -156,7 +156,7 @@ def test_a_batch_that_lacks_a_weather_is_used(run, teachers):
 
 
 def test_mode_takes_its_list(run, fails, place):
-    """--mode reads train_<mode>.csv, plans the epochs by its length and adds noise to its clean photos."""
+    """--mode reads train_<mode>.csv, derives the epochs from its length and adds noise to the clean photos in it."""
     assert "there is no list train_noise.csv in datasets/train or dataset/train" in fails("--model", "dsrir", "--mode", "noise")
     for number in range(4):
         save(place / "dataset/BSD400" / f"{number}.png", photo(40, 48, number))
@@ -177,7 +177,7 @@ def test_mode_takes_its_list(run, fails, place):
 
 
 def test_a_range_of_noise_is_drawn(place):
-    """Another level for every crop, from all of the range, the same for the same seed."""
+    """Every crop has another noise level from the whole range; the same seed gives the same levels."""
     from contract import Item
     from data import loader
     from data.source import View
@@ -191,10 +191,10 @@ def test_a_range_of_noise_is_drawn(place):
 
 
 def test_balanced_sets_are_drawn_alike():
-    """Each set as often as the others, however large, and an epoch's length is the smallest set's."""
+    """Each set is drawn equally often, whatever its size."""
     from data.loader import Draws
     draws = Draws([list(range(100)), [100, 101], [102]], batch_size=3, steps=100, seed=1)
     drawn = [index for batch in draws for _, _, index in batch]
     counts = [sum(index < 100 for index in drawn), sum(index in (100, 101) for index in drawn), sum(index == 102 for index in drawn)]
     assert sum(counts) == 300 and min(counts) > 80
-    assert len({index for index in drawn if index < 100}) > 80   # no image twice before all had their turn
+    assert len({index for index in drawn if index < 100}) > 80   # no image is drawn twice before all have been drawn once

@@ -1,4 +1,4 @@
-"""The two-stage method's network and transfer modules equal the released ones."""
+"""The network and the transfer modules of the two-stage method give the same outputs as the released ones."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,13 +21,13 @@ def error(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def sample(values: np.ndarray) -> np.ndarray:
-    """The values that the facts keep."""
+    """Return the values that the stored facts contain."""
     return values.flatten()[::1501]
 
 
 @pytest.fixture(scope="module")
 def prediction() -> dict[str, np.ndarray]:
-    """What our network gives for the rule's weights and input."""
+    """Return our network's output for the weights and input that tests/parity generates."""
     known = facts("twostage")
     method = AllWeatherRestoration().eval()
     method.network.load_state_dict(from_official(released_state(known)))
@@ -38,7 +38,7 @@ def prediction() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def transferred() -> dict[str, np.ndarray]:
-    """What our transfer modules give for the rule's weights and inputs; each teacher has one image."""
+    """Return our transfer modules' outputs for the weights and inputs that tests/parity generates; each teacher has one image."""
     known, results = facts("twostage_ckt"), {}
     for width in WIDTHS:
         transfer = ckt.Transfer(width, teachers=3)
@@ -118,7 +118,7 @@ def test_width_must_divide():
 
 @pytest.mark.parametrize("shares", [(1, 0, 2), (0, 0, 3)])
 def test_a_teacher_without_images(shares):
-    """A batch may lack a weather: the gradient of that teacher's projectors is zero, all others learn."""
+    """If a batch has no image of a weather, the gradient of that teacher's projectors is zero and all others are not."""
     torch.manual_seed(0)
     widths = [16, 32, 64, 64]
     collation = ckt.Collation(widths, teachers=3)
