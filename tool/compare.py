@@ -58,7 +58,7 @@ def _files(run: str) -> dict[str, Path]:
         return {"": Path(run)}
     place = experiment.folder_of(run)
     if not place.is_dir():
-        raise UserError(f"there is no experiment {place}; name a folder under {experiment.ROOT}/ or a CSV file")
+        raise UserError(f"there is no experiment {place}; name a folder in {experiment.ROOT}/ or a CSV file")
     return {path.stem.removeprefix("metrics-"): path for path in sorted(place.glob("metrics-*.csv"), key=natural)}
 
 

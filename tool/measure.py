@@ -59,7 +59,7 @@ def pairs(inputs: Path, targets: Path) -> list[tuple[str, Path, Path]]:
         alone += [] if name else [path.name]
     if alone:
         raise UserError(f"{len(alone)} of {len(found)} images in {inputs} have no partner in {targets}: "
-                        f"{', '.join(alone[:10])}{', …' if len(alone) > 10 else ''}")
+                        f"{', '.join(alone[:10])}{' and others' if len(alone) > 10 else ''}")
     return found
 
 

@@ -138,7 +138,7 @@ def find(given: list[str]) -> dict[str, Path]:
         try:
             stated = weights.describe(path)
             if not stated:
-                raise UserError(f"{path} does not say which model it is")
+                raise UserError(f"{path} does not state its model")
         except UserError as error:
             if given:
                 raise
