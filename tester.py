@@ -18,7 +18,7 @@ from restore.folder import restore_folder
 from restore.restorer import Finish, Restorer, Settings
 from runtime import files, process
 from runtime.errors import Interrupted, UserError
-from utility import natural
+from runtime.files import natural
 
 
 def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: str, epoch: int | None = None,

@@ -1,27 +1,14 @@
-"""Small helpers: means, natural order of names, seeds, optimiser, learning rate schedule and moving average."""
+"""Small helpers: means, seeds, optimiser, learning rate schedule and moving average."""
 import math
 import random
-import re
-from pathlib import Path
 
 import numpy as np
 import torch
-
-DIGITS = 64                               # number of digits to which `natural` pads a number
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of every key over rows that have the same keys."""
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
-
-
-def natural(name: str | Path) -> tuple[str, str]:
-    """Return the sort key that orders names or paths by the numbers in them: 1, 2, 10, 11, 100.
-
-    Only the digits 0-9 count as a number; all other characters sort by code point. Equal numbers ('01', '1') sort as text.
-    """
-    text = str(name)
-    return re.sub("[0-9]+", lambda number: number[0].zfill(DIGITS), text), text
 
 
 def seed_everything(seed: int) -> None:

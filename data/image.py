@@ -11,8 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from runtime.errors import UserError
-from runtime.files import temporary
-from utility import natural
+from runtime.files import natural, temporary
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TURNED = {5, 6, 7, 8}                     # EXIF orientations that swap height and width

@@ -11,7 +11,7 @@ from data import image
 from data.source import View
 from runtime import process
 from runtime.errors import UserError
-from utility import natural
+from runtime.files import natural
 
 PARTS = {"train": ("train", "training"), "test": ("test", "testing")}     # folders of separate training and test parts
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from report import curves, page
 from report.thumbnail import FORMAT, LIMIT, Album, sample
 from runtime import files
-from utility import natural
+from runtime.files import natural
 
 __all__ = ["Album", "compare", "write"]
 BYTES = 10_000_000                        # approximate limit for all thumbnails of a page

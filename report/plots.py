@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.files import temporary
-from utility import natural
+from runtime.files import natural, temporary
 
 
 def curves(place: Path) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from data.image import to_array
 from runtime import files, process
-from utility import natural
+from runtime.files import natural
 
 FORMAT = "unweather cards 1"
 LIMIT = 400                               # greatest number of cards of a set and of a page

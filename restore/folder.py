@@ -20,7 +20,7 @@ from restore import memory, outputs
 from restore.restorer import Restorer
 from runtime import experiment, files, process
 from runtime.errors import Interrupted, UserError
-from utility import natural
+from runtime.files import natural
 
 BATCH = {"cpu": 2**18, "cuda": 2**20}     # maximum pixels of a batch of several images
 MAX_IMAGES = 64                           # maximum number of images in a batch

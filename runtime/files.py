@@ -1,9 +1,10 @@
-"""Atomic writing of files, locks, and files of tensors with a checksum."""
+"""Names in natural order, atomic writing of files, locks, and files of tensors with a checksum."""
 import contextlib
 import hashlib
 import io
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -22,7 +23,17 @@ except ImportError:                       # Windows
     import msvcrt
 
 LOCKED_BYTE = 2**30                       # position of the byte that is locked on Windows, far behind the text of the lock file
+DIGITS = 64                               # length to which `natural` fills a number
 SUM = b"\nunweather sha256 "                # precedes the checksum at the end of a file of tensors
+
+
+def natural(name: str | Path) -> tuple[str, str]:
+    """Return the sort key that orders names or paths by the numbers in them: 1, 2, 10, 11, 100.
+
+    Only the digits 0-9 count as a number; all other characters sort by code point. Equal numbers ('01', '1') sort as text.
+    """
+    text = str(name)
+    return re.sub("[0-9]+", lambda number: number[0].zfill(DIGITS), text), text
 
 
 def make_folder(path: Path) -> Path:

@@ -13,8 +13,8 @@ from data import cache, degrade, demo, image, loader, paired, source, transform
 from data.choose import choose, names
 from runtime import files, process
 from runtime.errors import UserError
+from runtime.files import natural
 from tests.conftest import REPO, make_div2k, make_pairs, photo, python, save, veiled
-from utility import natural
 
 
 def items(root: Path, split: str = "train"):

@@ -11,9 +11,8 @@ from metric import summary
 from runtime import experiment
 from runtime.arguments import Parser
 from runtime.errors import UserError
-from runtime.files import make_folder, temporary
+from runtime.files import make_folder, natural, temporary
 from tool import guarded
-from utility import natural
 
 Table = dict[str, dict[str, float]]       # image name -> measure -> value
 

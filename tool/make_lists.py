@@ -13,9 +13,8 @@ from data import paired, source
 from data.sets import DATASETS
 from runtime.arguments import SIZE, Parser, number
 from runtime.errors import UserError
-from runtime.files import make_folder, write_text
+from runtime.files import make_folder, natural, write_text
 from tool import guarded
-from utility import natural
 
 PUBLISHED = {"noise": 5144, "rain": 5000, "haze": 5000, "all_in_one": 15144}      # number of lines in the lists of the paper
 NOISE, RAIN, HAZE = ("BSD400", "WED"), ("RainTrainL", "Rain100L"), "RESIDE_OTS"

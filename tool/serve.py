@@ -28,9 +28,8 @@ from restore.restorer import Restorer, Settings
 from runtime import experiment, process
 from runtime.arguments import Parser, number
 from runtime.errors import Failure, UserError
-from runtime.files import make_folder
+from runtime.files import make_folder, natural
 from tool import guarded
-from utility import natural
 
 HOST = "127.0.0.1"
 KEPT = 3                                  # number of networks that stay in memory

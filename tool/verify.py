@@ -16,9 +16,8 @@ from data import paired, source
 from data.sets import DATASETS, Entry
 from runtime.arguments import Parser
 from runtime.errors import Failure, UserError
-from runtime.files import make_folder, write_json
+from runtime.files import make_folder, natural, write_json
 from tool import guarded
-from utility import natural
 
 DOUBTFUL = (6.0, 50.0)                    # PSNR in dB; below or above, input and target of a pair probably do not belong together
 SHOWN = 10                                # messages of one kind that are printed

@@ -13,7 +13,7 @@ from model.two_stage_kd.ckt import Collation
 from model.two_stage_kd.network import MSBDN
 from runtime.arguments import SIZE
 from runtime.errors import UserError
-from utility import natural
+from runtime.files import natural
 
 COLLATION = "1*L1:image:teacher_image+1*L1:projected:teacher_projected+0.05*L1:reconstructed:teacher_feature+0.1*SCR"
 RECIPE = dict(loss=f"{COLLATION} / 1*L1+0.2*HCR", epochs=250, epoch_chg="125-250", test_every=0, balanced=True, augment="mirror",
