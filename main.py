@@ -113,6 +113,7 @@ def test_best(args, job: Run, method: Method, trainer: Trainer, folder: Path) ->
     """Load and test the best weights of a training; raises Stopped after SIGTERM or SIGINT."""
     best = folder / "model" / "model_best.pt"
     process.barrier()
+    process.log().say(f"the best checkpoint is that of epoch {weights.read(best).note.get('epoch')}; it is tested now")
     weights.load_weights(method, best, args.model)
     try:
         tester.test(method, job.test, args, folder, str(best), finish=job.finish)

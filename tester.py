@@ -157,7 +157,7 @@ def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: st
     process.log().record("test", epoch=epoch, **result)
     if seconds is not None:
         process.log().time("test", epoch=epoch, data_set=name, seconds=round(seconds, 3))
-    _log_numbers(result, measured, "" if seconds is None else f", {seconds:.1f} s")
+    _log_numbers(result, measured, args.metrics, "" if seconds is None else f", {seconds:.1f} s")
     return result
 
 
@@ -169,7 +169,7 @@ def _by_size(protocols: list[metric.Protocol]) -> dict[str, list[metric.Protocol
     return groups
 
 
-def _log_numbers(result: dict, measured: list[dict], aside: str) -> None:
+def _log_numbers(result: dict, measured: list[dict], further: tuple[str, ...], aside: str) -> None:
     """Log the numbers of a set, one line per protocol, with how they were measured; `aside` is printed but not written to log.txt."""
     say, name = process.log().say, f"{result['data_set']}: {result['count']} images"
     if result["subset"] != "all":
@@ -179,17 +179,18 @@ def _log_numbers(result: dict, measured: list[dict], aside: str) -> None:
            f"{', x8' if result['self_ensemble'] else ''}")
     for numbers in measured:
         if "psnr" in numbers:
-            say(f"{name}, {in_words(numbers)}; {how}]", aside)
+            say(f"{name}, {in_words(numbers, further)}; {how}]", aside)
     if "psnr" not in result:
         say(f"{name}, restored, no ground truth [{how}]", aside)
 
 
-def in_words(numbers: dict) -> str:
-    """Return the numbers of one protocol as text that ends inside an open bracket: `PSNR … [protocol …`."""
+def in_words(numbers: dict, further: tuple[str, ...] = ()) -> str:
+    """Return the numbers of one protocol, and further metrics by name, as text that ends inside an open bracket: `PSNR … [protocol …`."""
     low, high = numbers["interval95"]["psnr"]
     text = f"PSNR {numbers['psnr']:.2f} dB ({low:.2f} to {high:.2f}), SSIM {numbers['ssim']:.4f} ({numbers['channel'].upper()})"
     if "psnr_y" in numbers:
         text += f"; {numbers['psnr_y']:.2f} dB, {numbers['ssim_y']:.4f} (Y)"
+    text += "".join(f"; {name} {numbers[name]:.4f}" for name in further if name in numbers)
     # the degraded images; for self-supervised methods also the mean reference and the network's output before clean pixels are kept
     for other in ("input", "fused", "network"):
         if f"{other}_psnr" in numbers:

@@ -87,7 +87,7 @@ class Trainer:
                     self.train_epoch(loader)
                     self._end_epoch(last=self.epoch + 1 == self.args.epochs)
                     history.append(self.last_loss)
-                self.epoch = max(self.epoch, end)
+                end = min(end, self.epoch)                         # earlier than planned after a plateau
         if self.average and not self.run.kept:
             self.method.network = self.average
 

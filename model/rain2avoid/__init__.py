@@ -108,7 +108,7 @@ def command_line(argv: list[str]) -> list[str]:
     chosen = Parser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--backbone", default="")
     backbone = chosen.given(argv, others=True).get("backbone", "").lower()
-    if backbone not in model.MODELS or f"model.{backbone}" == __name__:
+    if not backbone or "(" in backbone or f"model.{backbone}" == __name__:
         return argv
     own, ours = Parser(add_help=False, allow_abbrev=False), model.own_flags(__name__.rpartition(".")[2])
     for flag, action in model.own_flags(backbone).items():

@@ -84,6 +84,10 @@ class PictureRuns:
         rest = [item for item in self.chosen.items if item.name not in names_done]
         if done:
             yield Run(self.name, None, {}, done=lambda _: [self._outcome(done)], kept=False)
+        if rest:
+            epochs, strategy = self.args.stages[-1].epochs, self.args.strategy
+            process.log().say(f"{self.name}: {len(rest)} images to derain; strategy {strategy}, {epochs} epochs of a network of "
+                              f"{self.parameters:,} parameters for each image, on {process.device()}")
         for item in tqdm(rest, self.place.name, unit="image", disable=process.quiet(), leave=False):
             yield self._run(item)
         process.log().say(f"maps, references and results are in {self.place}")
