@@ -17,13 +17,13 @@ def add_arguments(parser) -> None:
         help="positions of the images for training / for testing; a-b with --test_only; names in natural order: 1, 2, 10, 11")
     add("--audit", action=BooleanOptionalAction, default=True,
         help="before training, search for training images that show a scene of a test set (cached after the first search)")
-    add("--exclude_leaks", action=BooleanOptionalAction, default=False, help="exclude such images from training")
+    add("--exclude_leaks", action=BooleanOptionalAction, default=False, help="leave out training images that show a scene of a test set")
     add("--ext", default="sep", choices=("sep", "sep_reset", "img"),
         help="sep, sep_reset: decode each image once into <dir_data>/bin, checked at every start; img: decode it each time")
     add("--scale", default="1", help="from EDSR; only 1 is possible, because restoration keeps the image size")
     add("--patch_size", default="64", metavar="N", help="side of the training patches in pixels")
     add("--rgb_range", type=number(float, 1e-6), default=255.0,
-        help="value range inside networks that use this flag; everywhere else images are in [0, 1]")
+        help="networks that use this flag compute with levels from 0 to this value; all other code uses levels from 0 to 1")
     add("--n_colors", type=int, default=3, choices=(3,), help="number of colour channels")
     add("--augment", default="all", choices=("all", "mirror"), help="all: the 8 flips and rotations; mirror: only left-right flips")
     add("--no_augment", action="store_true", help="disable flips and rotations")

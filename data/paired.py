@@ -54,6 +54,9 @@ def find(root: Path, split: str, layouts: tuple[Layout, ...] = (INPUT_TARGET, ED
             layout = layout._replace(**{key: getattr(layout, key).format(name=root.name) for key in ("input", "target", "mask")})
             if _fits(base, layout):
                 return items(base, layout), base != root
+    for base in (*parts, root):
+        for layout in layouts:
+            _check_pattern(base, layout, root.name)
     raise UserError(f"{root} does not have a known folder layout; it needs "
                     f"{' or '.join(str(layout).format(name=root.name) for layout in layouts)}")
 
@@ -74,6 +77,15 @@ def _fits(base: Path, layout: Layout) -> bool:
     if layout.target and layout.target != layout.input and (folder or target) and layout.pattern == "(.+)":
         return True                           # one of the two is enough: `items` raises an error that names the missing one
     return bool(folder and target) and any(re.fullmatch(layout.pattern, path.stem) for path in image.listing(folder))
+
+
+def _check_pattern(base: Path, layout: Layout, name: str) -> None:
+    """Raise UserError if both folders of a layout exist and the pattern matches no file of the first one."""
+    folder, target = locate(base, layout.input), locate(base, layout.target)
+    files = image.listing(folder) if folder and target and layout.target not in ("", layout.input) else []
+    if files:
+        raise UserError(f"the pattern '{layout.pattern}' of the data set {name} matches no file name (without its ending) in {folder}: "
+                        f"{_shortened([path.name for path in files])}")
 
 
 def items(base: Path, layout: Layout) -> list[Item]:

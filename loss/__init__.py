@@ -10,17 +10,22 @@ from contract import Batch, Prediction
 from loss import pretrained
 from loss.pixel import added
 from loss.spec import Part, listed, parse, targets, without, without_types
-from loss.terms import TERMS, Term, described
+from loss.terms import TERMS, Term, described, parameters
 from runtime.errors import UserError
 
 __all__ = ["TERMS", "Loss", "Part", "Term", "described", "listed", "parse", "targets", "without", "without_types"]
 
 
 def _make(part: Part, args) -> Term:
+    parameters(part.type)                     # raises UserError if a parameter has no default
     try:
-        return TERMS[part.type](part.prediction, part.target, args, **dict(part.parameters))
+        term = TERMS[part.type](part.prediction, part.target, args, **dict(part.parameters))
     except pretrained.Missing as error:
         raise pretrained.Missing(f"the loss {part.type} needs {error}") from error
+    if not callable(term):
+        raise UserError(f"the function of the loss {part.type} must return a function (prediction, batch) -> scalar, "
+                        f"but it returned {term!r:.60}")
+    return term
 
 
 def _without_missing(args) -> str:
@@ -52,6 +57,10 @@ class Loss(nn.Module):
         A name that occurs several times, as for one term with two parameter values, is numbered from the second on: 'SSIM', 'SSIM#2'.
         """
         values = [term(prediction, batch) for term in self.terms]
+        for part, value in zip(self.parts, values):
+            if not isinstance(value, Tensor) or value.ndim:
+                what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
+                raise UserError(f"the loss {part.name} must return a tensor with a single value and no dimension, but it returned {what}")
         total = added(part.weight * value for part, value in zip(self.parts, values))
         named: dict[str, Tensor] = {}
         for number, (part, value) in enumerate(zip(self.parts, values)):

@@ -62,7 +62,10 @@ def pick_one(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor:
 
 
 def pick(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
-    """Return the first tensor or list with a name; `name.N` is element N of a list, from 0; UserError if it does not exist."""
+    """Return the first tensor or list with a name; `name.N` is element N of a list, from 0; UserError if it does not exist.
+
+    The places are the prediction alone, or the targets of the batch and then the prediction.
+    """
     name, _, number = key.partition(".")
     for place in places:
         if name in place:
@@ -71,5 +74,6 @@ def pick(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor | lis
             if not isinstance(place[name], Tensor) and number.isdecimal() and int(number) < len(place[name]):
                 return place[name][int(number)]
             raise UserError(f"--loss names '{key}', but '{name}' has no element of that number")
-    known = ", ".join(sorted({name for place in places for name in place}))
-    raise UserError(f"--loss names '{key}', which does not exist here; available: {known}")
+    known = [", ".join(sorted(place)) for place in places]
+    raise UserError(f"--loss names '{key}', which does not exist; the model predicts: {known[-1]}"
+                    + "".join(f"; the batch has the targets: {targets}" for targets in known[:-1]))

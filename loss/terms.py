@@ -8,6 +8,7 @@ from torch import Tensor
 
 from contract import Batch, Prediction
 from loss import contrast, lpips, pixel, segmentation, ssim, uncertainty
+from runtime.errors import UserError
 
 Term = Callable[["Prediction", "Batch"], Tensor]
 
@@ -28,8 +29,16 @@ TERMS: dict[str, Callable[..., Term]] = {      # name: make(prediction key, targ
 
 
 def parameters(name: str) -> dict[str, bool | int | float | str]:
-    """Return the parameters of a term with their defaults: the arguments of its function from the fourth on."""
-    return {each.name: each.default for each in list(inspect.signature(TERMS[name]).parameters.values())[3:]}
+    """Return the parameters of a term with their defaults: the arguments of its function from the fourth on.
+
+    Raises UserError if a parameter has no default, or one that --loss cannot read.
+    """
+    found = {each.name: each.default for each in list(inspect.signature(TERMS[name]).parameters.values())[3:]}
+    for key, default in found.items():
+        if type(default) not in (bool, int, float, str):
+            raise UserError(f"the parameter {key} of the loss {name} needs a default that is a number, a boolean or a string; "
+                            "state it in the function of the term")
+    return found
 
 
 def described(name: str) -> str:

@@ -1,15 +1,20 @@
 """Compare restored images with their targets: measures (metric/measure.py, metric/further.py) under named protocols."""
+import re
 from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from metric import further, measure
-from metric.further import METRICS, Metric
+from metric.further import ALWAYS, METRICS, Metric
 from runtime.errors import UserError
 
-__all__ = ["METRICS", "PROTOCOLS", "Metric", "Protocol", "check_best", "compare", "described", "measures", "prepare", "protocols",
-           "resolved", "score"]
+__all__ = ["ALWAYS", "METRICS", "PROTOCOLS", "Metric", "Protocol", "check_best", "compare", "described", "measures", "prepare",
+           "protocols", "resolved", "score"]
+
+CHANNELS = {"rgb": "RGB", "y": "Y (float)", "y8": "Y (8 bits)", "task": "Y for rain, else RGB"}      # each with its text in --list
+ROUNDING = {"round": "rounded to 8 bits", "truncate": "truncated to 8 bits", "none": "not rounded"}
+WINDOWS = {"gaussian": "Gaussian SSIM", "uniform7": "uniform-7 SSIM", "columns7": "1-D SSIM"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,7 @@ class Protocol:
     rounding of the output to 8 bits: round, truncate, none. border: number of pixels excluded at each side.
     size: pad (the network pads, the whole image is measured), crop N or resize N (to multiples of N, before the network).
     ssim: gaussian (window 11, sigma 1.5), uniform7 (scikit-image's default), columns7 (uniform7 along columns only).
+    Raises UserError for any other value.
     """
     channels: tuple[str, ...]
     ssim: str = "gaussian"
@@ -28,6 +34,17 @@ class Protocol:
     size: str = "pad"
     version: int = 1
     name: str = ""
+
+    def __post_init__(self):
+        if isinstance(self.channels, str) or not self.channels or not set(self.channels) <= set(CHANNELS):
+            raise UserError(f"the channels of a protocol are a tuple of {', '.join(CHANNELS)}, as in ('rgb', 'y'), not {self.channels!r}")
+        for name, known in (("ssim", WINDOWS), ("rounding", ROUNDING)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} of a protocol is one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.border < 0:
+            raise UserError(f"border of a protocol is a number of pixels from 0, not {self.border}")
+        if not re.fullmatch(r"pad|(crop|resize) [1-9]\d*", self.size):
+            raise UserError(f"size of a protocol is 'pad', or 'crop N' or 'resize N' with a whole number N from 1, not {self.size!r}")
 
     def settings(self) -> dict:
         """Return the settings as they are stored with every number."""
@@ -66,7 +83,7 @@ def protocols(joined: str) -> list[Protocol]:
     """Return the protocols of `a+b`; UserError if a name is unknown."""
     for name in joined.split("+"):
         if name not in PROTOCOLS:
-            raise UserError(f"unknown protocol '{name}' in --protocol '{joined}'; known: {', '.join(PROTOCOLS)}")
+            raise UserError(f"unknown protocol '{name}'; known: {', '.join(PROTOCOLS)}")
     return [PROTOCOLS[name] for name in joined.split("+")]
 
 
@@ -131,8 +148,5 @@ def resolved(kind: str, task: str) -> str:
 
 def described(protocol: Protocol) -> str:
     """Return a description of a protocol's settings for --list."""
-    channels = {"rgb": "RGB", "y": "Y (float)", "y8": "Y (8 bits)", "task": "Y for rain, else RGB"}
-    ending = {"round": "rounded to 8 bits", "truncate": "truncated to 8 bits", "none": "not rounded"}[protocol.rounding]
-    window = {"gaussian": "Gaussian SSIM", "uniform7": "uniform-7 SSIM", "columns7": "1-D SSIM"}[protocol.ssim]
-    return (f"v{protocol.version}: {' and '.join(channels[kind] for kind in protocol.channels)}, {ending}, border {protocol.border}, "
-            f"size {protocol.size}, {window}")
+    return (f"v{protocol.version}: {' and '.join(CHANNELS[kind] for kind in protocol.channels)}, {ROUNDING[protocol.rounding]}, "
+            f"border {protocol.border}, size {protocol.size}, {WINDOWS[protocol.ssim]}")

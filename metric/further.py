@@ -2,6 +2,7 @@
 
 To add a measure, write one function and add one line to METRICS.
 """
+import difflib
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,6 +24,11 @@ class Metric(NamedTuple):
     lower_is_better: bool = False
 
 
+ALWAYS: dict[str, Metric] = {             # measured by every protocol; --metrics does not name them
+    "psnr": Metric(measure.psnr),
+    "ssim": Metric(measure.ssim),
+}
+
 METRICS: dict[str, Metric] = {
     "ms_ssim": Metric(measure.ms_ssim),
     "mae": Metric(measure.mae, lower_is_better=True),
@@ -41,6 +47,8 @@ def measured(name: str, output: Tensor, target: Tensor) -> float:
 def prepare(names: tuple[str, ...], device: torch.device) -> None:
     """Load the networks that `measured` uses; UserError if a measure is unknown, not installed or its weights are missing."""
     for name in names:
+        if name in ALWAYS:
+            raise UserError(f"{name} is always measured and is no further measure; further measures: {', '.join(METRICS)}")
         if name not in METRICS:
             _pyiqa(name, device)
 
@@ -52,13 +60,15 @@ def lower_is_better(name: str) -> bool:
 
 @functools.lru_cache
 def _pyiqa(name: str, device: torch.device):
-    built_in = ", ".join(METRICS)
+    built_in, close = ", ".join(METRICS), difflib.get_close_matches(name, METRICS, 1)
+    hint = f"unknown measure '{name}'; did you mean {close[0]}? Otherwise: " if close else ""
     try:
         import pyiqa
     except ImportError as error:
-        raise UserError(f"the measure '{name}' comes from the package pyiqa: pip install pyiqa; built-in measures: {built_in}") from error
+        raise UserError(f"{hint}the measure '{name}' comes from the package pyiqa: pip install pyiqa; "
+                        f"built-in measures: {built_in}") from error
     if name not in pyiqa.list_models() or name in EXCLUDED:
-        raise UserError(f"pyiqa has no measure '{name}' that --metrics accepts; pyiqa.list_models() lists its measures; "
+        raise UserError(f"{hint}pyiqa has no measure '{name}' that --metrics accepts; pyiqa.list_models() lists its measures; "
                         f"built-in measures: {built_in}")
     try:
         return pyiqa.create_metric(name, device=device)

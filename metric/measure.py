@@ -32,13 +32,13 @@ def channel(x: Tensor, kind: str) -> Tensor:
 
 
 def psnr(output: Tensor, target: Tensor) -> float:
-    """Return 10·log10(1 / mean squared error) in dB, at most 100 (equal images)."""
+    """10·log10(1 / mean squared error) in dB, at most 100 (equal images)."""
     error = F.mse_loss(output, target).item()
     return 100.0 if error < 1e-10 else -10 * math.log10(error)
 
 
 def ssim(output: Tensor, target: Tensor) -> float:
-    """Return the structural similarity (Wang et al. 2004): Gaussian window 11, sigma 1.5, population variance.
+    """Structural similarity (Wang et al. 2004): Gaussian window 11, sigma 1.5, population variance.
 
     The mean over channels and all windows inside the image; images smaller than the window are padded with their edge pixels.
     """
@@ -46,7 +46,7 @@ def ssim(output: Tensor, target: Tensor) -> float:
 
 
 def ssim_uniform(output: Tensor, target: Tensor) -> float:
-    """Return the structural similarity with scikit-image's defaults: uniform window 7, sample variance."""
+    """Structural similarity with scikit-image's defaults: uniform window 7, sample variance."""
     flat = output.new_full((7,), 1 / 7)
     return _similarity(output, target, flat, flat, sample=49 / 48)[0].mean().item()
 
@@ -57,7 +57,7 @@ def ssim_columns(output: Tensor, target: Tensor) -> float:
 
 
 def ms_ssim(output: Tensor, target: Tensor) -> float:
-    """Return the multi-scale structural similarity (Wang et al. 2003): five scales; UserError for a side below 176 pixels."""
+    """Multi-scale structural similarity (Wang et al. 2003): five scales; UserError for a side below 176 pixels."""
     if min(output.shape[-2:]) < 176:
         raise UserError(f"MS-SSIM needs images of at least 176x176 pixels; this image has {output.shape[-1]}x{output.shape[-2]}")
     result = output.new_ones(output.shape[:2])
@@ -69,7 +69,7 @@ def ms_ssim(output: Tensor, target: Tensor) -> float:
 
 
 def mae(output: Tensor, target: Tensor) -> float:
-    """Return the mean absolute error on the 0-255 scale."""
+    """Mean absolute error on the 0-255 scale."""
     return (output - target).abs().mean().item() * 255
 
 

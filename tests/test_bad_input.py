@@ -156,7 +156,8 @@ def test_a_network_that_gives_no_numbers(fails, trained):
 
 
 def test_a_loss_that_names_nothing_writes_nothing(fails, pairs):
-    assert "--loss names 'maskk', which does not exist here; " in fails("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1:maskk")
+    text = fails("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1:maskk")
+    assert "--loss names 'maskk', which does not exist; the model predicts: image, mask" in text
     assert not Path("experiment").exists()
 
 

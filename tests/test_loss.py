@@ -140,7 +140,7 @@ def test_parts_are_unweighted():
 
 
 def test_unknown_names():
-    with pytest.raises(UserError, match="--loss names 'depth', which does not exist here; available: image, mask"):
+    with pytest.raises(UserError, match="--loss names 'depth', which does not exist; the model predicts: image, mask"):
         loss.Loss("1*L1:depth")(PREDICTION, BATCH)
 
 

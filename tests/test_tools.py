@@ -41,7 +41,7 @@ def test_measure(tool, place):
 
 @pytest.mark.parametrize("flags, words", [
     (("--target", "none"), "none is not a folder with images"),
-    (("--protocol", "mine"), "unknown protocol 'mine' in --protocol 'mine'; known: default, smgarn"),
+    (("--protocol", "mine"), "unknown protocol 'mine'; known: default, smgarn"),
     (("--target", "small"), "differ in size: out/a.png (50x40) and small/a.png (20x20)"),
     (("--target", "other"), "1 of 1 images in out have no partner in other: a.png"),
     (("--metrics", "ms_ssim"), "MS-SSIM needs images of at least 176x176"),
