@@ -38,7 +38,7 @@ def write(root: Path, block: str) -> None:
         return
     lines = path.read_text().splitlines(keepends=True)
     begin = r"(from|import) \w" if where == "imports" else rf"{where.removeprefix('in ')}\b.*[({{]"
-    found = [number for number, line in enumerate(lines, 1) if re.match(begin, line)]
+    found = [number for number, line in enumerate(lines, 1) if re.match(begin, line) and (where != "imports" or line < text)]    # sorted
     assert found, f"{file} has no {where}"
     lines.insert(found[-1], text)
     path.write_text("".join(lines))
@@ -56,6 +56,9 @@ def test_everything_that_the_page_says(copy):
             result = subprocess.run(command, shell=True, cwd=copy, env=environment, capture_output=True, text=True)
             outputs[command] = result.stdout
             assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+    for check in ("ruff check .", "mypy"):
+        result = subprocess.run(f"python -m {check}", shell=True, cwd=copy, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{check}\n{result.stdout}{result.stderr}"
     listing = outputs["python main.py --list"]
     assert re.search(r"^  tiny +Tiny: three convolutions", listing, re.MULTILINE)
     assert re.search(r"^  Gradient .* Parameters: step=1, squared=false\.$", listing, re.MULTILINE)

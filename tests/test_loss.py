@@ -144,6 +144,24 @@ def test_unknown_names():
         loss.Loss("1*L1:depth")(PREDICTION, BATCH)
 
 
+def test_a_target_that_does_not_exist():
+    with pytest.raises(UserError, match=r"'depth', which does not exist; the model predicts: image, mask, .* targets: image, mask$"):
+        loss.Loss("1*L1:image:depth")(PREDICTION, BATCH)
+
+
+@pytest.mark.parametrize("make, text", [
+    (lambda prediction, target, args: None, "the function of the loss Own must return a function .*, but it returned None"),
+    (lambda prediction, target, args: lambda output, batch: output["image"], "the loss Own must return .*, but it returned a tensor of"),
+    (lambda prediction, target, args: lambda output, batch: 0.5, "the loss Own must return .*, but it returned 0.5"),
+    (lambda prediction, target, args, step: None, "the parameter step of the loss Own needs a default"),
+    (lambda prediction, target, args, step=(1, 2): None, "the parameter step of the loss Own needs a default"),
+])
+def test_a_term_that_is_written_wrongly(monkeypatch, make, text):
+    monkeypatch.setitem(terms.TERMS, "Own", make)
+    with pytest.raises(UserError, match=text):
+        loss.Loss("1*Own")(PREDICTION, BATCH)
+
+
 @pytest.mark.parametrize("key", ["steps.2", "steps.-1", "steps.x", "mask.0"])
 def test_members_that_are_not_there(key):
     with pytest.raises(UserError, match=re.escape(f"--loss names '{key}', but '{key.partition('.')[0]}' has no element of that number")):

@@ -111,3 +111,26 @@ def test_a_best_that_nothing_measures():
         metric.check_best("psnr_y", metric.protocols("smgarn"), ())
     with pytest.raises(UserError):
         metric.check_best("count", both, ())
+
+
+@pytest.mark.parametrize("settings, text", [
+    (dict(channels=("luma",)), "channels of a protocol are a tuple of rgb, y, y8, task"),
+    (dict(channels="rgb"), "channels of a protocol are a tuple"),
+    (dict(ssim="box"), "ssim of a protocol is one of gaussian, uniform7, columns7, not 'box'"),
+    (dict(rounding="floor"), "rounding of a protocol is one of round, truncate, none, not 'floor'"),
+    (dict(border=-1), "border of a protocol is a number of pixels from 0, not -1"),
+    (dict(size="crop"), "size of a protocol is 'pad', or 'crop N'"),
+])
+def test_a_protocol_with_an_unknown_setting(settings, text):
+    with pytest.raises(UserError, match=text):
+        metric.Protocol(**{"channels": ("rgb",)} | settings)
+
+
+def test_the_tables_of_settings_are_those_that_are_measured():
+    assert list(metric.WINDOWS) == list(measure.SSIM)
+
+
+@pytest.mark.parametrize("name, text", [("ms_sim", "unknown measure 'ms_sim'; did you mean ms_ssim"), ("psnr", "psnr is always measured")])
+def test_a_measure_that_is_misspelt_or_not_further(name, text):
+    with pytest.raises(UserError, match=text):
+        metric.prepare((name,), torch.device("cpu"))

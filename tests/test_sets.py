@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import option
-from data import source
+from data import paired, source
 from data.choose import choose
 from data.sets import DATASETS
 from runtime import process
@@ -150,3 +150,11 @@ def test_all_weathers_in_one_command(run, pairs):
         "CBSD68@15": "rgb", "CBSD68@50": "rgb", "Rain100L": "y", "SOTS_outdoor": "rgb"}
     assert results["CBSD68@15"]["input_psnr"] > results["CBSD68@50"]["input_psnr"] + 8
     assert results["Rain100L"]["subset"] == "1 images where 100 are published"
+
+
+def test_a_pattern_that_matches_no_file_is_named(tmp_path):
+    """Both folders of a layout exist, so the message is about the pattern and not about the folders."""
+    for folder in ("wet", "dry"):
+        save(tmp_path / "MyRain" / folder / "street.png", photo(20, 20, 1))
+    with pytest.raises(UserError, match=r"the pattern '\(\\d\+\)_rain' of the data set MyRain matches no file name .*wet: street\.png$"):
+        paired.find(tmp_path / "MyRain", "test", (paired.Layout("wet", "dry", pattern=r"(\d+)_rain"),))
