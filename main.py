@@ -149,7 +149,7 @@ def show_lists() -> int:
     print("data sets:", *(f"  {name:14} {entry.task + ': ' if entry.task else ''}{entry.about}"
                           for name, entry in data.DATASETS.items()), sep="\n")
     print("metrics:", *(f"  {name:14} {first_line(entry.function)}{' (lower is better)' if entry.lower_is_better else ''}"
-                        for name, entry in metric.METRICS.items()), sep="\n")
+                        for name, entry in (metric.ALWAYS | metric.METRICS).items()), sep="\n")
     print("protocols:", *(f"  {name:14} {metric.described(each)}" for name, each in metric.PROTOCOLS.items()), sep="\n")
     return 0
 
