@@ -14,7 +14,6 @@ from tests.test_perceptual import make, sample, weights  # noqa: F401
 
 def share(rank: int, world: int, place: str) -> dict[str, tuple[float, Tensor]]:
     """The value of each term and the gradient of a small network, in one of the processes that divide a batch of four."""
-    torch.set_num_threads(1)
     part, results = slice(4 * rank // world, 4 * (rank + 1) // world), {}
     with process.session(cpu=True, n_gpus=1):
         x, truth = (value.detach()[part] for value in (sample(4)[1].input, sample(4)[1].targets["image"]))
@@ -34,6 +33,7 @@ def share(rank: int, world: int, place: str) -> dict[str, tuple[float, Tensor]]:
 def one_of_two(rank: int, port: int, place: str) -> None:
     """A process that ends in the same way as the processes of main.py."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
     process.leave(lambda: int(not share(rank, 2, place)))
 
 
