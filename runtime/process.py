@@ -62,9 +62,9 @@ def leave(command: Callable[[], int]) -> NoReturn:
     """Run `command` and end this process with the status that it returns, or with 1 after an exception.
 
     If there are several processes, this one exits without the teardown of the interpreter. DistributedDataParallel keeps
-    the process group after `destroy_process_group`, so that the threads of gloo still run. A thread that requests the
-    interpreter's lock during the teardown is ended inside a C++ destructor, which aborts the process with SIGABRT (PyTorch
-    issue 190489).
+    the process group after `destroy_process_group`, so that the threads of gloo still run. A C++ thread that is ended during
+    the teardown, because it requests the interpreter's lock, aborts the process: "terminate called without an active exception",
+    SIGABRT (PyTorch issue 190489).
     """
     if world() == 1:
         sys.exit(command())
