@@ -13,6 +13,8 @@ from torch import Tensor
 from runtime.errors import UserError
 from runtime.files import natural, temporary
 
+# what Pillow may decode (JPEG includes MPO); it would run Ghostscript for an EPS file, whatever its name
+READABLE = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TURNED = {5, 6, 7, 8}                     # EXIF orientations that swap height and width
 ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}       # fields of a PNG that can contain an orientation
@@ -46,7 +48,7 @@ def unreadable(path: str | Path, why: object) -> UserError:
 def size(path: str | Path) -> tuple[int, int]:
     """Return (height, width) as `read` would return them, from the file's header only; UserError if the file is not an image."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=READABLE) as image:
             # a PNG is decoded only if it may contain an orientation; versions of Pillow differ in the size of a rotated TIFF
             rotated = ORIENTATION_KEYS & image.info.keys() if image.format == "PNG" else image.getexif().get(ORIENTATION) in TURNED
             if rotated and image.format in ("PNG", "TIFF"):
@@ -63,7 +65,7 @@ def read(path: str | Path) -> np.ndarray:
     to 8 bits (by Pillow).
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=READABLE) as image:
             image.load()
             image = ImageOps.exif_transpose(image)
     except UNREADABLE as error:
@@ -120,7 +122,7 @@ def extras(path: Path) -> dict[str, bytes]:
     """Return the metadata that a restored image keeps from this file: `exif` with orientation 1, and `icc_profile` if it is for RGB."""
     found = {}
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=READABLE) as image:
             profile, exif = image.info.get("icc_profile") or b"", image.getexif()
             if profile[16:20] == b"RGB ":
                 found["icc_profile"] = profile

@@ -1,4 +1,6 @@
 """Image files of all kinds are read as upright 8-bit RGB, or give one clear error message."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,3 +67,11 @@ def test_round_trip(tmp_path):
     assert np.array_equal(image.read(tmp_path / "out.png"), RGB)
     assert np.array_equal(image.to_array(image.to_tensor(RGB)), RGB)
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+
+
+@pytest.mark.parametrize("use", [image.size, image.read])
+def test_postscript_is_never_opened(place, use):
+    """Pillow would recognise an EPS by its content, whatever its name, and run Ghostscript on it."""
+    Path("x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(UserError, match="the image is damaged or of an unknown format"):
+        use("x.png")
