@@ -76,6 +76,8 @@ def run(args) -> None:
                 held.enter_context(experiment.exclusive(args.save))
                 experiment.open_experiment(args, trains)
                 process.log().open(folder, log_lengths(job, state))
+                if threads := process.about_threads():
+                    process.log().say(threads, keep=False)
                 state = None              # the Trainer has it; this frees its memory
             outcomes += carry_out(args, job, method, trainer, folder)
         tester.conclude(outcomes, args, folder)

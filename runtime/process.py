@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from runtime import waiting
 from runtime.errors import UserError
 from runtime.log import Log
 
@@ -148,6 +149,29 @@ def set_random_state(state: dict) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and _device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def threads() -> dict[str, int]:
+    """Return how many threads compute on the CPU and how many cores this process may use."""
+    return {"threads": torch.get_num_threads(), "cores": waiting.own_cores()}
+
+
+def set_threads(threads: int, cores: int) -> None:
+    """Use the number of threads that the function `threads` returned, since it determines the order of sums.
+
+    It is kept as it is if the user has set OMP_NUM_THREADS, or on a machine with another number of cores.
+    """
+    chosen = "OMP_NUM_THREADS" not in os.environ or waiting.BUSY in os.environ
+    if chosen and cores == waiting.own_cores() and 0 < threads <= cores:
+        torch.set_num_threads(threads)
+
+
+def about_threads() -> str:
+    """Return a sentence on the number of threads if other programs reduced it at the start, else ''."""
+    if waiting.BUSY not in os.environ or torch.get_num_threads() >= waiting.own_cores():
+        return ""
+    return (f"other programs use {os.environ[waiting.BUSY]} of the {waiting.own_cores()} cores, so this one computes with "
+            f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}; OMP_NUM_THREADS=N sets another number")
 
 
 def restarted() -> bool:

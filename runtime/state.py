@@ -9,7 +9,7 @@ def collect(trainer) -> dict:
     """Return the state of a Trainer: progress, lengths of the logs, random state, weights, optimiser, gradient scaler."""
     return {"format": experiment.STATE_FORMAT, "version": VERSION, "log": process.log().lengths(),
             "progress": {name: getattr(trainer, name) for name in PROGRESS}, "random": process.random_state(),
-            "network": trainer.method.network.state_dict(), "side": trainer.method.side_state(),
+            "threads": process.threads(), "network": trainer.method.network.state_dict(), "side": trainer.method.side_state(),
             "average": trainer.average.state_dict() if trainer.average else {},
             "optimizer": trainer.optimizer.state_dict(), "scaler": trainer.scaler.state_dict()}
 
@@ -34,4 +34,5 @@ def restore(trainer, state: dict) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"the state in {trainer.folder} does not fit these flags; use the model, the width and the optimizer "
                         "with which the training began") from error
+    process.set_threads(**state.get("threads", process.threads()))        # older states lack it
     trainer.random = state["random"]

@@ -1,38 +1,57 @@
-"""How the threads of this process wait for each other; imports no torch, since torch's OpenMP reads the settings as it is loaded."""
+"""How many threads this process computes with and how they wait; imports no torch, since torch's OpenMP reads the settings as it is loaded."""
 import os
 import time
 from pathlib import Path
 
-SETTINGS = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+WAITS = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+BUSY = "UNWEATHER_BUSY_CORES"             # set beside OMP_NUM_THREADS if this module chose the number, to the cores that were in use
 STAT = Path("/proc/stat")
 SPINS = "30000"                           # a tenth of libgomp's default: about 6 % slower alone, 10 times faster beside another job
-SAMPLE = 0.1                              # seconds in which the load of the processor is measured
+SAMPLES = (0.1, 0.9)                      # seconds in which the load is measured; again and longer if the first one is high
 
 
 def leave_cores_to_others() -> None:
-    """Limit how long OpenMP threads spin while they wait, unless the user has set how they wait.
+    """Choose the number of OpenMP threads by the cores that are free, and how they wait, unless the user has set it.
 
-    By default a waiting thread of libgomp spins for a long time. Beside another job it then uses up the time slices that the
-    thread it waits for needs. If half a core or more is in use at the start, threads sleep at once; else they spin briefly.
-    Call this before torch is imported; it has no effect afterwards. It changes no number.
+    Threads that are more than the free cores wait for each other most of the time: two threads beside two other busy programs
+    on two cores are slower than one. By default a waiting thread of libgomp also spins for a long time, and uses up the time
+    slices that the thread it waits for needs. Call this before torch is imported; it has no effect afterwards.
     """
-    if SETTINGS & os.environ.keys():
-        return
-    if busy_cores() >= 0.5:
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-    else:
-        os.environ["GOMP_SPINCOUNT"] = SPINS
+    cores = own_cores()
+    used = min(busy_cores(), cores)
+    free = max(1, cores - int(used + 0.25))
+    if free < cores and "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(free)
+        os.environ[BUSY] = f"{used:.1f}"
+    if not WAITS & os.environ.keys():
+        name, value = ("OMP_WAIT_POLICY", "passive") if used >= 0.5 else ("GOMP_SPINCOUNT", SPINS)
+        os.environ[name] = value
+
+
+def own_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def busy_cores() -> float:
-    """Return how many cores are in use by all processes, measured for a moment; 0 where the system does not tell."""
+    """Return how many of this process's cores all programs use, as measured for a moment; 0 where the system does not tell.
+
+    The cores of the machine beyond those that this process may use are counted as free first.
+    """
+    used = float("inf")
     try:
-        before = _times()
-        time.sleep(SAMPLE)
-        total, idle = (after - first for after, first in zip(_times(), before))
+        for seconds in SAMPLES:
+            before = _times()
+            time.sleep(seconds)
+            total, idle = (after - first for after, first in zip(_times(), before))
+            cores = os.cpu_count() or 1
+            busy = (1 - idle / total) * cores if total > 0 else 0.0
+            used = min(used, max(0.0, busy - (cores - own_cores())))
+            if used < 0.5:
+                break
     except (OSError, ValueError, IndexError):
         return 0.0
-    return (1 - idle / total) * (os.cpu_count() or 1) if total > 0 else 0.0
+    return used
 
 
 def _times() -> tuple[int, int]:

@@ -3,8 +3,9 @@ import os
 import subprocess
 
 import pytest
+import torch
 
-from runtime import waiting
+from runtime import process, waiting
 from tests.conftest import REPO, python
 
 CODE = """
@@ -41,23 +42,71 @@ def test_the_users_setting_stays(monkeypatch, setting):
     assert {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() == {setting}
 
 
-@pytest.mark.parametrize("busy, setting", [(0.0, ("GOMP_SPINCOUNT", "30000")), (1.9, ("OMP_WAIT_POLICY", "passive"))])
-def test_threads_sleep_on_a_busy_machine(monkeypatch, busy, setting):
-    for name in waiting.SETTINGS:
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture
+def environment(monkeypatch):
+    """The environment without any of the variables that the module reads or sets; what it sets is removed afterwards."""
+    names = waiting.WAITS | {"OMP_NUM_THREADS", waiting.BUSY}
+    for name in names:
+        monkeypatch.setenv(name, "")              # so that monkeypatch restores the variable, whatever sets it
+        monkeypatch.delenv(name)
+    return lambda: {name: os.environ[name] for name in names & os.environ.keys()}
+
+
+@pytest.mark.parametrize("busy, cores, settings", [
+    (0.0, 2, {"GOMP_SPINCOUNT": "30000"}),
+    (0.6, 2, {"OMP_WAIT_POLICY": "passive"}),
+    (1.0, 2, {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1", waiting.BUSY: "1.0"}),
+    (7.0, 2, {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1", waiting.BUSY: "2.0"}),
+    (3.9, 16, {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "12", waiting.BUSY: "3.9"}),
+])
+def test_a_busy_machine(monkeypatch, environment, busy, cores, settings):
+    """Threads sleep while they wait, and as many compute as cores are free."""
     monkeypatch.setattr(waiting, "busy_cores", lambda: busy)
+    monkeypatch.setattr(waiting, "own_cores", lambda: cores)
     waiting.leave_cores_to_others()
-    assert {name: os.environ[name] for name in waiting.SETTINGS & os.environ.keys()} == dict([setting])
-    for name in waiting.SETTINGS:
-        os.environ.pop(name, None)
+    assert environment() == settings
+
+
+def test_the_users_number_of_threads_stays(monkeypatch, environment):
+    monkeypatch.setattr(waiting, "busy_cores", lambda: 2.0)
+    monkeypatch.setattr(waiting, "own_cores", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    waiting.leave_cores_to_others()
+    assert environment() == {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "2"}
+
+
+@pytest.mark.parametrize("stated, stored, used", [
+    ({}, {"threads": 1, "cores": 2}, 1),                                                           # a quiet machine again
+    ({"OMP_NUM_THREADS": "1", waiting.BUSY: "1.0"}, {"threads": 2, "cores": 2}, 2),                # a busy machine now
+    ({"OMP_NUM_THREADS": "2"}, {"threads": 1, "cores": 2}, 2),                                     # the user has set it
+    ({}, {"threads": 1, "cores": 8}, 2),                                                           # another machine
+])
+def test_a_resumed_training_keeps_its_threads(monkeypatch, environment, stated, stored, used):
+    for name, value in stated.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(waiting, "own_cores", lambda: 2)
+    number = [int(stated.get("OMP_NUM_THREADS", 2))]
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: number.append(threads))
+    process.set_threads(**stored)
+    assert number[-1] == used
 
 
 def test_busy_cores(monkeypatch, tmp_path):
     stat = tmp_path / "stat"
-    texts = iter(["cpu  100 0 0 900 0 0 0 0 0 0\n", "cpu  110 0 0 910 0 0 0 0 0 0\n"])
     monkeypatch.setattr(waiting, "STAT", stat)
-    assert waiting.busy_cores() == 0.0                            # no such file
-    stat.write_text("")
-    monkeypatch.setattr(waiting, "_times", lambda real=waiting._times: (stat.write_text(next(texts)), real())[1])
+    monkeypatch.setattr(waiting, "SAMPLES", (0.0, 0.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert waiting.busy_cores() == 1.0
+    monkeypatch.setattr(waiting, "own_cores", lambda: 2)
+    assert waiting.busy_cores() == 0.0                            # no such file
+
+    def measured(*times: tuple[int, int]) -> float:
+        texts = iter([f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\n" for busy, idle in times])
+        stat.write_text("")
+        monkeypatch.setattr(waiting, "_times", lambda: (stat.write_text(next(texts)), read())[1])
+        return waiting.busy_cores()
+
+    read = waiting._times
+    assert measured((100, 900), (110, 910), (110, 910), (120, 920)) == 1.0        # a high load is measured twice
+    assert measured((100, 900), (120, 900), (120, 900), (120, 920)) == 0.0        # it was over at once
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert measured((100, 900), (110, 910), (110, 910), (120, 920)) == 0.0        # two of four cores are used, and two are ours
