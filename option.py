@@ -249,6 +249,9 @@ def parser(package: ModuleType | None = None) -> Parser:
         help="decay of a moving average of the weights; the average is tested and saved; 0: no average")
     add("--skip_threshold", type=number(float, 1e-6), default=1e8,
         help="skip a step whose loss exceeds this factor times the mean loss of the last epoch")
+    add("--rollback", type=COUNT, default=0,
+        help="when a training diverges, return to the last good state with half the learning rate, at most N times")
+    add("--detect", action="store_true", help="name the module whose output is not finite first when a step is skipped; slower")
     add("--seed", type=number(int, 0, 2**63 - 1), default=1, help="seed of the initial weights, the crops and the order of images")
 
     loss_flags.add_arguments(result)

@@ -23,3 +23,7 @@ class Stopped(BaseException):
     def __init__(self, text: str, status: int):
         super().__init__(text)
         self.status = status
+
+
+class Diverged(Failure):
+    """A training cannot continue with its weights; the last saved state is kept."""

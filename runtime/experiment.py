@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from runtime import VERSION, files, process
+from runtime import VERSION, check, files, process
 from runtime.errors import UserError
 from runtime.files import read_tensors
 
@@ -87,7 +87,7 @@ def find_state(args) -> dict | None:
     folder = folder_of(args.save)
     exists = folder.is_dir() and any(folder.iterdir())
     if process.restarted():               # torchrun and SLURM restart with the same command line
-        return _state(folder, "auto")
+        return newest_state(folder)
     if args.reset or ((folder / FINISHED).is_file() and _same_flags(folder, args)):        # the training continues with the next image
         return None
     if args.resume != "0" or args.load:
@@ -108,6 +108,19 @@ def save_state(folder: Path, state: dict) -> None:
         os.replace(path, folder / BEFORE)
     os.replace(new, path)
     files.sync_folder(folder)
+
+
+def keep_good_state(folder: Path, bad: bool) -> None:
+    """If the newest state is bad, because no step could be made from it, replace it by the previous state, if there is one."""
+    before, path = folder / "model" / BEFORE, folder / "model" / "state.pt"
+    if bad and process.rank() == 0 and before.is_file():
+        os.replace(before, path)
+    process.barrier()
+
+
+def newest_state(folder: Path) -> dict | None:
+    """Return the newest undamaged state of a training, None if there is none."""
+    return _state(folder, "auto")
 
 
 def open_experiment(args, trains: bool) -> Path:
@@ -173,6 +186,8 @@ def read_state(path: Path) -> dict:
     missing = [name for name in STATE_PARTS if not isinstance(state.get(name), dict)]
     if missing or not isinstance(state["progress"].get("epoch"), int):
         raise UserError(f"{path}{files.origin(state)} is not the state of a training: it lacks '{[*missing, 'epoch'][0]}'")
+    if wrong := check.wrong_part(state):
+        raise UserError(f"{path}{files.origin(state)} is damaged or was changed: {wrong}")
     return state
 
 
