@@ -288,17 +288,12 @@ class Trainer:
             self.method.network = trained
 
     def _log_plan(self) -> None:
-        fresh, start = not (self.epoch or self.step), 0           # a resumed log already has these lines
+        fresh = not (self.epoch or self.step)                     # a resumed log already has these lines
         process.log().say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
                           f" x {process.world()}, {self.args.precision}; {len(self.loaders[0].dataset)} training images of "
                           f"{self.args.data_train}", keep=fresh)
-        for number, (stage, loader) in enumerate(zip(self.stages, self.loaders), 1):
-            text = (f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
-                    f"{len(loader)} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
-                    + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "") if stage.epochs else
-                    f"stage {number}: skipped, it has none of the {self.args.epochs} epochs")
+        for text in utility.described(self.stages, [len(loader) for loader in self.loaders]):
             process.log().say(text, keep=fresh)
-            start += stage.epochs
         if not fresh:
             process.log().say(f"resuming after epoch {self.epoch}" + (f", step {self.step}" if self.step else ""), keep=False)
             process.log().time("resume", epoch=self.epoch, step=self.step)

@@ -34,9 +34,9 @@ class Log:
         for name in (*self.FILES, "times.jsonl"):
             if (place / name).is_symlink():
                 raise UserError(f"{place / name} is a link; a log must be a file of its own, so remove the link")
-        for name in self.FILES:
-            if name in (lengths or {}) and not self.quiet and (place / name).is_file():
-                os.truncate(place / name, min(lengths[name], (place / name).stat().st_size))
+        for name, length in (lengths or {}).items():
+            if name in self.FILES and not self.quiet and (place / name).is_file():
+                os.truncate(place / name, min(length, (place / name).stat().st_size))
         for text in self.waiting if not any((lengths or {}).values()) else ():
             self._write("log.txt", text)
         self.waiting = []

@@ -11,7 +11,8 @@ from runtime import experiment, files
 from tests.conftest import TINY
 
 STATE, BEFORE = (Path("experiment/x/model") / name for name in ("state.pt", "state_before.pt"))
-COMMON = ("--data_train", "set", "--save", "x", "--loss", "1*L1", *TINY, "--epochs", "2", "--test_every", "5", "--save_every", "1", "--no-report")
+COMMON = ("--data_train", "set", "--save", "x", "--loss", "1*L1", *TINY, "--epochs", "2", "--test_every", "5", "--save_every", "1",
+          "--no-report")
 
 
 @pytest.fixture(autouse=True)
