@@ -79,6 +79,20 @@ class Stage:
     frozen: tuple[str, ...] = ()
 
 
+def plan_of(stages: list[Stage], steps: list[int]) -> list[str]:
+    """Return one line for each stage, with the number of steps of each of its epochs."""
+    lines, start = [], 0
+    for number, (stage, count) in enumerate(zip(stages, steps), 1):
+        if stage.epochs:
+            lines.append(f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
+                         f"{count} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
+                         + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else ""))
+        else:
+            lines.append(f"stage {number}: skipped, it has none of the {sum(each.epochs for each in stages)} epochs")
+        start += stage.epochs
+    return lines
+
+
 class TestSet(NamedTuple):
     """Images to restore and, if they have a target, to measure.
 

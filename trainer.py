@@ -15,7 +15,7 @@ from tqdm import tqdm
 import metric
 import tester
 import utility
-from contract import Batch, Run, Stage, collate
+from contract import Batch, Run, Stage, collate, plan_of
 from loss import Loss, listed
 from model import detect, norm, weights
 from model.method import Method
@@ -292,7 +292,7 @@ class Trainer:
         process.log().say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
                           f" x {process.world()}, {self.args.precision}; {len(self.loaders[0].dataset)} training images of "
                           f"{self.args.data_train}", keep=fresh)
-        for text in utility.described(self.stages, [len(loader) for loader in self.loaders]):
+        for text in plan_of(self.stages, [len(loader) for loader in self.loaders]):
             process.log().say(text, keep=fresh)
         if not fresh:
             process.log().say(f"resuming after epoch {self.epoch}" + (f", step {self.step}" if self.step else ""), keep=False)

@@ -5,26 +5,10 @@ import random
 import numpy as np
 import torch
 
-from contract import Stage
-
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of every key over rows that have the same keys."""
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
-
-
-def described(stages: list[Stage], steps: list[int]) -> list[str]:
-    """Return one line for each stage, with the number of steps of each of its epochs."""
-    lines, start = [], 0
-    for number, (stage, count) in enumerate(zip(stages, steps), 1):
-        if stage.epochs:
-            lines.append(f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
-                         f"{count} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
-                         + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else ""))
-        else:
-            lines.append(f"stage {number}: skipped, it has none of the {sum(each.epochs for each in stages)} epochs")
-        start += stage.epochs
-    return lines
 
 
 def seed_everything(seed: int) -> None:
