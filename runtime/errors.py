@@ -1,16 +1,19 @@
 """The exceptions that end a command; main.py and the tools print them as one sentence."""
+import re
 
 
 class UserError(ValueError):
     """An error that the user can correct; main prints the text as one sentence and exits with status 2."""
 
     def __str__(self) -> str:
-        # a worker process of the DataLoader adds its traceback to the text of an error
-        return super().__str__().rpartition("UserError: ")[2].strip()
+        return without_trace(super().__str__())
 
 
 class Failure(RuntimeError):
     """An error that stops a run; main prints the text as one sentence and exits with status 1."""
+
+    def __str__(self) -> str:
+        return without_trace(super().__str__())
 
 
 class Interrupted(Exception):
@@ -27,6 +30,11 @@ class Stopped(BaseException):
 
 class Diverged(Failure):
     """A training cannot continue with its weights; the last saved state is kept."""
+
+
+def without_trace(text: str) -> str:
+    """Return the message of an error; a worker process of the DataLoader puts its traceback and the error's type before it."""
+    return re.sub(r"(?s)^Caught .* in (DataLoader worker process|pin memory thread).*\n[\w.]+: ", "", text).strip()
 
 
 def short(value: object, most: int = 60) -> str:
