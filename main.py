@@ -23,13 +23,16 @@ from model.method import Method
 from report import trackers
 from restore.restorer import Restorer, Settings
 from runtime import experiment, process
-from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, without_trace
+from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, short, without_trace
 from runtime.log import Log
 from trainer import Trainer
+
+LONGEST = 2000                            # characters of an error message
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; return the exit status: 0 for success, 1 for a failure, 2 for an error that the user can correct."""
+    process.print_any_text()
     try:
         args = option.parse(argv)
         if args.list:
@@ -215,7 +218,7 @@ def first_line(thing) -> str:
 def print_error(error: object, status: int) -> int:
     """Print an error message of one sentence to stderr, with the rank if there are several processes; return the status."""
     where = f" [process {process.rank()} of {process.world()}]" if process.world() > 1 else ""
-    print(f"main.py: error{where}: {error}", file=sys.stderr, flush=True)
+    print(f"main.py: error{where}: {short(error, LONGEST)}", file=sys.stderr, flush=True)
     return status
 
 
