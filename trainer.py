@@ -118,6 +118,7 @@ class Trainer:
         draws, start = loader.batch_sampler, time.perf_counter()
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
+        self.run.before_epoch(self.method, self.epoch)
         bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", leave=False,
                    disable=process.quiet() if self.run.kept else True)
         for batch in bar if self.step < steps else ():
