@@ -58,6 +58,15 @@ def size(path: str | Path) -> tuple[int, int]:
         raise unreadable(path, _reason(error)) from error
 
 
+def pixels(path: str | Path) -> int:
+    """Return the number of pixels that a file's header states, without decoding anything; UserError if the file is not an image."""
+    try:
+        with Image.open(path, formats=READABLE) as image:
+            return image.width * image.height
+    except UNREADABLE as error:
+        raise unreadable(path, _reason(error)) from error
+
+
 def read(path: str | Path) -> np.ndarray:
     """Read any image as RGB, (H, W, 3) uint8, rotated according to its EXIF orientation; UserError if it is damaged.
 
