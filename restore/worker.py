@@ -136,7 +136,7 @@ class Worker:
     """
 
     def __init__(self, weights: dict[str, Path], whole: int, cpu: bool, seconds: float):
-        self.seconds, self.arguments = seconds, (weights, whole, cpu)
+        self.weights, self.seconds, self.arguments = weights, seconds, (weights, whole, cpu)
         self.process: multiprocessing.process.BaseProcess | None = None
 
     def start(self) -> None:

@@ -19,7 +19,7 @@ from tests.stored import unpack
 REPO = Path(__file__).parent.parent
 TINY = ["--channels", "4", "--epochs", "1", "--test_every", "2", "--batch_size", "2", "--patch_size", "16",
         "--n_threads", "0", "--cpu"]
-PATIENCE = 20.0                          # timeout of tests in seconds: enough for a busy machine, below the timeout of a process group
+PATIENCE = 600.0                          # timeout of tests in seconds: enough for a busy machine, below the timeout of a process group
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 

@@ -145,6 +145,7 @@ def test_a_silent_client_is_cut_off(server, monkeypatch, sent):
         line.sendall(text.encode())
         answer = b"".join(iter(lambda: line.recv(2**16), b""))
     assert answer.startswith(b"HTTP/1.0 408") == (sent == "body")
+    monkeypatch.setattr(page.Handler, "timeout", PATIENCE)
     assert server.jobs.jobs == {} and post(server, b"x")[0] == 422
 
 
@@ -162,6 +163,7 @@ def test_a_slow_client_is_cut_off(server, monkeypatch):
 
 
 def test_many_connections_and_a_full_queue_are_refused(server, monkeypatch):
+    monkeypatch.setattr(page.Handler, "timeout", PATIENCE)
     with contextlib.ExitStack() as stack:
         head = f"POST /photos?weights=a HTTP/1.1\r\nHost: 127.0.0.1:{server.server_address[1]}\r\nContent-Length: 9\r\n\r\n".encode()
         for _ in range(jobs.WAITING):
@@ -245,7 +247,7 @@ def test_the_page_in_a_browser(address, place):
         status("200 × 140 pixels.")
         shoot(window, "chosen")
         window.click("#restore")
-        status("200 × 140 pixels restored with a (smgarn), in ")
+        status("200 × 140 pixels restored with a (smgarn) in ")
         widths = "return ['before', 'after'].map((id) => document.getElementById(id).naturalWidth)"
         assert window.js(widths) == [200, 200] and window.js("return document.querySelector('#preview').hidden")
         window.drag("#cut", 0.5, 0.25)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import socket
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
@@ -69,7 +70,10 @@ class Server(ThreadingTCPServer):
             self.slots.release()
 
     def handle_error(self, request, client_address) -> None:
-        """Say nothing: the browser has closed the connection, or it was too slow."""
+        """Print an error in one line; OSError is not one, since the browser closed the connection or was too slow."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            print(f"tool.serve: a request failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
 def _cut(request: socket.socket) -> None:
