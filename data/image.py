@@ -150,7 +150,7 @@ def extras(path: Path) -> dict[str, bytes]:
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """Convert (H, W, C) uint8 to (C, H, W) float32 in [0, 1]."""
+    """Convert (H, W, C) uint8, or float32 on the same scale, to (C, H, W) float32 in [0, 1]; float noise may exceed the range."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy()).float().div_(255)
 
 

@@ -1,7 +1,6 @@
 """Restores single photos in a process of its own, which is ended when a photo takes too long or too much memory."""
 import multiprocessing
 import signal
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from runtime.errors import Failure, UserError
 KEPT = 3                                  # number of networks that stay in memory
 TILE, OVERLAP = 512, 96
 MOST = 100_000_000                        # largest number of pixels of a photo
-BYTES = 50                                # bytes per pixel that a photo needs beside the network: measured 39, see docs/restoring.md
+BYTES = 40                                # bytes per pixel that a photo needs beside the network (a JPEG of 24 million pixels: 29)
 SHOWN = 2048                              # longest side in pixels of the images on the page; the download has full size
 START = 300.0                             # seconds in which the process must be ready
 BEFORE, AFTER, RESTORED = "before.png", "after.png", "restored.png"       # the files that a restored photo leaves in its folder
@@ -209,5 +208,5 @@ def _work(pipe, weights: dict[str, Path], whole: int, cpu: bool) -> None:
             except BrokenPipeError:
                 return
             except Exception as error:                    # the page goes on, whatever a photo does
-                print(f"tool.serve: a photo was not restored: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                process.log().say(f"a photo was not restored: {type(error).__name__}: {error}")
                 pipe.send("This photo could not be restored; the reason is in the output of the server.")

@@ -152,8 +152,9 @@ def test_a_silent_client_is_cut_off(server, monkeypatch, sent):
 def test_a_slow_client_is_cut_off(server, monkeypatch):
     """A client that sends a byte from time to time is cut off, too."""
     monkeypatch.setattr(page, "WHOLE", 0.5)
+    head = f"POST /photos?weights=a HTTP/1.1\r\nHost: 127.0.0.1:{server.server_address[1]}\r\nContent-Length: 9999\r\n\r\n"
     with socket.create_connection(server.server_address, PATIENCE) as line, contextlib.suppress(ConnectionError):
-        line.sendall(f"POST /photos?weights=a HTTP/1.1\r\nHost: 127.0.0.1:{server.server_address[1]}\r\nContent-Length: 9999\r\n\r\n".encode())
+        line.sendall(head.encode())
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             line.sendall(b"x")

@@ -88,11 +88,11 @@ class Handler(BaseHTTPRequestHandler):
     timeout = SILENCE
     server_version, sys_version = "Unweather", ""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer with the page or a fixed file, or with a job's state or image."""
         path = urlsplit(self.path).path
         if not self._trusted(path):
-            return
+            return None
         if path == "/":
             return self._send(200, self._page().encode(), "text/html; charset=utf-8")
         if path in FIXED:
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self._send_file(self.server.jobs.place / key / name)
         return self._refuse(404, "This photo is no longer on the server: it was deleted, or the server was started anew.")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Take a photo, as the body, to be restored with ?weights=NAME, and answer with the key of its job."""
         address = urlsplit(self.path)
         if not self._trusted(address.path):
