@@ -21,6 +21,11 @@ LAYOUTS = [          # set, role, input files, the clean files of these inputs
     ("Rain100L", "test", ["rainy/rain-001.png"], ["gt/norain-001.png"]),
     ("Rain100L", "train", ["train/rain-1.png"], ["train/norain-1.png"]),
     ("Rain100H", "test", ["test/rainy/rain-7.png"], ["test/gt/norain-7.png"]),
+    ("Rain100H", "test", ["rain/norain-1.png", "rain/norain-2.png"], ["norain/norain-1.png", "norain/norain-2.png"]),
+    ("Rain100H", "test", ["rain/1.png"], ["norain/1.jpg"]),
+    ("Rain100H", "train", ["train/rain/norain-1.png"], ["train/norain/norain-1.png"]),
+    ("Rain100L", "test", ["rainy/norain-001.png"], ["gt/norain-001.png"]),
+    ("Rain100H", "test", ["rain/rain-001.png"], ["norain/norain-001.png"]),
     ("RainTrainL", "train", ["rain-1.png", "rain-2.png"], ["norain-1.png", "norain-2.png"]),
     ("RainTrainH", "train", ["rain-1.png"], ["norain-1.png"]),
     ("Rain12", "test", ["001_in.png"], ["001_GT.png"]),
@@ -203,6 +208,33 @@ def test_all_weathers_in_one_command(run, pairs):
         "CBSD68@15": "rgb", "CBSD68@50": "rgb", "Rain100L": "y", "SOTS_outdoor": "rgb"}
     assert results["CBSD68@15"]["input_psnr"] > results["CBSD68@50"]["input_psnr"] + 8
     assert results["Rain100L"]["subset"] == "1 images where 100 are published"
+
+
+def test_names_that_do_not_fit_are_shown(place):
+    """The folders are right and the names are not: the message shows two names, what they need and what there is."""
+    for number in range(1, 5):
+        save(Path(f"dataset/Rain100H/rain/a-{number}.png"), photo(20, 20, 1))
+        save(Path(f"dataset/Rain100H/norain/b-{number}.png"), photo(20, 20, 1))
+    with pytest.raises(UserError) as error:
+        chosen("Rain100H", "test")
+    assert str(error.value) == (
+        "4 of 4 images in dataset/Rain100H/rain have no partner in dataset/Rain100H/norain: a-1.png, a-2.png, a-3.png, a-4.png; by their "
+        "names a-1.png needs a-1.png and a-2.png needs a-2.png (or another image format), but that folder holds b-1.png, b-2.png and 2 more")
+
+
+@pytest.mark.parametrize("folder", ["", "/input"])
+def test_a_set_without_truth(place, folder):
+    """Images without clean ones, as RNI15: the message names the command that restores them, and the command works."""
+    save(Path(f"dataset/RNI15{folder}/1.png"), photo(20, 20, 1))
+    hint = f"; to restore images without clean ones: --test_only --dir_demo dataset/RNI15{folder} --data_test Demo --save_results"
+    with pytest.raises(UserError) as error:
+        chosen("RNI15", "test")
+    assert str(error.value).endswith(hint)
+    flags = hint.partition(": ")[2].split()
+    assert [item.images for item in chosen("Demo", "test", *flags).items] == [{"input": Path(f"dataset/RNI15{folder}/1.png")}]
+    Path("dataset/RNI15x").mkdir()
+    with pytest.raises(UserError, match=r"does not have a known folder layout; it needs [^;]*$"):
+        chosen("RNI15x", "test")
 
 
 def test_a_pattern_that_matches_no_file_is_named(tmp_path):
