@@ -11,6 +11,7 @@ import metric
 import report
 from contract import Batch, Item, Numbers, Outcome, TestSet
 from data import image, loader, source
+from data.choose import noise_kind
 from metric import summary
 from model.method import Method
 from restore import outputs
@@ -155,6 +156,8 @@ def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: st
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
               "model": args.model, "parameters": parameters, "weights": weights, **tiles}
+    if kind := noise_kind(name):
+        result["noise"] = kind
     if epoch is None and process.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     process.log().record("test", epoch=epoch, **result)
@@ -179,7 +182,7 @@ def _log_numbers(result: dict, measured: list[dict], further: tuple[str, ...], a
         name += f" ({result['subset']})"
     some = f"{result['in_tiles']} of them in " if "in_tiles" in result else ""
     how = (f"{result['precision']}, {some + 'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
-           f"{', x8' if result['self_ensemble'] else ''}")
+           f"{', x8' if result['self_ensemble'] else ''}{'; ' + result['noise'] if 'noise' in result else ''}")
     for numbers in measured:
         if "psnr" in numbers:
             say(f"{name}, {in_words(numbers, further)}; {how}]", aside)
