@@ -191,9 +191,9 @@ def lines(each: dict, seen: dict[str, str]) -> list[str]:
 
 def clean(each: dict) -> str:
     """Return the table row of one noise level of restored clean images (see restore/clean.py)."""
-    worst = f"worst {figure(each.get('worst'), 2)}, {each.get('worst_image')}"
-    return (f'<tr><th scope="row">clean images, σ {escape(str(each.get("sigma")))}</th><td class="text">RGB</td>'
-            f'<td class="main">{figure(each.get("psnr"), 2)}</td><td class="text soft" colspan="{len(HEADINGS) - 1}">{escape(worst)}</td></tr>')
+    worst = escape(f"worst {figure(each.get('worst'), 2)}, {each.get('worst_image')}")
+    return (f'<tr><th scope="row">clean images, sigma {escape(str(each.get("sigma")))}</th><td class="text">RGB</td>'
+            f'<td class="main">{figure(each.get("psnr"), 2)}</td><td class="text soft" colspan="{len(HEADINGS) - 1}">{worst}</td></tr>')
 
 
 def settings(protocol: dict) -> str:

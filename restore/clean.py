@@ -56,9 +56,10 @@ def _entry(sigma: int, measured: list[tuple[float, str]]) -> dict:
 def in_words(name: str, entries: list[dict]) -> list[str]:
     """Return the entries of `changes` of a set as lines for the log: the numbers, and a warning if the mean at sigma 0 is below LIMIT."""
     first = entries[0]
-    numbers = "; ".join(f"σ {each['sigma']} {each['psnr']:.2f} dB, worst {each['worst']:.2f} ({each['worst_image']})" for each in entries)
-    lines = [f"{name}: {first['count']} clean images restored, PSNR (RGB) by noise: {numbers}"]
+    numbers = "; ".join(f"sigma {each['sigma']} {each['psnr']:.2f} dB, worst {each['worst']:.2f} ({each['worst_image']})"
+                        for each in entries)
+    lines = [f"{name}: {first['count']} clean images restored, PSNR (RGB) {numbers}"]
     if first["psnr"] < LIMIT:
-        lines.append(f"warning: {name}: the network changes clean images: after restoring, their mean PSNR is {first['psnr']:.2f} dB (RGB), "
+        lines.append(f"warning: {name}: the network changes clean images: restored, their mean PSNR is {first['psnr']:.2f} dB (RGB), "
                      f"below {LIMIT:.0f} dB; the worst is {first['worst_image']} with {first['worst']:.2f} dB")
     return lines

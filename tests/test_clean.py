@@ -61,7 +61,7 @@ def test_a_network_that_changes_nothing(run, trained, answers):
         assert each["psnr"] == pytest.approx(np.mean([*expected.values()]), abs=1e-6)
         assert each["worst_image"] == min(expected, key=expected.get)
         assert each["worst"] == pytest.approx(min(expected.values()), abs=1e-6)
-    assert "set: 4 clean images restored, PSNR (RGB) by noise: σ 0 100.00 dB, worst 100.00 (00); σ 5 " in text and WARNING not in text
+    assert "set: 4 clean images restored, PSNR (RGB) sigma 0 100.00 dB, worst 100.00 (00); sigma 5 " in text and WARNING not in text
 
 
 def test_a_network_that_shifts_colours(run, trained, answers):
@@ -75,10 +75,10 @@ def test_a_network_that_shifts_colours(run, trained, answers):
     save(Path("dataset/set/target/02.png"), photo(40, 48, 2))
     text, (first, *_) = measured(run, trained)
     assert first["psnr"] == pytest.approx(shifted, abs=1e-6)
-    assert WARNING + f"after restoring, their mean PSNR is {shifted:.2f} dB (RGB), below 38 dB; the worst is " in text
+    assert WARNING + f"restored, their mean PSNR is {shifted:.2f} dB (RGB), below 38 dB; the worst is " in text
     assert records(Path("experiment/y"))[-1]["clean"][0] == first
     page = Reader(Path("experiment/y/report.html"))
-    assert "clean images, σ 0" in page.text and f"worst {shifted:.2f}, {first['worst_image']}" in page.text
+    assert "clean images, sigma 0" in page.text and f"worst {shifted:.2f}, {first['worst_image']}" in page.text
 
 
 def test_the_first_protocol_rounds_and_cuts(run, trained, answers):
