@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from data import image
 from model import norm
 from model.rain2avoid import guard, learning, nss
+from model.unet.network import UNet
 from tests.conftest import photo, save
 from tests.test_rain2avoid import TINY
 
@@ -35,7 +37,7 @@ def test_what_is_refused(drawn):
     assert guard.refusal(fused, fused, RAIN > 10, limit) == ""
     one = drawn.reference(25).numpy()
     assert guard.distance(one, fused, RAIN > 10) == pytest.approx(limit, rel=0.3)
-    glow = np.clip(fused.astype(int) + [60, 40, 5], 0, 255).astype(np.uint8)
+    glow = np.clip(fused.astype(int) + np.array([60, 40, 5]), 0, 255).astype(np.uint8)
     assert "more than the references differ among themselves" in guard.refusal(glow, fused, RAIN > 10, limit)
     outside = fused.copy()
     outside[RAIN == 0] = 0
@@ -51,13 +53,11 @@ def test_a_glow_is_not_used(run, place, monkeypatch, flags):
     assert run(*common, "--data_train", "Folder", "--strategy", "multiple", "--save", "x", "--epochs", "1")[0] == 0
     Path("experiment/x/model/model_best.pt").rename("w.pt")
     fused = Path("dataset/photos/sdr(fuse)/a.png").read_bytes()
-    from model.unet.network import UNet
     monkeypatch.setattr(UNet, "forward", lambda self, x: torch.ones_like(x) * self.tail.bias.view(1, 3, 1, 1).exp().clamp(9, 9))
     status, text = run(*common, *flags, "--save", "z") if "--save" not in flags else run(*common, *flags)
     assert status == 0, text
     assert "more than the references differ among themselves" in text
     result = Path("dataset/photos/result/a.png" if "--save" not in flags else "experiment/y/results-photos/a.png")
-    from data import image
     assert np.array_equal(image.read(result), image.read(Path("dataset/photos/sdr(fuse)/a.png")))
     assert Path("dataset/photos/sdr(fuse)/a.png").read_bytes() == fused
 
