@@ -173,6 +173,8 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
             if self.args.gclip:
                 nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
+            if self.args.gclip_norm:
+                nn.utils.clip_grad_norm_(self.method.parameters(), self.args.gclip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.steps, self.skipped = self.steps + 1, 0
