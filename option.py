@@ -238,7 +238,7 @@ def parser(package: ModuleType | None = None) -> Parser:
     data_flags.add_arguments(result)
     add = result.add_argument_group("training").add_argument
     add("--epochs", type=EPOCHS, default=300,
-        help="number of epochs; if it differs from the default, --epoch_chg, --warmup and --hold change in proportion unless they are given")
+        help="number of epochs; unless they are given, --epoch_chg, --warmup and --hold change in proportion to it")
     add("--epoch_chg", nargs="+", action=Joined, mark="-", default="", metavar="N",
         help="the epochs at which the stages end, as in 135-238-314")
     add("--test_every", type=COUNT, default=1000, help="steps per epoch; 0: one pass over the data")

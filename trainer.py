@@ -17,8 +17,9 @@ import tester
 import utility
 from contract import Batch, Run, Stage, collate
 from loss import Loss, listed
-from model import norm, weights
+from model import norm, teacher, weights
 from model.method import Method
+from model.teacher import Teacher
 from report import plots
 from runtime import experiment, files, process, state
 from runtime.errors import Failure, Interrupted, Stopped, UserError
@@ -30,12 +31,12 @@ MAX_SKIPPED = 50                          # number of consecutive skipped steps 
 class Step(nn.Module):
     """Method and loss as one module, so that DDP can determine which parameters receive a gradient from the loss."""
 
-    def __init__(self, method: Method, loss: Loss):
+    def __init__(self, method: Method, loss: Loss, taught: Teacher | None):
         super().__init__()
-        self.method, self.loss = method, loss
+        self.method, self.loss, self.taught = method, loss, taught
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction = self.method(batch)
+        prediction = self.taught.join(self.method, batch) if self.taught else self.method(batch)
         return self.loss(prediction, batch)
 
 
@@ -53,6 +54,7 @@ class Trainer:
         self.method = method.to(self.device, memory_format=torch.channels_last)     # makes convolutions a third faster
         if process.world() > 1:
             self.method = norm.share(self.method, self.device)
+        self.teacher = teacher.make(args, self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = utility.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
@@ -98,14 +100,15 @@ class Trainer:
             raise UserError(f"--patch_size {stage.patch_size}: the model {self.args.model} needs a multiple of {self.method.multiple_of}")
         batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
         self.method.enter(stage)
-        prediction = self.method.eval()(batch)
+        self.method.eval()
+        prediction = self.teacher.join(self.method, batch) if self.teacher else self.method(batch)
         self.method.check(prediction, batch.input)
         Loss(stage.loss, self.args).to(self.device)(prediction, batch)
 
     def enter(self, stage: Stage) -> None:
         """Set up a stage: freeze parts, build the loss, and wrap both in DDP if there are several processes."""
         self.method.enter(stage)
-        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device))
+        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device), self.teacher)
         if process.world() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self.compute = DistributedDataParallel(self.compute, device_ids=devices, find_unused_parameters=True)

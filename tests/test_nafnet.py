@@ -82,7 +82,8 @@ def test_any_depth():
     assert method.restore(torch.rand(1, 3, 13, 7)).shape == (1, 3, 13, 7)
 
 
-@pytest.mark.parametrize("text", ["", "1-1", "1-1/1", "1-1/1/1", "1/1/1/1", "1-1/1/1-1-", "a/1/1", "1-100/1/1-1", "1-1-1-1-1-1-1/1/1-1-1-1-1-1-1"])
+@pytest.mark.parametrize("text", ["", "1-1", "1-1/1", "1-1/1/1", "1/1/1/1", "1-1/1/1-1-", "a/1/1", "1-100/1/1-1",
+                                  "1-1-1-1-1-1-1/1/1-1-1-1-1-1-1"])
 def test_wrong_blocks(text):
     with pytest.raises(UserError, match="for example 1-1-1-28/1/1-1-1-1, not"):
         built(4, text)
