@@ -87,7 +87,7 @@ def test_test_sets_follow_the_training_sets():
     ("--gamma nan", "'nan' is not a number from 0 to 1"),
     ("--scale 2", "--scale is 1"),
     ("--model no_such_model", f"unknown model 'no_such_model' in --model; known: {', '.join(model.MODELS)}"),
-    ("--template fast", "unknown template 'fast'; known: demo"),
+    ("--template fast", "unknown template 'fast'; known: "),
     ("--loss 1*L2", "unknown loss 'L2' in --loss '1*L2'; known: L1, MSE, Charbonnier"),
     ("--loss L1", "'L1' is not weight*Type"),
     ("--loss 1*L1+", "'' is not weight*Type"),
