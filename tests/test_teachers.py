@@ -62,7 +62,7 @@ def test_names_of_lists(place):
     assert _in_order(SETS, files) == files
     assert _in_order(SETS, ["rain=r", "haze=h", "meta/train/snow.json=s"]) == ["h", "r", "s"]
     assert _in_order(["a/x.json", "b/x.json"], ["b/x.json=2", "a/x.json=1"]) == ["1", "2"]
-    with pytest.raises(UserError, match="the names are a/x.json, b/x.json"):
+    with pytest.raises(UserError, match=r"the names are a/x\.json, b/x\.json"):
         _in_order(["a/x.json", "b/x.json"], ["x=1", "x=2"])
     Path("rain=1.pt").touch()
     Path("sun=1.pt").touch()
