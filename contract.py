@@ -97,12 +97,13 @@ class TestSet(NamedTuple):
     """Images to restore and, if they have a target, to measure.
 
     task: noise, rain, haze, snow, drops or ''; subset: which part of the data set this is, in words; read: decodes a file
-    to (H, W, 3) uint8.
+    to (H, W, 3) uint8; source: the path of the folder of images that --dir_demo names, '' for a data set.
     """
     items: list[Item]
     task: str
     subset: str
     read: Callable[[Path], np.ndarray]
+    source: str = ""
     __test__ = False  # type: ignore[misc]      # keeps pytest from collecting this class
 
 

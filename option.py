@@ -65,6 +65,8 @@ def parse(argv: list[str] | None = None) -> Namespace:
         lower.insert(1, _checked(full, Source(f"recipe {name}", package.recipe(Namespace(**flags)))))
     flags, origin = _fold([default, *lower, typed])
     flags["model"] = name
+    if flags["test_only"] and "dir_demo" in typed.flags and "data_test" not in typed.flags:
+        flags["data_test"], origin["data_test"] = "Demo", f"{TYPED}, follows from --dir_demo"
     if not flags["data_test"]:
         flags["data_test"], origin["data_test"] = flags["data_train"], f"{origin['data_train']}, follows from --data_train"
     return _interpret(flags, origin)

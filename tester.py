@@ -32,11 +32,14 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
     results: dict[str, dict] = {}
     trouble: list[str] = []
     count = sum(parameter.numel() for parameter in method.network.parameters())
-    for name, images in sets.items():
+    for given, images in sets.items():
+        name = outputs.name_for(folder, given, images.source) if images.source else given
+        if name != given:
+            process.log().say(f"{folder} has results of another folder named {given}; those of {images.source} are named {name}")
         start, tiles = time.perf_counter(), None
         restorer = Restorer(method, Settings.of(args), finish)
         if epoch is None and not any("image" in item.images for item in images.items):
-            rows, tiles, bad = restore_folder(restorer, name, images.items, args, folder, weights)
+            rows, tiles, bad = restore_folder(restorer, name, images, args, folder, weights)
             trouble += bad
         else:
             rows = _rows(restorer, name, images, args, folder, epoch)
@@ -101,7 +104,7 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
     dataset = loader.Images(images.items, ("image",), images.read)
     batches = loader.test_loader(dataset, args.n_threads, process.rank(), process.world())
     if epoch is None:
-        outputs.clear(folder, name, args)
+        outputs.begin(folder, name, args, [item.name for item in images.items], images.source)
         process.barrier()
     for batch in tqdm(batches, f"test {name}", unit="image", disable=process.quiet(), leave=False):
         if process.asked_to_end():

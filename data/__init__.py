@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 import loss
 from contract import Item, Run, TestSet
 from data import audit, cache, image, loader, source
-from data.choose import Chosen, choose, names
+from data.choose import DEMO_NAMES, Chosen, choose, names
 from data.sets import DATASETS
 from runtime import process
 from runtime.errors import UserError
@@ -36,12 +36,18 @@ def runs(args) -> list[Run]:
 
 
 def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
-    """Return the test sets by name; without targets, with --test_only, a file is checked only when it is restored."""
-    found = {}
+    """Return the test sets by name; the set of --dir_demo has the name of that folder.
+
+    Without targets, with --test_only, a file is checked only when it is restored.
+    """
+    found: dict[str, TestSet] = {}
     for name, each in chosen.items():
         alone = args.test_only and not any("image" in item.images for item in each.items)
         read = image.read if alone else _reader(args, each.items)
-        found[name.replace("/", "_")] = TestSet(each.items, each.task, each.subset, read)
+        folder = Path(args.dir_demo).resolve() if name in DEMO_NAMES and args.dir_demo else None
+        shown = (folder.name or "root") if folder else name.replace("/", "_")
+        found[f"{shown}_2" if shown in found or folder and shown in chosen else shown] = TestSet(
+            each.items, each.task, each.subset, read, str(folder) if folder else "")
     return found
 
 

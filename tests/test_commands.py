@@ -132,4 +132,4 @@ def test_every_command(run, data):
         assert status == 0, f"{paper}: {text}"
     measured = set(json.loads(Path("experiment/dsrir/metrics.json").read_text()))
     assert measured == {"CBSD68@15", "CBSD68@25", "CBSD68@50", "Rain100L", "SOTS_outdoor"}
-    assert Path("experiment/test/results-Folder/photo.png").is_file()
+    assert Path("experiment/test/results-pictures/photo.png").is_file()
