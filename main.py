@@ -173,7 +173,9 @@ def show_lists() -> int:
                           for name, (owner, flags) in model.templates().items()), sep="\n")
     print("losses:", *(f"  {name:14} {first_line(term)}{parameters(name)}" for name, term in loss.TERMS.items()), sep="\n")
     print("data sets:", *(f"  {name:14} {entry.task + ': ' if entry.task else ''}{entry.about}"
-                          for name, entry in data.DATASETS.items()), sep="\n")
+                          for name, entry in data.DATASETS.items()),
+          "  NAME@25        clean photos with Gaussian noise of sigma 25, clipped and truncated to 8 bits",
+          "  NAME@25f       the same as float, neither clipped nor rounded, as in many papers; NAME@0-55, NAME@0-55f: training", sep="\n")
     print("metrics:", *(f"  {name:14} {first_line(entry.function)}{' (lower is better)' if entry.lower_is_better else ''}"
                         for name, entry in (metric.ALWAYS | metric.METRICS).items()), sep="\n")
     print("protocols:", *(f"  {name:14} {metric.described(each)}" for name, each in metric.PROTOCOLS.items()), sep="\n")

@@ -17,8 +17,9 @@ import tester
 import utility
 from contract import Batch, Run, Stage, collate, plan_of
 from loss import Loss, listed
-from model import detect, norm, weights
+from model import detect, norm, teacher, weights
 from model.method import Method
+from model.teacher import Teacher
 from report import plots
 from runtime import experiment, files, process, state
 from runtime.errors import Diverged, Interrupted, Stopped, UserError
@@ -30,12 +31,12 @@ MAX_SKIPPED = 50                          # number of consecutive skipped steps 
 class Step(nn.Module):
     """Method and loss as one module, so that DDP can determine which parameters receive a gradient from the loss."""
 
-    def __init__(self, method: Method, loss: Loss):
+    def __init__(self, method: Method, loss: Loss, taught: Teacher | None):
         super().__init__()
-        self.method, self.loss = method, loss
+        self.method, self.loss, self.taught = method, loss, taught
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction = self.method(batch)
+        prediction = self.taught.join(self.method, batch) if self.taught else self.method(batch)
         return self.loss(prediction, batch)
 
 
@@ -53,6 +54,7 @@ class Trainer:
         self.method = method.to(self.device, memory_format=torch.channels_last)     # makes convolutions a third faster
         if process.world() > 1:
             self.method = norm.share(self.method, self.device)
+        self.teacher = teacher.make(args, self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = utility.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
@@ -101,14 +103,15 @@ class Trainer:
             raise UserError(f"--patch_size {stage.patch_size}: the model {self.args.model} needs a multiple of {self.method.multiple_of}")
         batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
         self.method.enter(stage)
-        prediction = self.method.eval()(batch)
+        self.method.eval()
+        prediction = self.teacher.join(self.method, batch) if self.teacher else self.method(batch)
         self.method.check(prediction, batch.input)
         Loss(stage.loss, self.args).to(self.device)(prediction, batch)
 
     def enter(self, stage: Stage) -> None:
         """Set up a stage: freeze parts, build the loss, and wrap both in DDP if there are several processes."""
         self.method.enter(stage)
-        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device))
+        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device), self.teacher)
         if process.world() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self.compute = DistributedDataParallel(self.compute, device_ids=devices, find_unused_parameters=True)
@@ -118,6 +121,7 @@ class Trainer:
         draws, start = loader.batch_sampler, time.perf_counter()
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
+        self.run.before_epoch(self.method, self.epoch)
         bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", leave=False,
                    disable=process.quiet() if self.run.kept else True)
         for batch in bar if self.step < steps else ():
@@ -183,6 +187,8 @@ class Trainer:
             return values
         if self.args.gclip:
             nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
+        if self.args.gclip_norm:
+            nn.utils.clip_grad_norm_(self.method.parameters(), self.args.gclip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps, self.skipped = self.steps + 1, 0
@@ -216,7 +222,7 @@ class Trainer:
             self.bar.set_postfix(loss=f"{self.last_loss:.4g}", refresh=False)
             return
         score, tested = self.best, last or number % self.args.val_epochs == 0
-        with self._averaged():
+        with utility.replaced(self.method, self.average):
             if tested:
                 try:
                     results = tester.test(self.method, self.run.test, self.args, self.folder, f"epoch {number}", number)
@@ -276,16 +282,6 @@ class Trainer:
         process.log().time("stop", signal=name.name, epoch=self.epoch + 1, step=self.step)
         raise Stopped(f"stopped by {name.name} in epoch {self.epoch + 1} after step {self.step}; the state is saved, "
                       f"--resume auto --save {self.args.save} continues from there", 128 + name)
-
-    @contextlib.contextmanager
-    def _averaged(self):
-        """Replace the method's network by the moving average, if there is one, within the block."""
-        trained = self.method.network
-        self.method.network = self.average or trained
-        try:
-            yield
-        finally:
-            self.method.network = trained
 
     def _log_plan(self) -> None:
         fresh = not (self.epoch or self.step)                     # a resumed log already has these lines

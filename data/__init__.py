@@ -46,7 +46,7 @@ def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
         read = image.read if alone else _reader(args, each.items)
         folder = Path(args.dir_demo).resolve() if name in DEMO_NAMES and args.dir_demo else None
         shown = (folder.name or "root") if folder else name.replace("/", "_")
-        found[f"{shown}_2" if shown in found or folder and shown in chosen else shown] = TestSet(
+        found[f"{shown}_2" if shown in found or (folder and shown in chosen) else shown] = TestSet(
             each.items, each.task, each.subset, read, str(folder) if folder else "")
     return found
 

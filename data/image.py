@@ -59,6 +59,15 @@ def size(path: str | Path) -> tuple[int, int]:
         raise unreadable(path, _reason(error)) from error
 
 
+def pixels(path: str | Path) -> int:
+    """Return the number of pixels that a file's header states, without decoding anything; UserError if the file is not an image."""
+    try:
+        with Image.open(path, formats=READABLE) as image:
+            return image.width * image.height
+    except UNREADABLE as error:
+        raise unreadable(path, _reason(error)) from error
+
+
 def read(path: str | Path) -> np.ndarray:
     """Read any image as RGB, (H, W, 3) uint8, rotated according to its EXIF orientation; UserError if it is damaged.
 
@@ -144,7 +153,7 @@ def extras(path: Path) -> dict[str, bytes]:
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """Convert (H, W, C) uint8 to (C, H, W) float32 in [0, 1]."""
+    """Convert (H, W, C) uint8, or float32 on the same scale, to (C, H, W) float32 in [0, 1]; float noise may exceed the range."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy()).float().div_(255)
 
 

@@ -1,5 +1,6 @@
 """Two-stage knowledge learning: one network for haze, snow and rain, with one teacher for each weather (Chen et al., CVPR 2022)."""
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -209,8 +210,13 @@ def add_arguments(group) -> None:
 
 def add_training_arguments(group) -> None:
     """Add the flags that only training needs."""
-    group.add_argument("--teachers", "--teacher", nargs="+", default=[], metavar="FILE",
+    group.add_argument("--teachers", nargs="+", default=[], metavar="FILE",
                        help="model files of the teachers: NAME=FILE for each data set, or FILEs in the order of --data_train")
+
+
+def command_line(argv: list[str]) -> list[str]:
+    """Return the command line with `--teacher`, as the released program spells it, replaced by --teachers."""
+    return [re.sub("^--teacher(?==|$)", "--teachers", word) for word in argv]
 
 
 def recipe(args) -> dict:
