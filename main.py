@@ -22,7 +22,7 @@ from model.method import Method
 from report import trackers
 from restore.restorer import Restorer, Settings
 from runtime import experiment, process
-from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError
+from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, explained
 from runtime.log import Log
 from trainer import Trainer
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         return print_error("the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop", 1)
     except OSError as error:
-        return print_error(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        return print_error(*explained(error))
     except (RuntimeError, ValueError) as error:
         return print_error(explain_torch_error(error), 1)
     except Stopped as stop:

@@ -168,7 +168,7 @@ def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
                   for flag in ("warmup", "hold") if flag not in changes]
     if "epochs" in changes and "epoch_chg" not in changes and values["epoch_chg"]:
         ends = arguments.whole_numbers(values["epoch_chg"], "--epoch_chg")
-        found.append(("epoch_chg", "-".join(str(round(end * changes["epochs"] / ends[-1])) for end in ends), "epochs"))
+        found.append(("epoch_chg", "-".join(map(str, arguments.scaled(ends, changes["epochs"]))), "epochs"))
     if changes.get("epoch_chg") and "epochs" not in changes:
         found.append(("epochs", arguments.whole_numbers(changes["epoch_chg"], "--epoch_chg")[-1], "epoch_chg"))
     before = {"data_train": values["data_train"], "data_test": values["data_test"] or values["data_train"]}
@@ -216,7 +216,7 @@ def _stages(flags: dict) -> list[Stage]:
         if len(given) not in (1, count):
             raise UserError(f"{flag} has {len(given)} values for {count} stages; give 1 or {count}")
         given *= count // len(given)
-    ends = ends or [round(flags["epochs"] * (number + 1) / count) for number in range(count)]
+    ends = ends or arguments.scaled(list(range(1, count + 1)), flags["epochs"])
     if len(ends) != count or ends[-1] != flags["epochs"] or sorted(ends) != ends:
         raise UserError(f"--epoch_chg {flags['epoch_chg']}: {count} stages need {count} rising epochs, "
                         f"and the last one must equal --epochs {flags['epochs']}")

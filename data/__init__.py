@@ -1,5 +1,4 @@
 """Build what a run reads: the loaders of training batches and the test sets."""
-import errno
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from data.choose import DEMO_NAMES, Chosen, choose, names
 from data.sets import DATASETS
 from runtime import process
 from runtime.errors import UserError
+from runtime.files import UNWRITABLE
 
 __all__ = ["DATASETS", "runs", "tests"]
 
@@ -86,9 +86,10 @@ def _reader(args, items: list[Item]) -> Callable:
     try:
         places = cache.fill(root / "bin" / "1", root, inside, _waiting)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG):
+        if error.errno not in UNWRITABLE:
             raise
-        process.log().say(f"the image cache in {root / 'bin'} cannot be written; images are decoded each time (as with --ext img)")
+        process.log().say(f"the image cache in {root / 'bin'} cannot be written ({error.strerror}); images are decoded each time "
+                          "(as with --ext img)")
         return image.read
     return functools.partial(_cached, places)
 

@@ -41,6 +41,19 @@ def test_epochs_scale_the_borders_of_a_recipe():
     assert args.origin["epochs"] == "typed, follows from --epoch_chg" and args.origin["warmup"] == "recipe two_stage_kd"
 
 
+@pytest.mark.parametrize("epochs, ends", [("1", "1-1-1-1"), ("2", "1-2-2-2"), ("4", "1-2-3-4"), ("5", "2-3-4-5"),
+                                          ("347", "135-238-314-347")])
+def test_each_stage_has_an_epoch(epochs, ends):
+    """Few epochs shorten the stages of a recipe to one epoch each; fewer than that belong to the first stages."""
+    args = option.parse(["--model", "dsrir", "--data_train", "x", "--epochs", epochs])
+    assert (args.epoch_chg, sum(stage.epochs for stage in args.stages)) == (ends, int(epochs))
+
+
+def test_stages_without_borders_have_an_epoch():
+    assert [stage[0] for stage in stages("--patch_size", "8-16-32", "--epochs", "3")] == [1, 1, 1]
+    assert [stage[0] for stage in stages("--patch_size", "8-16-32", "--epochs", "1")] == [1, 0, 0]
+
+
 def test_recipe_template_config_and_command_line(place):
     assert [stage.loss for stage in option.parse([]).stages] == ["1*L1+1*L1:mask"]                          # the paper's recipe
     assert option.parse(["--template", "demo"]).channels == 16
