@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contract import Batch, Prediction
+from runtime.arguments import is_whole
 from runtime.errors import UserError
 
 
@@ -78,7 +79,7 @@ def pick(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor | lis
         if name in place:
             if not number:
                 return place[name]
-            if not isinstance(place[name], Tensor) and number.isdecimal() and int(number) < len(place[name]):
+            if not isinstance(place[name], Tensor) and is_whole(number, 0, len(place[name]) - 1):
                 return place[name][int(number)]
             raise UserError(f"--loss names '{key}', but '{name}' has no element of that number")
     known = [", ".join(sorted(place)) for place in places]

@@ -39,3 +39,12 @@ class Stopped(BaseException):
 
 class Diverged(Failure):
     """A training cannot continue with its weights; the last saved state is kept."""
+
+
+def short(value: object, most: int = 60) -> str:
+    """Return a value as text of one line for a sentence; of a longer text the beginning and the length."""
+    try:
+        text = " ".join(str(value).split())
+    except ValueError:                    # a whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"

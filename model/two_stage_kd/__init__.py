@@ -14,7 +14,7 @@ from model.method import Method
 from model.two_stage_kd.ckt import Collation
 from model.two_stage_kd.network import MSBDN
 from runtime import process
-from runtime.arguments import SIZE
+from runtime.arguments import SIZE, is_whole
 from runtime.errors import UserError
 from runtime.files import natural
 
@@ -222,7 +222,7 @@ def command_line(argv: list[str]) -> list[str]:
 def recipe(args) -> dict:
     """Return the lists in meta/train and meta/valid unless data is named, and the learning rate for the batch size."""
     first = args.batch_size.split("-")[0]
-    changes = {"lr": 2e-4 * int(first) / 16} if first.isdecimal() else {}
+    changes = {"lr": 2e-4 * int(first) / 16} if is_whole(first) else {}
     for flag, folder in (("data_train", "meta/train"), ("data_test", "meta/valid")):
         lists = sorted(Path(folder).glob("*.json"), key=natural)
         if lists and not (args.data_train or getattr(args, flag)):
