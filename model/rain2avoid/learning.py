@@ -136,7 +136,7 @@ def outcome(name: str, chosen: Chosen, rows: list[tuple[Item, Numbers]], place: 
 def applied(args, x: Tensor, output: Tensor) -> Tensor:
     """Return the result for a whole image x and the network's output, (1, 3, H, W) each; makes the map and references of x."""
     rgb = image.to_array(x[0])
-    prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size)
+    prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size, args.map_confidence)
     fused = sample(rgb, prior, args).fused().cpu().numpy()
     return image.to_tensor(composed(rgb, prior, fused, image.to_array(output[0]), args))[None].to(x.device)
 
