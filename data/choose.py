@@ -34,9 +34,9 @@ def names(joined: str) -> list[str]:
 def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     """Return the items of a data set for the role 'train' or 'test', selected by --data_range or the default hold-out.
 
-    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25 in 8 bits, `CBSD68@25f` with float noise. `whole`: no image is held out, for methods that
-    train without targets; --data_range then selects the images to restore. Raises UserError if the data set or the range
-    is unknown, empty or invalid.
+    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25 in 8 bits, `CBSD68@25f` with float noise. `whole`: no
+    image is held out, for methods that train without targets; --data_range then selects the images to restore. Raises UserError
+    if the data set or the range is unknown, empty or invalid.
     """
     base, _, sigma = name.partition("@")
     exact = sigma.endswith("f")
