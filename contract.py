@@ -79,16 +79,31 @@ class Stage:
     frozen: tuple[str, ...] = ()
 
 
+def plan_of(stages: list[Stage], steps: list[int]) -> list[str]:
+    """Return one line for each stage, with the number of steps of each of its epochs."""
+    lines, start = [], 0
+    for number, (stage, count) in enumerate(zip(stages, steps), 1):
+        if stage.epochs:
+            lines.append(f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
+                         f"{count} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
+                         + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else ""))
+        else:
+            lines.append(f"stage {number}: skipped, it has none of the {sum(each.epochs for each in stages)} epochs")
+        start += stage.epochs
+    return lines
+
+
 class TestSet(NamedTuple):
     """Images to restore and, if they have a target, to measure.
 
     task: noise, rain, haze, snow, drops or ''; subset: which part of the data set this is, in words; read: decodes a file
-    to (H, W, 3) uint8.
+    to (H, W, 3) uint8; source: the path of the folder of images that --dir_demo names, '' for a data set.
     """
     items: list[Item]
     task: str
     subset: str
     read: Callable[[Path], np.ndarray]
+    source: str = ""
     __test__ = False  # type: ignore[misc]      # keeps pytest from collecting this class
 
 
@@ -112,6 +127,10 @@ def nothing(method) -> None:
     """Do nothing."""
 
 
+def no_change(method, epoch: int) -> None:
+    """Do nothing."""
+
+
 def no_outcome(restorer) -> list[Outcome]:
     """Return no results."""
     return []
@@ -120,7 +139,8 @@ def no_outcome(restorer) -> list[Outcome]:
 class Run(NamedTuple):
     """One training job: `train` returns the loader of a stage's batches (None: no training); `test` holds the test sets by name.
 
-    begin: called with the method before the training. done: called with the Restorer of the trained method
+    begin: called with the method before the training. before_epoch: called with the method in training mode and the number of
+    finished epochs. done: called with the Restorer of the trained method
     (restore/restorer.py); returns the results that the run computes itself. finish: (input, network output) -> result,
     (1, 3, H, W) each; applied to every whole image after the network. kept: log the training, save the weights and the
     state, and test them; otherwise only `done` uses the network. blind: the targets of the test sets must not select the
@@ -136,3 +156,4 @@ class Run(NamedTuple):
     kept: bool = True
     blind: bool = False
     plateau: int = 0
+    before_epoch: Callable[..., None] = no_change

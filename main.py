@@ -22,7 +22,7 @@ from model.method import Method
 from report import trackers
 from restore.restorer import Restorer, Settings
 from runtime import experiment, process
-from runtime.errors import Failure, Interrupted, Stopped, UserError
+from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, explained
 from runtime.log import Log
 from trainer import Trainer
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         return print_error("the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop", 1)
     except OSError as error:
-        return print_error(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        return print_error(*explained(error))
     except (RuntimeError, ValueError) as error:
         return print_error(explain_torch_error(error), 1)
     except Stopped as stop:
@@ -103,12 +103,36 @@ def carry_out(args, job: Run, method: Method, trainer: Trainer | None, folder: P
     with trackers.following(args, folder, trainer) if job.kept else contextlib.nullcontext():
         if trainer:
             with process.signals():
-                trainer.fit()
+                trainer = train(args, job, method, trainer, folder)
                 if job.test:
                     test_best(args, job, method, trainer, folder)
         elif job.test:
             tester.test(method, job.test, args, folder, args.pre_train, finish=job.finish)
     return job.done(Restorer(method, Settings.of(args)))
+
+
+def train(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> Trainer:
+    """Train to the end; return the Trainer that ended it.
+
+    After a divergence the training returns to the last good state with half the learning rate, at most --rollback times.
+    """
+    while True:
+        try:
+            trainer.fit()
+            return trainer
+        except Diverged as error:
+            if job.kept:
+                process.barrier()
+                experiment.keep_good_state(folder, bad=trainer.steps == trainer.saved_steps)
+            state = experiment.newest_state(folder) if job.kept and trainer.rollbacks < args.rollback else None
+            if not state:
+                raise
+            state["progress"] |= {"rollbacks": trainer.rollbacks + 1, "rate": trainer.rate / 2}
+            process.log().open(folder, state["log"])
+            process.log().say(f"{str(error).partition(';')[0]}; return {trainer.rollbacks + 1} of {args.rollback} to the state after epoch "
+                              f"{state['progress']['epoch']}, step {state['progress'].get('step', 0)}, with half the learning rate")
+            trainer = Trainer(args, method, job, folder, state)
+            trainer.save_state()
 
 
 def test_best(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> None:

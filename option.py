@@ -65,6 +65,8 @@ def parse(argv: list[str] | None = None) -> Namespace:
         lower.insert(1, _checked(full, Source(f"recipe {name}", package.recipe(Namespace(**flags)))))
     flags, origin = _fold([default, *lower, typed])
     flags["model"] = name
+    if flags["test_only"] and "dir_demo" in typed.flags and "data_test" not in typed.flags:
+        flags["data_test"], origin["data_test"] = "Demo", f"{TYPED}, follows from --dir_demo"
     if not flags["data_test"]:
         flags["data_test"], origin["data_test"] = flags["data_train"], f"{origin['data_train']}, follows from --data_train"
     return _interpret(flags, origin)
@@ -157,15 +159,16 @@ def _fold(sources: list[Source]) -> tuple[dict, dict[str, str]]:
 def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
     """Return the values that must change together with `changes`: (flag, new value, flag that causes it).
 
-    A new `epochs` without `epoch_chg` scales the ends of the stages, and without `warmup` the warm-up; a new `epoch_chg`
+    A new `epochs` without `epoch_chg` scales the ends of the stages, and likewise `warmup` and `hold`; a new `epoch_chg`
     without `epochs` sets `epochs`; other data sets reset `data_range`, which was given for the previous ones.
     """
     found = []
-    if "epochs" in changes and changes["epochs"] != values["epochs"] and "warmup" not in changes:
-        found.append(("warmup", values["warmup"] * (changes["epochs"] / values["epochs"]), "epochs"))
+    if "epochs" in changes and changes["epochs"] != values["epochs"]:
+        found += [(flag, values[flag] * (changes["epochs"] / values["epochs"]), "epochs")
+                  for flag in ("warmup", "hold") if flag not in changes]
     if "epochs" in changes and "epoch_chg" not in changes and values["epoch_chg"]:
         ends = arguments.whole_numbers(values["epoch_chg"], "--epoch_chg")
-        found.append(("epoch_chg", "-".join(str(round(end * changes["epochs"] / ends[-1])) for end in ends), "epochs"))
+        found.append(("epoch_chg", "-".join(map(str, arguments.scaled(ends, changes["epochs"]))), "epochs"))
     if changes.get("epoch_chg") and "epochs" not in changes:
         found.append(("epochs", arguments.whole_numbers(changes["epoch_chg"], "--epoch_chg")[-1], "epoch_chg"))
     before = {"data_train": values["data_train"], "data_test": values["data_test"] or values["data_train"]}
@@ -213,7 +216,7 @@ def _stages(flags: dict) -> list[Stage]:
         if len(given) not in (1, count):
             raise UserError(f"{flag} has {len(given)} values for {count} stages; give 1 or {count}")
         given *= count // len(given)
-    ends = ends or [round(flags["epochs"] * (number + 1) / count) for number in range(count)]
+    ends = ends or arguments.scaled(list(range(1, count + 1)), flags["epochs"])
     if len(ends) != count or ends[-1] != flags["epochs"] or sorted(ends) != ends:
         raise UserError(f"--epoch_chg {flags['epoch_chg']}: {count} stages need {count} rising epochs, "
                         f"and the last one must equal --epochs {flags['epochs']}")
@@ -237,7 +240,7 @@ def parser(package: ModuleType | None = None) -> Parser:
     data_flags.add_arguments(result)
     add = result.add_argument_group("training").add_argument
     add("--epochs", type=EPOCHS, default=300,
-        help="number of epochs; if it differs from the default, --epoch_chg and --warmup change in proportion unless they are given")
+        help="number of epochs; unless they are given, --epoch_chg, --warmup and --hold change in proportion to it")
     add("--epoch_chg", nargs="+", action=Joined, mark="-", default="", metavar="N",
         help="the epochs at which the stages end, as in 135-238-314")
     add("--test_every", type=COUNT, default=1000, help="steps per epoch; 0: one pass over the data")
@@ -249,22 +252,27 @@ def parser(package: ModuleType | None = None) -> Parser:
         help="decay of a moving average of the weights; the average is tested and saved; 0: no average")
     add("--skip_threshold", type=number(float, 1e-6), default=1e8,
         help="skip a step whose loss exceeds this factor times the mean loss of the last epoch")
+    add("--rollback", type=COUNT, default=0,
+        help="when a training diverges, return to the last good state with half the learning rate, at most N times")
+    add("--detect", action="store_true", help="name the module whose output is not finite first when a step is skipped; slower")
     add("--seed", type=number(int, 0, 2**63 - 1), default=1, help="seed of the initial weights, the crops and the order of images")
 
     loss_flags.add_arguments(result)
     add = result.add_argument_group("optimisation").add_argument
     add("--optimizer", type=str.upper, default="ADAM", choices=("SGD", "ADAM", "ADAMW", "RMSPROP"), help="optimiser")
     add("--lr", type=REAL, default=1e-4, help="learning rate")
-    add("--schedule", default="step", choices=("step", "cosine"), help="schedule of the learning rate")
+    add("--schedule", default="step", choices=("step", "cosine", "hold_cosine"), help="schedule of the learning rate")
     add("--decay", default="200", metavar="a-b-c", help="epochs after which the step schedule multiplies the learning rate by --gamma")
     add("--gamma", type=RATIO, default=0.5, help="factor of the step schedule")
-    add("--lr_min", type=REAL, default=1e-6, help="final learning rate of the cosine schedule")
+    add("--lr_min", type=REAL, default=1e-6, help="final learning rate of the cosine schedules")
+    add("--hold", type=REAL, default=0.0, help="hold_cosine: epochs before the learning rate begins to fall")
     add("--warmup", type=REAL, default=0.0, help="epochs during which the learning rate rises linearly from 0")
     add("--momentum", type=RATIO, default=0.9, help="momentum of SGD and RMSprop")
     add("--betas", nargs="+", action=Joined, mark=" ", default="0.9 0.999", help="betas of Adam and AdamW")
     add("--epsilon", type=REAL, default=1e-8, help="epsilon of Adam, AdamW and RMSprop")
     add("--weight_decay", type=REAL, default=0.0, help="weight decay")
     add("--gclip", type=REAL, default=0.0, help="clip each gradient element to this absolute value; 0: no clipping")
+    add("--gclip_norm", type=REAL, default=0.0, help="scale the gradient to at most this norm over all parameters; 0: no clipping")
 
     for room in (restore_flags, metric_flags, report_flags, runtime_flags):
         room.add_arguments(result)

@@ -14,7 +14,7 @@ from data import image, loader, source
 from data.choose import noise_kind
 from metric import summary
 from model.method import Method
-from restore import outputs
+from restore import clean, outputs
 from restore.folder import restore_folder
 from restore.restorer import Finish, Restorer, Settings
 from runtime import files, process
@@ -33,16 +33,21 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
     results: dict[str, dict] = {}
     trouble: list[str] = []
     count = sum(parameter.numel() for parameter in method.network.parameters())
-    for name, images in sets.items():
-        start, tiles = time.perf_counter(), None
+    for given, images in sets.items():
+        name = outputs.name_for(folder, given, images.source) if images.source else given
+        if name != given:
+            process.log().say(f"{folder} has results of another folder named {given}; those of {images.source} are named {name}")
+        start = time.perf_counter()
+        further: dict[str, object] = {}
         restorer = Restorer(method, Settings.of(args), finish)
         if epoch is None and not any("image" in item.images for item in images.items):
-            rows, tiles, bad = restore_folder(restorer, name, images.items, args, folder, weights)
-            trouble += bad
+            rows, tiles, bad = restore_folder(restorer, name, images, args, folder, weights)
+            further, trouble = tiles or {}, trouble + bad
         else:
             rows = _rows(restorer, name, images, args, folder, epoch)
+            further = {"clean": clean.changes(restorer, name, images, args)} if epoch is None and args.do_no_harm else {}
         results[name] = _summarise(name, rows, images.task, images.subset, args, folder, weights, count, epoch,
-                                   time.perf_counter() - start, tiles or {})
+                                   time.perf_counter() - start, further)
         _write(results, args, folder, epoch)
     if trouble:
         more = f"; {len(trouble) - 1} more are listed in {folder / 'log.txt'}" if len(trouble) > 1 else ""
@@ -62,6 +67,8 @@ def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
         _show(name, rows, args, folder)
         results[name] = _summarise(name, [(item.name, numbers) for item, numbers in rows], task, subset, args, folder, weights,
                                    parameters, None, None, {})
+        if args.do_no_harm:
+            process.log().say(f"{name}: --do_no_harm does not apply to these results, because the training computed them itself")
     if results:
         _write(results, args, folder, None)
 
@@ -102,7 +109,7 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
     dataset = loader.Images(images.items, ("image",), images.read)
     batches = loader.test_loader(dataset, args.n_threads, process.rank(), process.world())
     if epoch is None:
-        outputs.clear(folder, name, args)
+        outputs.begin(folder, name, args, [item.name for item in images.items], images.source)
         process.barrier()
     for batch in tqdm(batches, f"test {name}", unit="image", disable=process.quiet(), leave=False):
         if process.asked_to_end():
@@ -142,8 +149,8 @@ def _measured(x: Tensor, output: Tensor, target: Tensor, protocols: list[metric.
 
 
 def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
-               epoch: int | None, seconds: float | None, tiles: dict) -> dict:
-    """Log the summary of a set, write its table, and return its numbers."""
+               epoch: int | None, seconds: float | None, further: dict) -> dict:
+    """Log the summary of a set, write its table, and return its numbers; `further` holds entries that are added to them."""
     scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocol}
     measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
                  "channel": metric.resolved(protocol.channels[0], task)}
@@ -152,7 +159,7 @@ def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: st
     result = {"data_set": name, "count": len(rows), "subset": subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
-              "model": args.model, "parameters": parameters, "weights": weights, **tiles}
+              "model": args.model, "parameters": parameters, "weights": weights, **further}
     if kind := noise_kind(name):
         result["noise"] = kind
     if epoch is None and process.rank() == 0 and any(scored.values()):
@@ -185,6 +192,8 @@ def _log_numbers(result: dict, measured: list[dict], further: tuple[str, ...], a
             say(f"{name}, {in_words(numbers, further)}; {how}]", aside)
     if "psnr" not in result:
         say(f"{name}, restored, no ground truth [{how}]", aside)
+    for text in clean.in_words(result["data_set"], result["clean"]) if "clean" in result else ():
+        say(text)
 
 
 def in_words(numbers: dict, further: tuple[str, ...] = ()) -> str:

@@ -15,27 +15,28 @@ from tqdm import tqdm
 import metric
 import tester
 import utility
-from contract import Batch, Run, Stage, collate
+from contract import Batch, Run, Stage, collate, plan_of
 from loss import Loss, listed
-from model import norm, weights
+from model import detect, norm, teacher, weights
 from model.method import Method
+from model.teacher import Teacher
 from report import plots
 from runtime import experiment, files, process, state
-from runtime.errors import Failure, Interrupted, Stopped, UserError
+from runtime.errors import Diverged, Interrupted, Stopped, UserError
 
 SAVE_INTERVAL = 60                        # minimum seconds between saves of untested epochs
-MAX_SKIPPED = 50                          # number of consecutive skipped steps after which the run fails
+MAX_SKIPPED = 50                          # number of consecutive skipped steps after which a training fails
 
 
 class Step(nn.Module):
     """Method and loss as one module, so that DDP can determine which parameters receive a gradient from the loss."""
 
-    def __init__(self, method: Method, loss: Loss):
+    def __init__(self, method: Method, loss: Loss, taught: Teacher | None):
         super().__init__()
-        self.method, self.loss = method, loss
+        self.method, self.loss, self.taught = method, loss, taught
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction = self.method(batch)
+        prediction = self.taught.join(self.method, batch) if self.taught else self.method(batch)
         return self.loss(prediction, batch)
 
 
@@ -53,11 +54,13 @@ class Trainer:
         self.method = method.to(self.device, memory_format=torch.channels_last)     # makes convolutions a third faster
         if process.world() > 1:
             self.method = norm.share(self.method, self.device)
+        self.teacher = teacher.make(args, self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = utility.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
         self.epoch, self.step, self.seen = 0, 0, []       # finished epochs; steps of the current epoch, and their losses
-        self.steps, self.skipped = 0, 0
+        self.steps, self.skipped, self.missed = 0, 0, 0   # all steps made; skipped ones: in a row up to now, in the current epoch
+        self.rate, self.rollbacks = 1.0, 0                # factor of the learning rate, which each return to an earlier state halves
         self.best, self.last_loss = -math.inf, math.inf
         self.saved = time.monotonic()
         # every stage is checked here, before anything is trained or written
@@ -67,8 +70,10 @@ class Trainer:
             self._check_stage(stage, loader)
         self.plan = [(stage.epochs, len(loader)) for stage, loader in zip(self.stages, self.loaders)]
         self.random = None
+        self.detector = detect.Detector(self.method.network) if args.detect else None
         if earlier:
             state.restore(self, earlier)
+        self.saved_steps = self.steps
 
     def fit(self) -> None:
         """Train all stages; after SIGTERM or SIGINT save the state, if the run is kept, and raise Stopped."""
@@ -98,14 +103,15 @@ class Trainer:
             raise UserError(f"--patch_size {stage.patch_size}: the model {self.args.model} needs a multiple of {self.method.multiple_of}")
         batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
         self.method.enter(stage)
-        prediction = self.method.eval()(batch)
+        self.method.eval()
+        prediction = self.teacher.join(self.method, batch) if self.teacher else self.method(batch)
         self.method.check(prediction, batch.input)
         Loss(stage.loss, self.args).to(self.device)(prediction, batch)
 
     def enter(self, stage: Stage) -> None:
         """Set up a stage: freeze parts, build the loss, and wrap both in DDP if there are several processes."""
         self.method.enter(stage)
-        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device))
+        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device), self.teacher)
         if process.world() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self.compute = DistributedDataParallel(self.compute, device_ids=devices, find_unused_parameters=True)
@@ -115,11 +121,12 @@ class Trainer:
         draws, start = loader.batch_sampler, time.perf_counter()
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
+        self.run.before_epoch(self.method, self.epoch)
         bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", leave=False,
                    disable=process.quiet() if self.run.kept else True)
         for batch in bar if self.step < steps else ():
             begun = time.perf_counter()
-            rate = utility.learning_rate(self.args, self.epoch + self.step / steps)
+            rate = self.rate * utility.learning_rate(self.args, self.epoch + self.step / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             values = self.train_step(batch.to(self.device))
@@ -133,21 +140,24 @@ class Trainer:
                 process.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
                 process.log().say(f"[epoch {self.epoch + 1}, step {self.step}/{steps}] {listed(recent)}")
             if end:
-                self._save_state()
+                self.save_state()
                 self.stop()
             if self._save_is_due():
-                self._save_state()
+                self.save_state()
             process.step_took(time.perf_counter() - begun)
+        if not self.seen:
+            raise Diverged(f"all {steps} steps of epoch {self.epoch + 1} were skipped; {detect.ADVICE}")
         draws.start = 0
         if self.run.kept:
             self._log_epoch(steps, time.perf_counter() - start)
 
     def _log_epoch(self, steps: int, seconds: float) -> None:
         self.mark = process.log().lengths()        # after a stopped test the logs are cut to this; resuming logs the epoch
-        losses, rate = utility.means(self.seen), utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
+        losses, rate = utility.means(self.seen), self.rate * utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
         process.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
         process.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
-        process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}",
+        missed = f", {self.missed} of {steps} steps skipped" if self.missed else ""
+        process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}{missed}",
                           f", {seconds:.1f} s, {steps / seconds:.2f} steps/s")
 
     def train_step(self, batch: Batch) -> dict[str, float]:
@@ -156,6 +166,8 @@ class Trainer:
         The value `end` is not 0 if any process has received SIGTERM or SIGINT; it is the same in all processes.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        if self.detector:
+            self.detector.reset()
         sums: dict[str, Tensor] = {}
         chunks = list(batch.chunks(self.args.split_batch))
         for chunk in chunks:
@@ -169,36 +181,48 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + value.float() * share
         shared = torch.stack([*sums.values(), torch.tensor(float(process.asked_to_end()), device=self.device)])
         values = dict(zip([*sums, "end"], process.mean(shared).tolist()))
-        if math.isfinite(values["loss"]) and values["loss"] <= self.args.skip_threshold * (abs(self.last_loss) or math.inf):
-            self.scaler.unscale_(self.optimizer)
-            if self.args.gclip:
-                nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.steps, self.skipped = self.steps + 1, 0
-            if self.average:
-                utility.update_average(self.average, self.method.network, self.args.ema, self.steps)
-        else:
-            self._skip(values["loss"])
+        trouble = self._trouble(values)
+        if trouble:
+            self._skip(trouble)
+            return values
+        if self.args.gclip:
+            nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
+        if self.args.gclip_norm:
+            nn.utils.clip_grad_norm_(self.method.parameters(), self.args.gclip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.steps, self.skipped = self.steps + 1, 0
+        if self.average:
+            utility.update_average(self.average, self.method.network, self.args.ema, self.steps)
         return values
 
-    def _skip(self, loss: float) -> None:
-        self.skipped += 1
+    def _trouble(self, values: dict[str, float]) -> str:
+        """Return why a step must be skipped, '' if it is fine; all processes decide equally. The gradient is unscaled afterwards."""
+        found = detect.bad_loss(values, self.args.skip_threshold * (abs(self.last_loss) or math.inf), self.detector)
+        if not found:
+            self.scaler.unscale_(self.optimizer)
+        return found or ("" if self.scaler.is_enabled() else detect.bad_gradient(self.method))       # a scaler skips such steps itself
+
+    def _skip(self, trouble: str) -> None:
+        """Count a skipped step; raises Diverged if there are too many in a row, or if the weights are not finite in any process."""
+        self.skipped, self.missed = self.skipped + 1, self.missed + 1
         if self.skipped == 1:
-            process.log().say(f"a step of epoch {self.epoch + 1} is skipped because its loss is {loss:.4g}")
+            process.log().say(f"a step of epoch {self.epoch + 1} is skipped because {trouble}")
+        broken = next(filter(None, process.gather([detect.not_finite(self.method.state_dict())])), "")
+        if broken:
+            raise Diverged(f"the weights are not finite any more, in {broken}; {detect.ADVICE}")
         if self.skipped == MAX_SKIPPED:
-            raise Failure(f"{MAX_SKIPPED} consecutive steps had a loss that is not finite or exceeds --skip_threshold; "
-                          "the last saved weights are kept; try a lower --lr, --gclip, or another --precision")
+            raise Diverged(f"{MAX_SKIPPED} consecutive steps were skipped; {detect.ADVICE}")
 
     def _end_epoch(self, last: bool) -> None:
         """Test if --val_epochs requires it, count the epoch as finished, save the weights and the state, and draw the curves."""
         losses, number = utility.means(self.seen), self.epoch + 1
         if not self.run.kept:
-            self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
+            self.epoch, self.step, self.seen, self.missed, self.last_loss = number, 0, [], 0, losses.get("loss", self.last_loss)
             self.bar.set_postfix(loss=f"{self.last_loss:.4g}", refresh=False)
             return
         score, tested = self.best, last or number % self.args.val_epochs == 0
-        with self._averaged():
+        with utility.replaced(self.method, self.average):
             if tested:
                 try:
                     results = tester.test(self.method, self.run.test, self.args, self.folder, f"epoch {number}", number)
@@ -212,17 +236,20 @@ class Trainer:
                 note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.flags["data_range"]}
                 content = weights.model_content(self.method, self.args, note)
         if tested and results is None:
-            self._save_state(self.mark)
+            self.save_state(self.mark)
             self.stop()
+        if self.skipped and last:
+            raise Diverged(f"the training ends with skipped steps; {detect.ADVICE}")
+        keep = keep and not self.skipped
         self.best, improved = max(self.best, score), tested and score > self.best
-        self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
+        self.epoch, self.step, self.seen, self.missed, self.last_loss = number, 0, [], 0, losses.get("loss", self.last_loss)
         if keep and process.rank() == 0:
             folder, kept = self.folder / "model", [str(number)] * (tested and self.args.save_models)
             for name in ["latest"] + ["best"] * improved + kept:
                 files.write_tensors(folder / f"model_{name}.pt", content)
             for name in kept:
                 files.write_tensors(folder / f"state_{name}.pt", state.collect(self))
-            self._save_state()
+            self.save_state()
             plots.curves(self.folder)
 
     def _save_is_due(self) -> bool:
@@ -232,9 +259,13 @@ class Trainer:
             return 0 < float(every[:-1]) * 60 <= time.monotonic() - self.saved
         return int(every) > 0 and self.steps % int(every) == 0
 
-    def _save_state(self, log: dict[str, int] | None = None) -> None:
-        if process.rank() == 0 and self.run.kept:
+    def save_state(self, log: dict[str, int] | None = None) -> None:
+        """Save the state, but not while steps are skipped or weights are not finite, so that the last good state is kept."""
+        if self.skipped or detect.not_finite(self.method.state_dict()):
+            process.log().say("the state is not saved, because steps are skipped now; the last saved state is kept", keep=False)
+        elif process.rank() == 0 and self.run.kept:
             experiment.save_state(self.folder / "model", state.collect(self) | ({"log": log} if log else {}))
+            self.saved_steps = self.steps
         self.saved = time.monotonic()
 
     def _has_plateaued(self, losses: list[float]) -> bool:
@@ -252,28 +283,13 @@ class Trainer:
         raise Stopped(f"stopped by {name.name} in epoch {self.epoch + 1} after step {self.step}; the state is saved, "
                       f"--resume auto --save {self.args.save} continues from there", 128 + name)
 
-    @contextlib.contextmanager
-    def _averaged(self):
-        """Replace the method's network by the moving average, if there is one, within the block."""
-        trained = self.method.network
-        self.method.network = self.average or trained
-        try:
-            yield
-        finally:
-            self.method.network = trained
-
     def _log_plan(self) -> None:
-        fresh, start = not (self.epoch or self.step), 0           # a resumed log already has these lines
+        fresh = not (self.epoch or self.step)                     # a resumed log already has these lines
         process.log().say(f"{self.args.model}: {sum(p.numel() for p in self.method.network.parameters()):,} parameters, on {self.device}"
                           f" x {process.world()}, {self.args.precision}; {len(self.loaders[0].dataset)} training images of "
                           f"{self.args.data_train}", keep=fresh)
-        for number, (stage, loader) in enumerate(zip(self.stages, self.loaders), 1):
-            text = (f"stage {number}{' ' + stage.name if stage.name else ''}: epochs {start + 1}-{start + stage.epochs}, "
-                    f"{len(loader)} steps each, patch {stage.patch_size}, batch {stage.batch_size}, loss {stage.loss}"
-                    + (f", frozen: {', '.join(stage.frozen)}" if stage.frozen else "") if stage.epochs else
-                    f"stage {number}: skipped, it has none of the {self.args.epochs} epochs")
+        for text in plan_of(self.stages, [len(loader) for loader in self.loaders]):
             process.log().say(text, keep=fresh)
-            start += stage.epochs
         if not fresh:
             process.log().say(f"resuming after epoch {self.epoch}" + (f", step {self.step}" if self.step else ""), keep=False)
             process.log().time("resume", epoch=self.epoch, step=self.step)

@@ -25,6 +25,7 @@ STRUCTURE = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 28
              330, 338, 339, 347, 512, 513, 514, 529, 530, 531, 532, 700, 34675}
 # by extension: Pillow's name, largest number of pixels per side, options
 FORMATS = {"png": ("PNG", 2**31 - 1, {}), "jpg": ("JPEG", 65_500, {"quality": 95}), "webp": ("WEBP", 16_383, {"quality": 95})}
+LONGEST_NAME = 255                        # bytes, on usual file systems
 MOST_EXIF = 65_527                        # largest EXIF block of a JPEG in bytes
 BAND = 2**22                              # pixels that `to_array` converts at a time
 warnings.filterwarnings("ignore", module="PIL")            # warnings about unusual metadata, which is not used
@@ -121,7 +122,9 @@ def _format(path: Path) -> tuple[str, int, dict]:
 
 
 def check_side(path: Path, side: int) -> None:
-    """Raise UserError if the format of a path's extension does not permit a side of this many pixels."""
+    """Raise UserError if the format of a path's extension does not permit a side of this many pixels, or if the name is too long."""
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UserError(f"{path.name[:60]}… cannot be written: a file name has at most {LONGEST_NAME} bytes; rename the image")
     kind, most, _ = _format(path)
     if side > most:
         raise UserError(f"{path.name} cannot be written: a {kind} file has at most {most} pixels per side; use --format png")

@@ -178,10 +178,14 @@ def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterato
         with contextlib.suppress(OSError, ValueError, EOFError):     # the file does not exist or is incomplete
             return np.load(place, allow_pickle=False)
         blobs = fingerprint(half(origin, read))
-        with files.temporary(place) as part, open(part, "wb") as file:
-            np.save(file, blobs, allow_pickle=False)
-        if stem in old and old[stem] != place:
-            old[stem].unlink(missing_ok=True)
+        try:
+            with files.temporary(place) as part, open(part, "wb") as file:
+                np.save(file, blobs, allow_pickle=False)
+            if stem in old and old[stem] != place:
+                old[stem].unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno not in files.UNWRITABLE:
+                raise
         return blobs
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:

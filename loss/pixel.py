@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contract import Batch, Prediction
+from runtime.arguments import is_whole
 from runtime.errors import UserError
 
 
@@ -36,6 +37,13 @@ def psnr(prediction: str, target: str, args, eps: float = 1e-8) -> Callable:
     if eps <= 0:
         raise UserError(f"--loss: the parameter eps of PSNR must be positive, not {eps:g}")
     return _compare(lambda a, b: 10 / math.log(10) * ((a - b) ** 2).mean((1, 2, 3)).add(eps).log().mean(), prediction, target)
+
+
+def fft(prediction: str, target: str, args, ortho: bool = True) -> Callable:
+    """Mean absolute difference of the real and imaginary parts of the 2-D Fourier transforms; ortho=true divides them by sqrt(H W)."""
+    def parts(x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.fft.fft2(x, norm="ortho" if ortho else "backward"))
+    return _compare(lambda a, b: parts(a - b).abs().mean(), prediction, target)
 
 
 def _compare(function: Callable[[Tensor, Tensor], Tensor], prediction_key: str, target_key: str) -> Callable:
@@ -71,7 +79,7 @@ def pick(key: str, *places: Mapping[str, Tensor | list[Tensor]]) -> Tensor | lis
         if name in place:
             if not number:
                 return place[name]
-            if not isinstance(place[name], Tensor) and number.isdecimal() and int(number) < len(place[name]):
+            if not isinstance(place[name], Tensor) and is_whole(number, 0, len(place[name]) - 1):
                 return place[name][int(number)]
             raise UserError(f"--loss names '{key}', but '{name}' has no element of that number")
     known = [", ".join(sorted(place)) for place in places]

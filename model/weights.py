@@ -17,19 +17,20 @@ import functools
 import importlib
 import os
 import re
-import reprlib
 from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import model
 from data import flags as data_flags
 from model.method import Method
 from runtime import VERSION, files
 from runtime.arguments import converted
-from runtime.errors import UserError
+from runtime.errors import UserError, short
 
 FORMAT = "unweather model 1"
 PARTS = {"model": str, "arguments": dict, "note": dict, "state": dict}
@@ -80,14 +81,46 @@ def _read(path: str, identity: tuple[int, ...]) -> ModelFile:
     if stated.startswith("unweather state"):
         raise UserError(f"{path} is the state of a training, not a model file; give a model file, for example model_best.pt beside it")
     if stated != FORMAT:
-        raise UserError(f"{path} has the format '{stated}'{files.origin(content)}, but unweather {VERSION} reads '{FORMAT}'; "
+        raise UserError(f"{path} has the format '{short(stated)}'{files.origin(content)}, but unweather {VERSION} reads '{FORMAT}'; "
                         "use the version that wrote it, or a newer one")
     for key, kind in PARTS.items():
         if not isinstance(content.get(key), kind):
             raise UserError(f"{path}{files.origin(content)} is not a complete model file: it lacks '{key}'")
+        if kind is dict and not all(isinstance(name, str) for name in content[key]):
+            raise UserError(f"{path}{files.origin(content)} is not a model file: a name in '{key}' is not a text")
     if content["model"] not in model.MODELS:
-        raise UserError(f"{path}{files.origin(content)} is of the unknown model '{content['model']}'; known: {', '.join(model.MODELS)}")
-    return ModelFile(content["model"], _arguments(path, content), content["note"], content["state"])
+        raise UserError(f"{path}{files.origin(content)} is of the unknown model '{short(content['model'])}'; "
+                        f"known: {', '.join(model.MODELS)}")
+    file = ModelFile(content["model"], _arguments(path, content), content["note"], content["state"])
+    _check_size(path, file)
+    return file
+
+
+def _check_size(path: str, file: ModelFile) -> None:
+    """Build the network of a file without memory, on the meta device; raises UserError if it has more numbers than the file has bytes.
+
+    A file may state any arguments, but its network is never larger than the file. The construction ends with the first
+    parameter that is too much, so its time is bounded as well.
+    """
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
+                for value in file.state.values() if isinstance(value, Tensor)}
+    room = sum(storages.values())
+
+    def count(module: nn.Module, name: str, value: Tensor | None) -> None:
+        nonlocal room
+        room -= value.numel() + 1 if value is not None and value.is_meta else 0           # 1: an empty parameter takes memory as well
+        if room < 0:
+            raise UserError("they describe a larger network than the file contains")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            model.build(Namespace(model=file.model, **file.arguments))
+    except Exception as error:            # the layers of a network raise many types of errors for sizes that do not fit
+        stated = ", ".join(f"{key} {short(value)}" for key, value in file.arguments.items())
+        raise UserError(f"{path}: {file.model} cannot be built from the arguments in the file, {stated}: {short(error, 200)}") from error
+    finally:
+        hook.remove()
 
 
 def _arguments(path: str, content: dict) -> dict:
@@ -95,18 +128,19 @@ def _arguments(path: str, content: dict) -> dict:
     name, stated, version = content["model"], content["arguments"], content.get("version", FIRST)
     translate = getattr(model.package(name), "translate", None)
     if translate:
-        stated = translate(dict(stated), tuple(map(int, re.findall("[0-9]+", str(version))[:3])))
+        stated = translate(dict(stated), tuple(map(int, re.findall("[0-9]{1,9}", str(version))[:3])))
     known, result = _known(name), {}
     for key in stated:
         if key not in known:
-            raise UserError(f"{path}{files.origin(content)} states the argument '{key}', which {name} does not have in unweather "
+            raise UserError(f"{path}{files.origin(content)} states the argument '{short(key)}', which {name} does not have in unweather "
                             f"{VERSION}: it takes {', '.join(known)}; use the version that wrote the file, or a newer one")
     for key, action in known.items():
         value = stated.get(key, action.default)
         try:
             result[key] = converted(action, value)
         except ValueError as error:
-            raise UserError(f"{path}: the argument '{key}' of {name} cannot be {' '.join(reprlib.repr(value).split())}; "
+            what = repr(short(value)) if isinstance(value, str) else short(value)
+            raise UserError(f"{path}: the argument '{key}' of {name} cannot be {what}; "
                             f"its default is {action.default!r}") from error
     return result
 
@@ -146,12 +180,16 @@ def load_weights(method: Method, path: str | Path, name: str, again: bool = Fals
         package = importlib.import_module(type(method).__module__)         # of the backbone, if the model has one
         state, source = package.from_official(_released(file.state)), "released file"
     expected = method.network.state_dict()
+    broken = next((key for key in expected if isinstance(state.get(key), Tensor) and not _is_finite(state[key], expected[key])), None)
+    if broken:
+        raise UserError(f"{path} is damaged: '{broken}' contains values that are not finite, so no image can be restored with it; "
+                        "use weights that were saved earlier")
     fitting = [key for key in expected if _shape(state.get(key)) == tuple(expected[key].shape)]
     spare = [key for key in state if key not in expected]
     if len(fitting) < len(expected) or spare:
         wrong = next((key for key in expected if key not in fitting), None)
         detail = (f"'{wrong}' should have the shape {tuple(expected[wrong].shape)} and "
-                  f"{'has ' + str(_shape(state[wrong])) if wrong in state else 'is missing'}" if wrong
+                  f"{_stated(state[wrong]) if wrong in state else 'is missing'}" if wrong
                   else f"'{spare[0]}' is not part of the model")
         raise UserError(f"{path} does not fit the model {name}: {len(fitting)} of its {len(expected)} tensors match, "
                         f"{len(spare)} are unknown; {detail}; check --model and the width flags")
@@ -196,5 +234,13 @@ def _released(content: dict) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
+def _is_finite(value: Tensor, expected: Tensor) -> bool:
+    return bool(value.to(expected.dtype).isfinite().all())
+
+
 def _shape(value: object) -> tuple | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _stated(value: object) -> str:
+    return f"has {_shape(value)}" if isinstance(value, Tensor) else f"has no shape, because it is {short(value)}"

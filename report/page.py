@@ -137,6 +137,7 @@ def numbers(metrics: dict[str, dict]) -> str:
         rows = []
         for each in [entry, *(other for other in entry.get("others") or () if isinstance(other, dict))]:
             rows += lines(each, seen)
+        rows += [clean(each) for each in entry.get("clean") or () if isinstance(each, dict)]
         if not rows:
             rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without clean images, so there are no numbers</td></tr>']
         groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><b>{escape(name)}</b> '
@@ -187,6 +188,13 @@ def lines(each: dict, seen: dict[str, str]) -> list[str]:
         text = ", ".join(f"{key} {figure(value, 4)}" for key, value in further.items())
         rows.append(f'<tr><td></td><td class="text" colspan="{len(HEADINGS) + 1}">{escape(text)}</td></tr>')
     return rows
+
+
+def clean(each: dict) -> str:
+    """Return the table row of one noise level of restored clean images (see restore/clean.py)."""
+    worst = escape(f"worst {figure(each.get('worst'), 2)}, {each.get('worst_image')}")
+    return (f'<tr><th scope="row">clean images, sigma {escape(str(each.get("sigma")))}</th><td class="text">RGB</td>'
+            f'<td class="main">{figure(each.get("psnr"), 2)}</td><td class="text soft" colspan="{len(HEADINGS) - 1}">{worst}</td></tr>')
 
 
 def settings(protocol: dict) -> str:

@@ -1,6 +1,5 @@
 """Folders of images without ground truth: reads, restores and writes in parallel, and continues after an interruption."""
 import contextlib
-import json
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import report
-from contract import Item
+from contract import Item, TestSet
 from data import image, source
 from data.loader import picture_loader
 from model.method import Method
@@ -26,7 +25,7 @@ BATCH = {"cpu": 2**18, "cuda": 2**20}     # maximum pixels of a batch of several
 MAX_IMAGES = 64                           # maximum number of images in a batch
 LARGE = 2**23                             # pixels; with larger batches each worker process reads only one batch ahead
 WRITERS, MAX_QUEUED = 4, 2**26            # number of writing threads, and maximum pixels in their queue
-UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "save")      # flags that change no result
+UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "do_no_harm", "save")      # flags that change no result
 
 
 class SizedBatch(NamedTuple):
@@ -42,15 +41,16 @@ class Plan(NamedTuple):
     trouble: list[str]
 
 
-def restore_folder(restorer: Restorer, name: str, items: list[Item], args, folder: Path, weights: str) -> tuple[list, dict | None, list]:
+def restore_folder(restorer: Restorer, name: str, images: TestSet, args, folder: Path, weights: str) -> tuple[list, dict | None, list]:
     """Restore a set without targets, save the results that the flags select, and write its report cards.
 
     Return the rows (item name, {}) of all processes, sorted; how images were tiled automatically (None: none were, or --chop
     is set); and one sentence for each image that could not be restored.
     """
+    items = images.items
     album = report.Album(name, len(items), args)
     album.ending = args.format
-    plan = process.gather([_plan(name, items, args, folder, weights)] if process.rank() == 0 else [])[0]
+    plan = process.gather([_plan(name, images, args, folder, weights)] if process.rank() == 0 else [])[0]
     if plan.kept:
         process.log().say(f"{name}: {len(plan.kept)} of {len(items)} images are already restored and kept (--no-skip_done restores all)")
     for index in plan.kept[process.rank()::process.world()]:
@@ -142,19 +142,19 @@ class Writer:
             self.pool.shutdown(cancel_futures=True)
 
 
-def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Plan:
+def _plan(name: str, images: TestSet, args, folder: Path, weights: str) -> Plan:
     """Select the results to keep, delete other results of an earlier test, and group the remaining images into batches.
 
     A result is kept if it is newer than its image and the weights file and was made with the same flags.
     """
-    stamp, kept = folder / f"restored-{name}.json", []
+    items, kept = images.items, []
     flags = {key: value for key, value in args.flags.items() if key not in UNRELATED} | {"weights": str(Path(weights).resolve())}
-    if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and _stamp(stamp) == flags:
-        kept = [index for index, item in enumerate(items)
-                if _is_newer(outputs.result_path(folder, name, item.name, args.format), _file(item), Path(weights))]
-    outputs.clear(folder, name, args, {outputs.result_path(folder, name, items[index].name, args.format) for index in kept})
-    if args.save_results:
-        files.write_json(stamp, flags)
+    before = outputs.record(folder, name)
+    if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and before.get("flags") == flags:
+        kept = [index for index, item in enumerate(items) if item.name in set(before["pictures"])
+                and _is_newer(outputs.result_path(folder, name, item.name, args.format), _file(item), Path(weights))]
+    outputs.begin(folder, name, args, [item.name for item in items], images.source, flags,
+                  {outputs.result_path(folder, name, items[index].name, args.format) for index in kept})
     groups: dict[tuple[int, int], list[int]] = {}
     trouble = []
     for index in sorted(set(range(len(items))) - set(kept)):
@@ -170,14 +170,6 @@ def _plan(name: str, items: list[Item], args, folder: Path, weights: str) -> Pla
         most = max(min(BATCH[process.device().type] // (height * width), MAX_IMAGES, -(-len(group) // process.world())), 1)
         batches += [SizedBatch(height * width, group[start:start + most]) for start in range(0, len(group), most)]
     return Plan(sorted(batches, key=lambda batch: batch.pixels * len(batch.indices), reverse=True), kept, trouble)
-
-
-def _stamp(path: Path) -> object:
-    """Return the flags with which the existing results were made, None if the file is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _is_newer(result: Path, picture: Path, weights: Path) -> bool:

@@ -1,6 +1,9 @@
 """Paths and writing of the images of a test: results, side-by-side sheets, maps."""
+import glob
+import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +15,49 @@ from model.method import Method
 from report import plots
 from runtime import files, process
 
-KINDS = (("save_results", "results"), ("save_gt", "compare"), ("save_maps", "maps"))
+KINDS = ("save_results", "save_gt", "save_maps")
+Record = dict[str, Any]                   # the contents of restored-<set>.json: source, flags and pictures, the names of the images
 
 
-def clear(folder: Path, name: str, args, kept: Collection[Path] = ()) -> None:
-    """Delete the images of an earlier test from the output directories of this test, except `kept`."""
-    if process.rank() == 0:
-        for wanted, kind in KINDS:
-            place = folder / f"{kind}-{name}"
-            for old in place.iterdir() if getattr(args, wanted) and place.is_dir() else ():
-                if old.suffix.removeprefix(".") in image.FORMATS and old not in kept:
-                    old.unlink()
+def name_for(folder: Path, name: str, source: str) -> str:
+    """Return the name under which a set's results are written: `name`, with a number if it belongs to another folder of images."""
+    number, free = 1, name
+    while record(folder, free).get("source", source) != source:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+def record(folder: Path, name: str) -> Record:
+    """Return what the last test of a set wrote, {} if that is unknown."""
+    try:
+        found = json.loads((folder / f"restored-{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    fits = isinstance(found, dict) and isinstance(found.get("pictures"), list) and all(isinstance(each, str) for each in found["pictures"])
+    return found if fits else {}
+
+
+def begin(folder: Path, name: str, args, pictures: list[str], source: str = "", flags: dict | None = None,
+          kept: Collection[Path] = ()) -> None:
+    """Delete the images that the last test of a set wrote, except `kept`, and record which images this test writes.
+
+    Only files that a test of this set wrote are deleted, and only of the kinds that this test writes.
+    """
+    if process.rank() or not any(getattr(args, kind) for kind in KINDS):
+        return
+    for picture in record(folder, name).get("pictures", ()):
+        for old in _written(folder, name, picture, args):
+            if old not in kept and old.parent.parent == folder:
+                old.unlink(missing_ok=True)
+    files.write_json(folder / f"restored-{name}.json", {"source": source, "flags": flags or {}, "pictures": pictures})
+
+
+def _written(folder: Path, name: str, picture: str, args) -> list[Path]:
+    """Return the files that a test may have written for an image, of the kinds that the flags select."""
+    found = [result_path(folder, name, picture, ending) for ending in image.FORMATS] if args.save_results else []
+    found += [sheet_path(folder, name, picture)] if args.save_gt else []
+    return found + (list((folder / f"maps-{name}").glob(f"{glob.escape(picture)}-*.png")) if args.save_maps else [])
 
 
 def result_path(folder: Path, name: str, picture: str, ending: str = "png") -> Path:

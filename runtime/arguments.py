@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from runtime.errors import UserError
+from runtime.errors import UserError, short
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -68,11 +68,11 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
         try:
             value = kind(text)
             fits = low <= value <= high and math.isfinite(value)
-        except ValueError:
+        except (ValueError, OverflowError):               # OverflowError: a whole number beyond the floats
             fits = False
         if not fits:
             upper = f" to {high}" if high < math.inf else " upwards"
-            raise argparse.ArgumentTypeError(f"'{text}' is not a {'whole ' * (kind is int)}number from {low:g}{upper}")
+            raise argparse.ArgumentTypeError(f"'{short(text)}' is not a {'whole ' * (kind is int)}number from {low:g}{upper}")
         return value
     return convert
 
@@ -121,12 +121,27 @@ COUNT, SIZE, EPOCHS = number(int, 0, 10**6), number(int, 1, 10**6), number(int, 
 REAL, RATIO = number(float, 0), number(float, 0, 1)
 
 
+def is_whole(text: str, low: int = 0, high: int = 10**9) -> bool:
+    """Return whether a text is a whole number from low to high; Python refuses to convert more than 4,300 digits."""
+    return text.isdecimal() and len(text) < 1000 and low <= int(text) <= high
+
+
 def whole_numbers(text: str, flag: str) -> list[int]:
     """Return the numbers of a text `a-b-c`, each from 1; raises UserError for any other text."""
     parts = text.split("-")
-    if not all(part.isdecimal() and 0 < int(part) <= 10**9 for part in parts):
-        raise UserError(f"{flag} '{text}' is not a whole number from 1 to 1000000000 or several such numbers joined by '-', as in 100-200")
+    if not all(is_whole(part, 1) for part in parts):
+        raise UserError(f"{flag} '{short(text)}' is not a whole number from 1 to 1000000000 or several such numbers joined by '-', "
+                        "as in 100-200")
     return [int(part) for part in parts]
+
+
+def scaled(ends: list[int], epochs: int) -> list[int]:
+    """Return the ends of stages in proportion to a number of epochs; each stage has an epoch, or the first ones if there are too few."""
+    found = [0]
+    for number, end in enumerate(ends, 1):
+        latest = max(epochs - len(ends) + number, number)                  # leaves an epoch for each later stage
+        found.append(min(max(round(end * epochs / ends[-1]), found[-1] + 1), latest, epochs))
+    return found[1:]
 
 
 def betas(text: str) -> tuple[float, float]:
@@ -137,7 +152,7 @@ def betas(text: str) -> tuple[float, float]:
     except ValueError:
         first = second = -1.0
     if not (0 <= first < 1 and 0 <= second < 1):
-        raise UserError(f"--betas '{text}' is not two numbers from 0 to below 1, as in --betas 0.9 0.999")
+        raise UserError(f"--betas '{short(text)}' is not two numbers from 0 to below 1, as in --betas 0.9 0.999")
     return first, second
 
 
@@ -149,9 +164,8 @@ def ranges(text: str, both: bool) -> dict[str, tuple[int, int]]:
     if not text:
         return {}
     parts = [part.split("-") for part in text.split("/")]
-    if len(parts) > 2 or not all(len(part) == 2 and part[0].isdecimal() and part[1].isdecimal()
-                                 and 1 <= int(part[0]) <= int(part[1]) for part in parts):
-        raise UserError(f"--data_range '{text}' is not first-last or first-last/first-last with positions from 1, "
+    if len(parts) > 2 or not all(len(part) == 2 and is_whole(part[0], 1) and is_whole(part[1], int(part[0])) for part in parts):
+        raise UserError(f"--data_range '{short(text)}' is not first-last or first-last/first-last with positions from 1, "
                         "as in 1-800/801-810 (training/test)")
     found = [(int(first), int(last)) for first, last in parts]
     return {"train": found[0]} | ({"test": found[-1]} if both or len(found) == 2 else {})
@@ -160,6 +174,6 @@ def ranges(text: str, both: bool) -> dict[str, tuple[int, int]]:
 def noise_levels(text: str) -> tuple[int, int] | None:
     """Return the two noise levels of a text `a-b`, on the scale 0-255; None for an empty text."""
     low, mark, high = text.partition("-")
-    if text and not (mark and low.isdecimal() and high.isdecimal() and int(low) <= int(high) <= 255):
-        raise UserError(f"--sigma '{text}' is not two noise levels from 0 to 255, as in --sigma 0-55")
+    if text and not (mark and is_whole(low) and is_whole(high, int(low), 255)):
+        raise UserError(f"--sigma '{short(text)}' is not two noise levels from 0 to 255, as in --sigma 0-55")
     return (int(low), int(high)) if text else None

@@ -1,4 +1,9 @@
 """The exceptions that end a command; main.py and the tools print them as one sentence."""
+import errno
+
+# errors of the system that the user can correct: what to do about them
+ADVICE = {errno.EACCES: "give this user access to it", errno.EPERM: "give this user access to it", errno.ENAMETOOLONG: "use a shorter name"}
+SHOWN = 120                               # characters of a path that an error message shows
 
 
 class UserError(ValueError):
@@ -7,6 +12,13 @@ class UserError(ValueError):
     def __str__(self) -> str:
         # a worker process of the DataLoader adds its traceback to the text of an error
         return super().__str__().rpartition("UserError: ")[2].strip()
+
+
+def explained(error: OSError) -> tuple[str, int]:
+    """Return one sentence about an error of the system, and the exit status: 2 if the user can correct it, otherwise 1."""
+    path, advice = str(error.filename or "a file"), ADVICE.get(error.errno or 0)
+    text = f"{path if len(path) <= SHOWN else path[:SHOWN] + '…'}: {error.strerror or error}"
+    return (f"{text}; {advice}", 2) if advice else (text, 1)
 
 
 class Failure(RuntimeError):
@@ -23,3 +35,16 @@ class Stopped(BaseException):
     def __init__(self, text: str, status: int):
         super().__init__(text)
         self.status = status
+
+
+class Diverged(Failure):
+    """A training cannot continue with its weights; the last saved state is kept."""
+
+
+def short(value: object, most: int = 60) -> str:
+    """Return a value as text of one line for a sentence; of a longer text the beginning and the length."""
+    try:
+        text = " ".join(str(value).split())
+    except ValueError:                    # a whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"

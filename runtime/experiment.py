@@ -6,13 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
-from runtime import VERSION, files, process
+from runtime import VERSION, check, files, process
 from runtime.errors import UserError
 from runtime.files import read_tensors
 
 STATE_FORMAT = "unweather state 2"                    # changed only if older versions would misread the file
 STATE_PARTS = ("log", "progress", "random", "network", "side", "average", "optimizer", "scaler")
 BEFORE = "state_before.pt"
+LONGEST_NAME, LONGEST_PATH = 200, 3500                # bytes; file systems allow 255 and 4,096, of which names of files need a part
 FINISHED = "pictures.json"                            # list of finished images, for a training with one network per image
 ROOT = Path("experiment")
 PASSING = ("reset", "load", "resume", "config", "template", "list", "explain")    # flags of one call, which are not stored
@@ -28,6 +29,10 @@ def folder_of(save_name: str) -> Path:
     if not save_name or folder == root or root not in folder.parents:
         raise UserError(f"--save '{save_name}' is not inside {ROOT}/; use a plain name such as --save mine")
     place = ROOT / save_name
+    if any(part.startswith(".") for part in Path(save_name).parts):
+        raise UserError(f"--save '{save_name}' begins with a dot; such names in {ROOT}/ belong to the program, so use a plain name")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(save_name).parts) or len(os.fsencode(folder)) > LONGEST_PATH:
+        raise UserError(f"--save '{save_name[:40]}…' is too long; a name has at most {LONGEST_NAME} bytes")
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise UserError(f"{place} is a link or a file, not the directory of an experiment; choose another name with --save")
     if any((parent / "args.json").is_file() for parent in place.parents if ROOT in parent.parents):
@@ -53,7 +58,12 @@ def check_free(save_name: str) -> None:
 
 
 def _lock(save_name: str) -> Path:
-    return ROOT / ".locks" / f"{save_name.replace('/', '_')}.lock"
+    """Return the lock file of an experiment; raises UserError if it is a link, because locking would change a file elsewhere."""
+    path = ROOT / ".locks" / f"{save_name.replace('/', '_')[-LONGEST_NAME:]}.lock"
+    for each in (path.parent, path):
+        if each.is_symlink():
+            raise UserError(f"{each} is a link, but this program keeps its locks there; remove the link")
+    return path
 
 
 def _refuse(save_name: str, holder: str) -> None:
@@ -87,7 +97,7 @@ def find_state(args) -> dict | None:
     folder = folder_of(args.save)
     exists = folder.is_dir() and any(folder.iterdir())
     if process.restarted():               # torchrun and SLURM restart with the same command line
-        return _state(folder, "auto")
+        return newest_state(folder)
     if args.reset or ((folder / FINISHED).is_file() and _same_flags(folder, args)):        # the training continues with the next image
         return None
     if args.resume != "0" or args.load:
@@ -108,6 +118,19 @@ def save_state(folder: Path, state: dict) -> None:
         os.replace(path, folder / BEFORE)
     os.replace(new, path)
     files.sync_folder(folder)
+
+
+def keep_good_state(folder: Path, bad: bool) -> None:
+    """If the newest state is bad, because no step could be made from it, replace it by the previous state, if there is one."""
+    before, path = folder / "model" / BEFORE, folder / "model" / "state.pt"
+    if bad and process.rank() == 0 and before.is_file():
+        os.replace(before, path)
+    process.barrier()
+
+
+def newest_state(folder: Path) -> dict | None:
+    """Return the newest undamaged state of a training, None if there is none."""
+    return _state(folder, "auto")
 
 
 def open_experiment(args, trains: bool) -> Path:
@@ -173,6 +196,8 @@ def read_state(path: Path) -> dict:
     missing = [name for name in STATE_PARTS if not isinstance(state.get(name), dict)]
     if missing or not isinstance(state["progress"].get("epoch"), int):
         raise UserError(f"{path}{files.origin(state)} is not the state of a training: it lacks '{[*missing, 'epoch'][0]}'")
+    if wrong := check.wrong_part(state):
+        raise UserError(f"{path}{files.origin(state)} is damaged or was changed: {wrong}")
     return state
 
 

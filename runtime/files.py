@@ -1,5 +1,6 @@
 """Names in natural order, atomic writing of files, locks, and files of tensors with a checksum."""
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -8,13 +9,15 @@ import re
 import socket
 import time
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import torch
+from torch import Tensor, nn
 
-from runtime.errors import UserError
+from runtime.errors import UserError, short
 
 try:
     import fcntl
@@ -23,8 +26,11 @@ except ImportError:                       # Windows
     import msvcrt
 
 LOCKED_BYTE = 2**30                       # position of the byte that is locked on Windows, far behind the text of the lock file
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)      # why a cache may be impossible
 DIGITS = 64                               # length to which `natural` fills a number
 SUM = b"\nunweather sha256 "                # precedes the checksum at the end of a file of tensors
+NUMBERS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
+           torch.bool}                    # types of the tensors that are read
 
 
 def natural(name: str | Path) -> tuple[str, str]:
@@ -138,9 +144,9 @@ def write_tensors(path: Path, content: dict) -> None:
 
 
 def read_tensors(path: str | Path) -> dict:
-    """Read a file of tensors and plain values, without executing code in it; raises UserError for a damaged or other file.
+    """Read a file of ordinary tensors and plain values, without executing code in it; raises UserError for a damaged or other file.
 
-    The bytes are read and hashed once and freed on return; only the tensors stay in memory.
+    The bytes are read and hashed once and freed on return; only the tensors stay in memory, which are never larger than the file.
     """
     if not Path(path).is_file():
         raise UserError(f"the file {path} does not exist; a file of weights (.pt, .pth) is required")
@@ -150,16 +156,44 @@ def read_tensors(path: str | Path) -> dict:
     if mark == SUM and hashlib.sha256(body).hexdigest().encode() != digest:
         raise UserError(f"{path} is damaged: its checksum is wrong")
     try:
+        if data.startswith(b"PK"):        # all but the oldest versions of torch.save write a zip archive
+            stated = zipfile.ZipFile(io.BytesIO(data)).infolist()
+            if any(entry.compress_type for entry in stated) or sum(entry.file_size for entry in stated) > len(data):
+                raise UserError(f"{path} is a compressed archive, not a file of weights, whose parts are stored as they are")
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception as error:            # torch.load raises many types of errors for other files
         raise UserError(f"{path} is damaged or is not a file of weights (only tensors and plain values are read)") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not contain named weights")
+    _check_tensors(path, content)
     return content
+
+
+def _check_tensors(path: str | Path, content: dict) -> None:
+    """Raise UserError if a file contains another tensor than a dense one of numbers that are all stored in the file."""
+    waiting: list[tuple[object, object]] = [("", content)]
+    seen = set()                          # a file may contain one list many times, and a list that contains itself
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Tensor) and not _is_ordinary(value):
+            raise UserError(f"{path}: the tensor '{short(name)}' is of a kind that is not read ({_kind(value)}); only dense tensors of "
+                            "ordinary numbers are, each with a value of its own for every element")
+        if isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.items() if isinstance(value, dict) else enumerate(value)
+
+
+def _is_ordinary(value: Tensor) -> bool:
+    return (type(value) in (Tensor, nn.Parameter) and value.device.type == "cpu" and value.layout == torch.strided
+            and value.dtype in NUMBERS and not value.is_nested and value.numel() * value.element_size() <= value.untyped_storage().nbytes())
+
+
+def _kind(value: Tensor) -> str:
+    return f"{type(value).__name__}, {value.dtype}, {value.layout}, {value.device.type}".replace("torch.", "")
 
 
 def origin(content: dict) -> str:
     """Return ` (written by unweather 0.3.0)` for the content of a file of this program, '' if it states no version."""
-    return f" (written by unweather {content['version']})" if isinstance(content.get("version"), str) else ""
+    return f" (written by unweather {short(content['version'])})" if isinstance(content.get("version"), str) else ""

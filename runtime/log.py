@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from runtime.errors import UserError
+
 
 class Log:
     """Writes log.txt for readers and log.jsonl for programs; interrupting and resuming a training does not change them.
@@ -24,10 +26,16 @@ class Log:
         self.followers: list[Callable[[str, dict], None]] = []    # called with every event (see report/trackers.py)
 
     def open(self, place: Path, lengths: dict[str, int] | None = None) -> None:
-        """Set the folder of the log files; a resumed training cuts them to the `lengths` in its state."""
+        """Set the folder of the log files; a resumed training cuts them to the `lengths` in its state.
+
+        Raises UserError if a log file is a link, since writing would change a file elsewhere.
+        """
         self.place = place = place.resolve()
+        for name in (*self.FILES, "times.jsonl"):
+            if (place / name).is_symlink():
+                raise UserError(f"{place / name} is a link; a log must be a file of its own, so remove the link")
         for name, length in (lengths or {}).items():
-            if not self.quiet and (place / name).is_file():
+            if name in self.FILES and not self.quiet and (place / name).is_file():
                 os.truncate(place / name, min(length, (place / name).stat().st_size))
         for text in self.waiting if not any((lengths or {}).values()) else ():
             self._write("log.txt", text)

@@ -2,7 +2,8 @@
 from runtime import VERSION, experiment, process
 from runtime.errors import UserError
 
-PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "best", "last_loss")     # attributes of the Trainer that are stored
+# attributes of the Trainer that are stored
+PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "missed", "best", "last_loss", "rate", "rollbacks")
 
 
 def collect(trainer) -> dict:
@@ -31,7 +32,7 @@ def restore(trainer, state: dict) -> None:
         for group, flags in zip(trainer.optimizer.param_groups, settings):
             group.update(flags)                       # the settings of this command line replace the stored ones
         trainer.scaler.load_state_dict(state["scaler"] or trainer.scaler.state_dict())
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"the state in {trainer.folder} does not fit these flags; use the model, the width and the optimizer "
                         "with which the training began") from error
     process.set_threads(**state.get("threads", process.threads()))        # older states lack it

@@ -1,4 +1,4 @@
-"""How many threads this process computes with and how they wait; imports no torch, since torch's OpenMP reads the settings as it is loaded."""
+"""How many threads compute and how they wait; imports no torch, since torch's OpenMP reads the settings as it is loaded."""
 import os
 import time
 from pathlib import Path

@@ -68,7 +68,8 @@ def write_weights(path: Path, name: str) -> None:
 
 def smaller(name: str) -> list[str]:
     """Return the flags for a small network and for a training that needs no other weights."""
-    return SMALLER.get(name) or PLAIN[name]
+    tiny = [part for key, value in getattr(model.package(name), "TINY", {}).items() for part in (f"--{key}", str(value))]
+    return SMALLER.get(name) or PLAIN.get(name) or tiny
 
 
 def named(flags: list[str], flag: str, default: str = "") -> str:
@@ -132,4 +133,4 @@ def test_every_command(run, data):
         assert status == 0, f"{paper}: {text}"
     measured = set(json.loads(Path("experiment/dsrir/metrics.json").read_text()))
     assert measured == {"CBSD68@15", "CBSD68@25", "CBSD68@50", "Rain100L", "SOTS_outdoor"}
-    assert Path("experiment/test/results-Folder/photo.png").is_file()
+    assert Path("experiment/test/results-pictures/photo.png").is_file()

@@ -18,7 +18,7 @@ from restore.restorer import Restorer, Settings
 from runtime import files
 from tests.conftest import photo, save
 
-RESULTS = Path("experiment/test/results-Demo")
+RESULTS = Path("experiment/test/results-photos")
 FLAGS = ("--test_only", "--pre_train", "w.pt", "--data_test", "Demo", "--dir_demo", "photos", "--save_results", "--cpu", "--n_threads", "0")
 
 
@@ -64,11 +64,11 @@ def made(*flags: str) -> Restorer:
 
 def test_results_are_those_of_single_pictures(run, network_file):
     status, text = run(*FLAGS)
-    assert status == 0 and "Demo: 3 images, restored, no ground truth [single, whole images]" in text, text
+    assert status == 0 and "photos: 3 images, restored, no ground truth [single, whole images]" in text, text
     for name in "abc":
         assert np.abs(image.read(RESULTS / f"{name}.png").astype(int) - expected(f"photos/{name}.png")).max() <= 1
-    cards = json.loads(Path("experiment/test/cards-Demo.json").read_text())["cards"]
-    assert [card["name"] for card in cards] == ["a", "b", "c"] and "results-Demo/a.png" in Path("experiment/test/report.html").read_text()
+    cards = json.loads(Path("experiment/test/cards-photos.json").read_text())["cards"]
+    assert [card["name"] for card in cards] == ["a", "b", "c"] and "results-photos/a.png" in Path("experiment/test/report.html").read_text()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"),
@@ -80,7 +80,7 @@ def test_tiles_where_memory_lacks(run, network_file, monkeypatch, error):
     status, text = run(*FLAGS, "--tile", "128", "--tile_overlap", "48", "--no-report")
     assert status == 0, text
     assert text.count("the memory is too small") == text.count("levels of 255") == seen.count(150 * 200) == 1
-    assert "Demo: 4 images, restored, no ground truth [single, 1 of them in tiles of 128]" in text
+    assert "photos: 4 images, restored, no ground truth [single, 1 of them in tiles of 128]" in text
 
 
 def test_what_failed_is_remembered(network_file, monkeypatch):
@@ -151,7 +151,7 @@ def test_broken_pictures_are_left_out_and_named(run, network_file, workers):
     assert last.endswith("1 more are listed in experiment/test/log.txt"), text
     assert "photos/cut.png: the file is truncated" in Path("experiment/test/log.txt").read_text()
     assert sorted(path.name for path in RESULTS.iterdir()) == ["a.png", "b.png", "c.png"]
-    assert json.loads(Path("experiment/test/metrics.json").read_text())["Demo"]["count"] == 3
+    assert json.loads(Path("experiment/test/metrics.json").read_text())["photos"]["count"] == 3
 
 
 def test_what_is_done_is_kept(run, network_file):
@@ -159,9 +159,9 @@ def test_what_is_done_is_kept(run, network_file):
     (RESULTS / "b.png").unlink()
     before = (RESULTS / "a.png").stat().st_mtime_ns
     status, text = run(*FLAGS)
-    assert status == 0 and "Demo: 2 of 3 images are already restored and kept" in text and "Demo: 3 images" in text
+    assert status == 0 and "photos: 2 of 3 images are already restored and kept" in text and "photos: 3 images" in text
     assert (RESULTS / "a.png").stat().st_mtime_ns == before and (RESULTS / "b.png").is_file()
-    assert len(json.loads(Path("experiment/test/cards-Demo.json").read_text())["cards"]) == 3
+    assert len(json.loads(Path("experiment/test/cards-photos.json").read_text())["cards"]) == 3
     os.utime("photos/c.png")
     assert "2 of 3" in run(*FLAGS)[1]                                      # a newer image is restored again
     assert "kept" not in run(*FLAGS, "--self_ensemble")[1]                # other flags: all are restored again
@@ -182,7 +182,7 @@ def test_formats_keep_exif_and_profile(run, network_file, ending):
         assert result.size == (24, 36) and result.info["icc_profile"] == profile
         assert dict(result.getexif()) == {0x0112: 1, 0x010F: "Maker"}
     assert sorted(path.name for path in RESULTS.iterdir()) == [f"{name}.{ending}" for name in ("a", "b", "c", "turned")]
-    assert f"results-Demo/turned.{ending}" in Path("experiment/test/report.html").read_text()
+    assert f"results-photos/turned.{ending}" in Path("experiment/test/report.html").read_text()
 
 
 def test_a_side_that_a_format_cannot_hold(fails, network_file):
@@ -201,4 +201,43 @@ def test_a_disk_that_is_full(fails, network_file, monkeypatch):
 def test_sheets_and_precision_and_ensemble(run, network_file):
     status, text = run(*FLAGS, "--save_gt", "--save_maps", "--self_ensemble", "--test_precision", "bf16")
     assert status == 0, text
-    assert image.size(Path("experiment/test/compare-Demo/a.png")) == (40, 112)
+    assert image.size(Path("experiment/test/compare-photos/a.png")) == (40, 112)
+
+
+def restored(run, folder: str, *flags: str) -> str:
+    status, text = run("--test_only", "--pre_train", "w.pt", "--dir_demo", folder, "--save_results", "--cpu", "--n_threads", "0", *flags)
+    assert status == 0, text
+    return text
+
+
+def test_a_second_folder_leaves_the_results_of_the_first(run, network_file):
+    """--data_test is not needed; results are named by the folder, and another folder of that name gets a number."""
+    save(Path("more/x.png"), photo(30, 20, 1))
+    save(Path("elsewhere/photos/y.png"), photo(30, 20, 2))
+    restored(run, "photos")
+    restored(run, "more")
+    text = restored(run, "elsewhere/photos")
+    assert "those of " in text
+    assert "are named photos_2" in text
+    restored(run, "elsewhere/photos")
+    found = sorted(str(path.relative_to("experiment/test")) for path in Path("experiment/test").glob("results-*/*"))
+    assert found == ["results-more/x.png", "results-photos/a.png", "results-photos/b.png", "results-photos/c.png", "results-photos_2/y.png"]
+    assert {"photos", "more", "photos_2"} == set(json.loads(Path("experiment/test/metrics.json").read_text()))
+
+
+def test_only_what_a_test_wrote_is_deleted(run, network_file):
+    restored(run, "photos", "--save_gt")
+    save(RESULTS / "mine.png", photo(8, 8, 1))
+    Path("photos/a.png").unlink()
+    restored(run, "photos", "--format", "jpg")
+    assert sorted(path.name for path in RESULTS.iterdir()) == ["b.jpg", "c.jpg", "mine.png"]
+    assert (RESULTS.parent / "compare-photos/a.png").is_file()                       # not a kind that this test writes
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"pictures": 3}', '{"pictures": ["../../w"], "source": 5}', "[" * 100_000])
+def test_a_damaged_record_deletes_nothing(run, network_file, content):
+    restored(run, "photos")
+    save(Path("experiment/w.png"), photo(8, 8, 1))
+    Path("experiment/test/restored-photos.json").write_text(content)
+    restored(run, "photos")
+    assert Path("experiment/w.png").is_file()

@@ -37,7 +37,7 @@ def test_a_network_is_trained_and_restores_photos(sets):
     assert "psnr" in json.loads(Path("experiment/x/metrics.json").read_text())["set"]
     foreign("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--data_test", "Demo", "--dir_demo", "dataset/set/input",
             "--save", "photos", "--save_results", "--cpu", "--n_threads", "1")
-    assert len(list(Path("experiment/photos/results-Demo").glob("*.png"))) == 3
+    assert len(list(Path("experiment/photos/results-input").glob("*.png"))) == 3
 
 
 @pytest.mark.slow

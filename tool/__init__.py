@@ -2,7 +2,7 @@
 import sys
 from collections.abc import Callable
 
-from runtime.errors import Failure, UserError
+from runtime.errors import Failure, UserError, explained
 
 
 def guarded(name: str, run: Callable[[], object]) -> int:
@@ -15,7 +15,7 @@ def guarded(name: str, run: Callable[[], object]) -> int:
     except Failure as error:
         text, status = str(error), 1
     except OSError as error:
-        text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 1
+        text, status = explained(error)
     except KeyboardInterrupt:
         text, status = "stopped by Ctrl-C", 130
     print(f"{name}: error: {text}", file=sys.stderr, flush=True)

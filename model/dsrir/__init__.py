@@ -6,7 +6,7 @@ from torch import Tensor
 from contract import Prediction
 from model.dsrir.network import DSRIR
 from model.method import Method
-from runtime.arguments import SIZE
+from runtime.arguments import SIZE, is_whole
 from runtime.errors import UserError
 
 RECIPE = dict(optimizer="ADAMW", lr=2e-4, weight_decay=1e-4, betas="0.9 0.999", schedule="cosine", warmup=3.0, lr_min=1e-6,
@@ -116,7 +116,7 @@ def _lines(path: Path) -> int:
 
 def borders(images: int, batch_size: str) -> str:
     """Return the epochs at which the phases end, for example `135-238-314-347`, so that each phase has its number of steps."""
-    sizes = [int(size) for size in batch_size.split("-") if size.isdecimal() and int(size)]
+    sizes = [int(size) for size in batch_size.split("-") if is_whole(size, 1)]
     sizes = (sizes or [1]) * (len(ITERATIONS) if len(sizes) == 1 else 1)
     ends, end = [], 0
     for steps, size in zip(ITERATIONS, sizes):

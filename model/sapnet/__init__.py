@@ -7,7 +7,7 @@ from contract import Prediction, Stage
 from model import weights
 from model.method import Method
 from model.sapnet.network import SAPNet
-from runtime.arguments import COUNT, SIZE
+from runtime.arguments import COUNT, SIZE, number
 from runtime.errors import UserError
 
 TERMS = {"use_contrast": "0.4*PCL", "use_lpis": "1*LPISL", "use_seg_stage1": "0.1*UBS"}
@@ -52,7 +52,7 @@ class Deraining(Method):
 def add_arguments(group) -> None:
     """Add the flags that the network depends on."""
     group.add_argument("--channels", type=SIZE, default=32, help="width of the network, a multiple of 16; the paper's is 32")
-    group.add_argument("--recurrent_iter", type=SIZE, default=6, help="number of recurrent steps")
+    group.add_argument("--recurrent_iter", type=number(int, 1, 100), default=6, help="number of recurrent steps")
     group.add_argument("--use_dilation", action=BooleanOptionalAction, default=True, help="use dilated convolutions")
 
 

@@ -1,0 +1,59 @@
+"""Finds out why a training step must be skipped: which loss, gradient, weight or module's output is not finite."""
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+ADVICE = ("the last good state and weights are kept; try --rollback 3, a lower --lr, --gclip, or another --precision; "
+          "--detect names the module that fails first")
+
+
+class Detector:
+    """Checks the output of every module in each forward pass; `first` is the name of the first one that is not finite, or ''.
+
+    Call `reset` before each pass.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.first = ""
+        for name, module in network.named_modules():
+            if not list(module.children()):
+                module.register_forward_hook(partial(self._check, f"{name} ({type(module).__name__})"))
+
+    def reset(self) -> None:
+        """Forget what was found."""
+        self.first = ""
+
+    def _check(self, name: str, module: nn.Module, given: tuple, output: object) -> None:
+        if not self.first and isinstance(output, Tensor) and not is_finite(output.detach()):
+            self.first = name
+
+
+def is_finite(value: Tensor) -> bool:
+    """Return whether all elements are finite; tensors of whole numbers always are."""
+    return not value.is_floating_point() or bool(value.sum().isfinite()) or bool(value.isfinite().all())
+
+
+def not_finite(values: dict[str, Tensor]) -> str:
+    """Return the name of the first tensor with an element that is not finite, '' if there is none."""
+    return next((name for name, value in values.items() if not is_finite(value)), "")
+
+
+def bad_loss(values: dict[str, float], most: float, detector: Detector | None) -> str:
+    """Return what is wrong with the loss of a step and its terms, '' if it is finite and at most `most`."""
+    total = values["loss"]
+    if math.isfinite(total) and total <= most:
+        return ""
+    terms = [name for name, value in values.items() if name not in ("loss", "end") and not math.isfinite(value)]
+    return (f"its loss is {total:.4g}" + (f" (not finite: {', '.join(terms)})" if terms else "")
+            + (f"; the output of {detector.first} is the first that is not finite" if detector and detector.first else ""))
+
+
+def bad_gradient(module: nn.Module) -> str:
+    """Return what is wrong with the gradient of a module, '' if its norm is finite."""
+    found = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+    norms = [torch.linalg.vector_norm(gradient.float()) for gradient in found.values()]
+    if not norms or torch.linalg.vector_norm(torch.stack(norms)).isfinite():
+        return ""
+    return f"its gradient is not finite, in {not_finite(found) or 'its norm'}"

@@ -1,0 +1,178 @@
+"""Trainings whose weights are destroyed: what is kept, what is said, and the return to an earlier state."""
+from pathlib import Path
+
+import pytest
+import torch
+
+import loss
+import trainer
+from model import detect
+from runtime import experiment, files
+from tests.conftest import TINY
+
+STATE, BEFORE = (Path("experiment/x/model") / name for name in ("state.pt", "state_before.pt"))
+COMMON = ("--data_train", "set", "--save", "x", "--loss", "1*L1", *TINY, "--epochs", "2", "--test_every", "5", "--save_every", "1",
+          "--no-report")
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(trainer, "MAX_SKIPPED", 3)
+
+
+def destroy(monkeypatch, steps: set[int], how: str = "loss") -> list[int]:
+    """Make the losses of some steps, counted over all calls from 1, wrong; return the list of calls in training mode."""
+    real, calls = loss.Loss.forward, []
+
+    def forward(self, prediction, batch):
+        total, parts = real(self, prediction, batch)
+        if torch.is_grad_enabled():
+            calls.append(1)
+            if len(calls) in steps:
+                total = total * (float("nan") if how == "loss" else 1e30)
+        return total, parts
+    monkeypatch.setattr(loss.Loss, "forward", forward)
+    return calls
+
+
+def is_good(path: Path) -> bool:
+    return not detect.not_finite(files.read_tensors(path)["network"])
+
+
+def test_a_good_state_stays(run, fails, pairs, monkeypatch):
+    """Weights that a step has destroyed are never saved, at no step, epoch or signal; --resume auto continues from good ones."""
+    real, steps = torch.optim.Adam.step, []
+
+    def step(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        steps.append(1)
+        if len(steps) == 3:
+            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    sentence = fails(*COMMON, status=1)
+    assert "the weights are not finite any more, in network." in sentence
+    assert "the last good state and weights are kept; try --rollback" in sentence
+    assert is_good(STATE)
+    assert is_good(BEFORE)
+    assert files.read_tensors(STATE)["progress"]["steps"] == 2
+    status, text = run(*COMMON, "--resume", "auto")
+    assert status == 0, text
+    assert "resuming after epoch 0, step 2" in text
+
+
+def test_a_state_from_which_no_step_can_be_made_is_replaced(fails, pairs, monkeypatch):
+    """Weights that are finite, but lead to no finite loss, were saved before that was known; the state before them takes their place."""
+    destroy(monkeypatch, {4, 5, 6})
+    fails(*COMMON, status=1)
+    assert files.read_tensors(STATE)["progress"]["steps"] == 2
+    assert not BEFORE.exists()
+
+
+def test_rollback(run, pairs, monkeypatch):
+    """The training returns to the last good state with half the rate, twice, and ends; the rate is part of the state."""
+    destroy(monkeypatch, {3, 4, 5, 8, 9, 10})
+    status, text = run(*COMMON, "--rollback", "2", "--print_every", "1")
+    assert status == 0, text
+    assert text.count("3 consecutive steps were skipped; return") == 2
+    assert "return 2 of 2 to the state after epoch 0, step" in text
+    progress = files.read_tensors(STATE)["progress"]
+    assert (progress["rate"], progress["rollbacks"], progress["epoch"]) == (0.25, 2, 2)
+    assert "learning rate 2.5e-05" in text
+    log = Path("experiment/x/log.txt").read_text()
+    assert log.count("return 2 of 2") == 1
+
+
+def test_rollback_has_an_end(fails, pairs, monkeypatch):
+    destroy(monkeypatch, set(range(3, 100)))
+    assert "3 consecutive steps were skipped" in fails(*COMMON, "--rollback", "2", status=1)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(run, pairs, monkeypatch):
+    real = loss.Loss.forward
+
+    class Bad(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float("nan") if len(calls) == 2 else gradient
+
+    calls = []
+
+    def forward(self, prediction, batch):
+        calls.append(1)
+        return real(self, {**prediction, "image": Bad.apply(prediction["image"])}, batch)
+    monkeypatch.setattr(loss.Loss, "forward", forward)
+    status, text = run(*COMMON)
+    assert status == 0, text
+    assert "is skipped because its gradient is not finite, in network." in text
+    assert is_good(STATE)
+
+
+def test_skipped_steps_are_counted(run, fails, pairs, monkeypatch):
+    destroy(monkeypatch, {2, 3, 7})
+    text = run(*COMMON)[1]
+    assert ", 2 of 5 steps skipped" in text
+    assert ", 1 of 5 steps skipped" in text
+
+
+def test_an_epoch_without_a_step_fails(fails, pairs, monkeypatch):
+    destroy(monkeypatch, set(range(1, 100)))
+    monkeypatch.setattr(trainer, "MAX_SKIPPED", 50)
+    assert "all 5 steps of epoch 1 were skipped" in fails(*COMMON, status=1)
+
+
+def test_detect_names_the_module(run, pairs, monkeypatch):
+    from model.smgarn import network
+    real, calls = network.SMGARN.forward, []
+
+    def forward(self, x):
+        calls.append(1)
+        return real(self, x * float("nan") if self.training and len(calls) == 4 else x)
+    monkeypatch.setattr(network.SMGARN, "forward", forward)
+    status, text = run(*COMMON, "--detect")
+    assert status == 0, text
+    assert "its loss is nan (not finite: L1); the output of " in text
+    assert "(Conv2d) is the first that is not finite" in text
+
+
+def test_a_state_that_cannot_be_trusted(run, fails, pairs):
+    """Only the two logs are cut, only to whole numbers; all parts are checked before anything is changed."""
+    assert run(*COMMON)[0] == 0
+    Path("victim").write_text("kept")
+    state, log = files.read_tensors(STATE), Path("experiment/x/log.txt").read_text()
+    good = dict(state)
+    for part, value, message in (
+        ("log", {"../../victim": 0}, "'log' may only state the lengths of log.txt and log.jsonl, not '../../victim': 0"),
+        ("log", {str(Path("victim").resolve()): 0}, "'log' may only state"),
+        ("log", {"log.txt": -1}, "'log' may only state"),
+        ("log", {"log.txt": "1"}, "'log' may only state"),
+        ("progress", good["progress"] | {"step": -1}, "'step' is -1"),
+        ("progress", good["progress"] | {"best": "much"}, "'best' is 'much'"),
+        ("progress", good["progress"] | {"seen": [1]}, "'seen' is not a list of losses"),
+        ("random", good["random"] | {"python": [3, [1, 2], None]}, "'random' has no valid state of python"),
+        ("random", good["random"] | {"torch": torch.zeros(3)}, "'random' has no valid state of torch"),
+        ("random", {}, "'random' has no valid state of python"),
+        ("threads", {"threads": "many"}, "'threads' does not state"),
+        ("network", {"a": 1}, "'network' holds 'a', which is not a tensor"),
+    ):
+        files.write_tensors(STATE, {**good, part: value})
+        BEFORE.unlink(missing_ok=True)
+        assert message in fails(*COMMON, "--epochs", "3", "--resume")
+    assert Path("victim").read_text() == "kept"
+    assert Path("experiment/x/log.txt").read_text() == log
+
+
+def test_a_log_that_is_a_link(fails, pairs, run):
+    assert run(*COMMON)[0] == 0
+    Path("victim").write_text("kept")
+    Path("experiment/x/log.txt").unlink()
+    Path("experiment/x/log.txt").symlink_to(Path("victim").resolve())
+    assert "log.txt is a link" in fails(*COMMON, "--epochs", "3", "--resume")
+    assert Path("victim").read_text() == "kept"
+
+
+def test_newest_state_of_nothing(place):
+    assert experiment.newest_state(Path("experiment/none")) is None
