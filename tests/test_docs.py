@@ -178,7 +178,7 @@ def test_a_tool_runs(run, data, monkeypatch, command):
         shutil.rmtree("dataset/train")
     if name == "tool.measure":
         make_pairs(Path("Rain100L"), 2)
-        for folder, kind in (("restored", "input"), ("clean", "target")):
+        for folder, kind in (("restored", "input"), ("clean", "target"), ("maps/Rain100L/sdr(fuse)", "input")):
             shutil.copytree(Path("Rain100L", kind), folder)
     if name == "tool.synthesise":
         save(Path("clean/photo.png"), photo(40, 48, 1))
