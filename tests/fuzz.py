@@ -35,8 +35,8 @@ from tests.stored import unpack
 
 LIMIT = 20                                # seconds for one input
 MEMORY = 8 * 2**30                        # bytes of address space; an input that needs more is reported
-ODD = (None, True, -1, 0, 1, 10**7, 2**63, -2**70, 1e308, float("nan"), float("inf"), "", "x", "../../victim", "\udce9\0", "9" * 5000, [], [[[]]],
-       {}, {1: 2}, ["a"] * 1000, torch.zeros(0), torch.full((3,), float("nan")), torch.zeros(2, dtype=torch.complex64),
+ODD = (None, True, -1, 0, 1, 10**7, 2**63, -2**70, 1e308, float("nan"), float("inf"), "", "x", "../../victim", "\udce9\0", "9" * 5000,
+       [], [[[]]], {}, {1: 2}, ["a"] * 1000, torch.zeros(0), torch.full((3,), float("nan")), torch.zeros(2, dtype=torch.complex64),
        torch.eye(3).to_sparse(), torch.zeros(2, device="meta"), torch.zeros(2, dtype=torch.float8_e5m2))
 PLAIN = tuple(value for value in ODD if not isinstance(value, torch.Tensor) and value != {1: 2})
 Target = Callable[[random.Random], None]
@@ -92,10 +92,12 @@ def _places(tree: object) -> Iterator[tuple]:
 def images() -> Target:
     """Return the target that reads damaged images of all formats."""
     wholes = []
-    for kind, options in (("PNG", {}), ("JPEG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {}), ("WEBP", {}), ("GIF", {})):
+    turned = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"           # the EXIF orientation 6
+    for kind, options in (("PNG", {}), ("JPEG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {}), ("WEBP", {}),
+                          ("GIF", {})):
         for mode in ("RGB", "L", "P", "RGBA") if kind == "PNG" else ("RGB",):
             buffer = io.BytesIO()
-            Image.fromarray(photo(24, 20, 1)).convert(mode).save(buffer, kind, exif=b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0", **options)
+            Image.fromarray(photo(24, 20, 1)).convert(mode).save(buffer, kind, exif=turned, **options)
             wholes.append(buffer.getvalue())
 
     def target(rng: random.Random) -> None:
@@ -143,9 +145,10 @@ def states() -> Target:
 
 def reports() -> Target:
     """Return the target that builds the result page from damaged files."""
-    card = {"name": "a", "height": 24, "width": 20, "images": {"input": "", "result": "", "truth": "", "error": ""}, "psnr": 30.0, "gain": 1.0}
-    entry = {"psnr": 30.0, "ssim": 0.9, "input_psnr": 20.0, "input_ssim": 0.5, "count": 1, "data_set": "set", "channel": "rgb", "others": [],
-             "interval95": {"psnr": [29.0, 31.0]}, "protocol": {"name": "default", "border": 0}, "model": "smgarn", "precision": "single",
+    card = {"name": "a", "height": 24, "width": 20, "images": dict.fromkeys(("input", "result", "truth", "error"), ""), "psnr": 30.0,
+            "gain": 1.0}
+    entry = {"psnr": 30.0, "ssim": 0.9, "input_psnr": 20.0, "input_ssim": 0.5, "count": 1, "data_set": "set", "channel": "rgb",
+             "others": [], "interval95": {"psnr": [29.0, 31.0]}, "protocol": {"name": "default", "border": 0}, "model": "smgarn", "precision": "single",
              "subset": "all", "tile": None, "weights": "w.pt", "parameters": 5}
     known = {"metrics.json": {"set": entry}, "args.json": {"model": "smgarn", "save": "x", "epochs": 3},
              "cards-set.json": {"data_set": "set", "cards": [card], "protocol": {"name": "default"}, "ending": "png", "count": 1},
