@@ -168,7 +168,7 @@ def outcome(name: str, chosen: Chosen, rows: list[tuple[Item, Numbers]], place: 
 def applied(args, x: Tensor, output: Tensor) -> Tensor:
     """Return the result for a whole image x and the network's output, (1, 3, H, W) each; makes the map and references of x."""
     rgb = image.to_array(x[0])
-    prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size)
+    prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size, args.map_confidence)
     drawn = sample(rgb, prior, args)
     fused, network = drawn.fused().cpu().numpy(), image.to_array(output[0])
     refusal = guard.refusal(network, fused, prior > args.threshold, guard.spread(drawn))

@@ -31,7 +31,7 @@ class Picture:
         path = self.path(MAP)
         found = image.read(path)[..., 0] if path.is_file() else None
         if found is None or found.shape != self.rgb.shape[:2] or anew:
-            self.prior = ldgp.prior(self.rgb, self.args.ldgp_patch, self.args.kernel_size)
+            self.prior = ldgp.prior(self.rgb, self.args.ldgp_patch, self.args.kernel_size, self.args.map_confidence)
             if found is None or not np.array_equal(found, self.prior):
                 keep(path, self.prior)
         else:
