@@ -22,7 +22,7 @@ from model.method import Method
 from model.teacher import Teacher
 from report import plots
 from runtime import experiment, files, process, state
-from runtime.errors import Diverged, Interrupted, Stopped, UserError
+from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError
 
 SAVE_INTERVAL = 60                        # minimum seconds between saves of untested epochs
 MAX_SKIPPED = 50                          # number of consecutive skipped steps after which a training fails
@@ -230,6 +230,8 @@ class Trainer:
                     results = tester.test(self.method, self.run.test, self.args, self.folder, f"epoch {number}", number)
                 except Interrupted:
                     results = None
+                except Failure as error:
+                    raise Diverged(f"{error}; {detect.ADVICE}") from error
             if tested and results:
                 found = metric.score(results, self.args.best)             # no test set has this number: use minus the loss
                 score = number if self.run.blind else -losses.get("loss", math.inf) if found is None else found

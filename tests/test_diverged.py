@@ -247,3 +247,13 @@ def test_a_log_that_is_a_link(fails, pairs, run):
 
 def test_newest_state_of_nothing(place):
     assert experiment.newest_state(Path("experiment/none")) is None
+
+
+def test_weights_that_give_no_numbers(run, pairs, monkeypatch):
+    """An epoch ends before MAX_SKIPPED steps are skipped; the weights are finite, but the output of the test is not."""
+    monkeypatch.setattr(trainer, "MAX_SKIPPED", 50)
+    status, text = run(*COMMON, "--optimizer", "SGD", "--lr", "1e10", "--rollback", "1", "--save_every", "0")
+    assert status == 1
+    assert "4 of 5 steps skipped" in text
+    assert "is not finite in the precision single; return 1 of 1 to the state after epoch 0, step 0, with half the learning rate" in text
+    assert "the last good state and weights are kept" in text
