@@ -116,6 +116,8 @@ def train(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> Tra
 
     After a divergence the training returns to the last good state with half the learning rate, at most --rollback times.
     """
+    if args.rollback and job.kept and not trainer.steps:
+        trainer.save_state()              # otherwise there is no state to return to before the first one is due
     while True:
         try:
             trainer.fit()
@@ -127,7 +129,7 @@ def train(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> Tra
             state = experiment.newest_state(folder) if job.kept and trainer.rollbacks < args.rollback else None
             if not state:
                 raise
-            state["progress"] |= {"rollbacks": trainer.rollbacks + 1, "rate": trainer.rate / 2}
+            state["progress"] |= {"rollbacks": trainer.rollbacks + 1, "rate": trainer.rate / 2, "skipped": 0}
             process.log().open(folder, state["log"])
             process.log().say(f"{str(error).partition(';')[0]}; return {trainer.rollbacks + 1} of {args.rollback} to the state after epoch "
                               f"{state['progress']['epoch']}, step {state['progress'].get('step', 0)}, with half the learning rate")

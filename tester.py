@@ -18,7 +18,7 @@ from restore import clean, outputs
 from restore.folder import restore_folder
 from restore.restorer import Finish, Restorer, Settings
 from runtime import files, process
-from runtime.errors import Interrupted, UserError
+from runtime.errors import Failure, Interrupted, UserError
 from runtime.files import natural
 
 
@@ -103,8 +103,12 @@ def _known(path: Path) -> dict:
 
 
 def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, epoch: int | None) -> list[tuple[str, Numbers]]:
-    """Restore a set image by image; return (image name, numbers) from all processes, sorted by name."""
+    """Restore a set image by image; return (image name, numbers) from all processes, sorted by name.
+
+    Raises Failure in all processes if an output is not finite.
+    """
     rows: list[tuple[str, Numbers]] = []
+    failed: list[str] = []
     album = report.Album(name, len(images.items), args, final=epoch is None)
     dataset = loader.Images(images.items, ("image",), images.read)
     batches = loader.test_loader(dataset, args.n_threads, process.rank(), process.world())
@@ -117,7 +121,11 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
         numbers: Numbers = {}
         for size, group in _by_size(args.protocol).items():
             sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
-            output = restorer(sized.input, may_tile=False, name=f"{batch.name[0]} of {name}")
+            try:
+                output = restorer(sized.input, may_tile=False, name=f"{batch.name[0]} of {name}")
+            except Failure as error:
+                failed.append(str(error))
+                break
             first = size == args.protocol[0].size
             x, target = sized.input.to(output.device), sized.targets["image"].to(output.device) if "image" in sized.targets else None
             if not rows and first:
@@ -130,7 +138,12 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
                 album.add(batch.name[0], x, output, target, numbers.get(args.protocol[0].name, {}))
                 if args.save_maps:
                     outputs.save_maps(restorer.method, x, name, batch.name[0], args, folder)
+        if failed:
+            break
         rows.append((batch.name[0], numbers))
+    failed = process.gather(failed)
+    if failed:
+        raise Failure(failed[0])
     rows = sorted(process.gather(rows), key=lambda row: natural(row[0]))
     if epoch is None:
         album.write(folder, args.protocol[0].settings() if any(numbers for _, numbers in rows) else {})

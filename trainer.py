@@ -22,7 +22,7 @@ from model.method import Method
 from model.teacher import Teacher
 from report import plots
 from runtime import experiment, files, process, state
-from runtime.errors import Diverged, Interrupted, Stopped, UserError
+from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError
 
 SAVE_INTERVAL = 60                        # minimum seconds between saves of untested epochs
 MAX_SKIPPED = 50                          # number of consecutive skipped steps after which a training fails
@@ -59,7 +59,7 @@ class Trainer:
         self.optimizer = utility.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
         self.epoch, self.step, self.seen = 0, 0, []       # finished epochs; steps of the current epoch, and their losses
-        self.steps, self.skipped, self.missed = 0, 0, 0   # all steps made; skipped ones: in a row up to now, in the current epoch
+        self.steps, self.skipped, self.missed = 0, 0, 0   # all steps made; skipped ones: in a row up to now, in all
         self.rate, self.rollbacks = 1.0, 0                # factor of the learning rate, which each return to an earlier state halves
         self.best, self.last_loss = -math.inf, math.inf
         self.saved = time.monotonic()
@@ -140,6 +140,7 @@ class Trainer:
                 process.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
                 process.log().say(f"[epoch {self.epoch + 1}, step {self.step}/{steps}] {listed(recent)}")
             if end:
+                detect.check(self.method, self.optimizer)
                 self.save_state()
                 self.stop()
             if self._save_is_due():
@@ -147,6 +148,7 @@ class Trainer:
             process.step_took(time.perf_counter() - begun)
         if not self.seen:
             raise Diverged(f"all {steps} steps of epoch {self.epoch + 1} were skipped; {detect.ADVICE}")
+        detect.check(self.method, self.optimizer)
         draws.start = 0
         if self.run.kept:
             self._log_epoch(steps, time.perf_counter() - start)
@@ -156,9 +158,11 @@ class Trainer:
         losses, rate = utility.means(self.seen), self.rate * utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
         process.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
         process.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
-        missed = f", {self.missed} of {steps} steps skipped" if self.missed else ""
+        missed = f", {steps - len(self.seen)} of {steps} steps skipped" if len(self.seen) < steps else ""
         process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}{missed}",
                           f", {seconds:.1f} s, {steps / seconds:.2f} steps/s")
+        if self.missed and self.epoch + 1 == self.args.epochs:
+            process.log().say(f"{self.missed} of {sum(epochs * count for epochs, count in self.plan)} steps of the training were skipped")
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Make one step on this process's part of a batch; return the loss and its terms, averaged over all processes.
@@ -204,13 +208,11 @@ class Trainer:
         return found or ("" if self.scaler.is_enabled() else detect.bad_gradient(self.method))       # a scaler skips such steps itself
 
     def _skip(self, trouble: str) -> None:
-        """Count a skipped step; raises Diverged if there are too many in a row, or if the weights are not finite in any process."""
+        """Count a skipped step; raises Diverged if there are too many in a row, or if the training is destroyed."""
         self.skipped, self.missed = self.skipped + 1, self.missed + 1
         if self.skipped == 1:
             process.log().say(f"a step of epoch {self.epoch + 1} is skipped because {trouble}")
-        broken = next(filter(None, process.gather([detect.not_finite(self.method.state_dict())])), "")
-        if broken:
-            raise Diverged(f"the weights are not finite any more, in {broken}; {detect.ADVICE}")
+        detect.check(self.method, self.optimizer)
         if self.skipped == MAX_SKIPPED:
             raise Diverged(f"{MAX_SKIPPED} consecutive steps were skipped; {detect.ADVICE}")
 
@@ -218,7 +220,7 @@ class Trainer:
         """Test if --val_epochs requires it, count the epoch as finished, save the weights and the state, and draw the curves."""
         losses, number = utility.means(self.seen), self.epoch + 1
         if not self.run.kept:
-            self.epoch, self.step, self.seen, self.missed, self.last_loss = number, 0, [], 0, losses.get("loss", self.last_loss)
+            self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
             self.bar.set_postfix(loss=f"{self.last_loss:.4g}", refresh=False)
             return
         score, tested = self.best, last or number % self.args.val_epochs == 0
@@ -228,6 +230,8 @@ class Trainer:
                     results = tester.test(self.method, self.run.test, self.args, self.folder, f"epoch {number}", number)
                 except Interrupted:
                     results = None
+                except Failure as error:
+                    raise Diverged(f"{error}; {detect.ADVICE}") from error
             if tested and results:
                 found = metric.score(results, self.args.best)             # no test set has this number: use minus the loss
                 score = number if self.run.blind else -losses.get("loss", math.inf) if found is None else found
@@ -238,11 +242,8 @@ class Trainer:
         if tested and results is None:
             self.save_state(self.mark)
             self.stop()
-        if self.skipped and last:
-            raise Diverged(f"the training ends with skipped steps; {detect.ADVICE}")
-        keep = keep and not self.skipped
         self.best, improved = max(self.best, score), tested and score > self.best
-        self.epoch, self.step, self.seen, self.missed, self.last_loss = number, 0, [], 0, losses.get("loss", self.last_loss)
+        self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
         if keep and process.rank() == 0:
             folder, kept = self.folder / "model", [str(number)] * (tested and self.args.save_models)
             for name in ["latest"] + ["best"] * improved + kept:
@@ -260,10 +261,12 @@ class Trainer:
         return int(every) > 0 and self.steps % int(every) == 0
 
     def save_state(self, log: dict[str, int] | None = None) -> None:
-        """Save the state, but not while steps are skipped or weights are not finite, so that the last good state is kept."""
-        if self.skipped or detect.not_finite(self.method.state_dict()):
-            process.log().say("the state is not saved, because steps are skipped now; the last saved state is kept", keep=False)
-        elif process.rank() == 0 and self.run.kept:
+        """Save the state, unless a value is not finite, or steps are skipped and the saved state has these weights already.
+
+        So the state before the saved one always has other weights, from which a step could be made.
+        """
+        same = self.skipped and self.steps == self.saved_steps and self.epoch < self.args.epochs
+        if process.rank() == 0 and self.run.kept and not same and not detect.broken(self.method, self.optimizer):
             experiment.save_state(self.folder / "model", state.collect(self) | ({"log": log} if log else {}))
             self.saved_steps = self.steps
         self.saved = time.monotonic()
