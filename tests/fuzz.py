@@ -148,8 +148,8 @@ def reports() -> Target:
     card = {"name": "a", "height": 24, "width": 20, "images": dict.fromkeys(("input", "result", "truth", "error"), ""), "psnr": 30.0,
             "gain": 1.0}
     entry = {"psnr": 30.0, "ssim": 0.9, "input_psnr": 20.0, "input_ssim": 0.5, "count": 1, "data_set": "set", "channel": "rgb",
-             "others": [], "interval95": {"psnr": [29.0, 31.0]}, "protocol": {"name": "default", "border": 0}, "model": "smgarn", "precision": "single",
-             "subset": "all", "tile": None, "weights": "w.pt", "parameters": 5}
+             "others": [], "interval95": {"psnr": [29.0, 31.0]}, "protocol": {"name": "default", "border": 0}, "model": "smgarn",
+             "precision": "single", "subset": "all", "tile": None, "weights": "w.pt", "parameters": 5}
     known = {"metrics.json": {"set": entry}, "args.json": {"model": "smgarn", "save": "x", "epochs": 3},
              "cards-set.json": {"data_set": "set", "cards": [card], "protocol": {"name": "default"}, "ending": "png", "count": 1},
              "log.jsonl": {"event": "epoch", "epoch": 1, "lr": 0.1, "losses": {"loss": 1.0}}}
