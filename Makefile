@@ -23,6 +23,8 @@ test-all: .venv/ready-to-test
 
 torture: .venv/ready-to-test
 	$(BIN)/python -m tests.torture
+	for target in image weights state report; do $(BIN)/python -m tests.fuzz $$target --minutes 20 || exit 1; done
+	$(BIN)/python -m tests.endurance epochs images bf16
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .
