@@ -133,6 +133,10 @@ def nothing(method) -> None:
     """Do nothing."""
 
 
+def no_change(method, epoch: int) -> None:
+    """Do nothing."""
+
+
 def no_outcome(restorer) -> list[Outcome]:
     """Return no results."""
     return []
@@ -141,7 +145,8 @@ def no_outcome(restorer) -> list[Outcome]:
 class Run(NamedTuple):
     """One training job: `train` returns the loader of a stage's batches (None: no training); `test` holds the test sets by name.
 
-    begin: called with the method before the training. done: called with the Restorer of the trained method
+    begin: called with the method before the training. before_epoch: called with the method in training mode and the number of
+    finished epochs. done: called with the Restorer of the trained method
     (restore/restorer.py); returns the results that the run computes itself. finish: (input, network output) -> result,
     (1, 3, H, W) each; applied to every whole image after the network. kept: log the training, save the weights and the
     state, and test them; otherwise only `done` uses the network. blind: the targets of the test sets must not select the
@@ -157,3 +162,4 @@ class Run(NamedTuple):
     kept: bool = True
     blind: bool = False
     plateau: int = 0
+    before_epoch: Callable[..., None] = no_change

@@ -23,7 +23,7 @@ from model.method import Method
 from report import trackers
 from restore.restorer import Restorer, Settings
 from runtime import experiment, process
-from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, short, without_trace
+from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, explained, short
 from runtime.log import Log
 from trainer import Trainer
 
@@ -51,8 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         return print_error(error, 1)
     except MemoryError:
         return print_error("the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop", 1)
+    except (ConnectionResetError, ConnectionRefusedError, EOFError):       # the connection to a worker process that has just ended
+        return print_error(about_worker(""), 1)
     except OSError as error:
-        return print_error(f"{error.filename or 'a file'}: {error.strerror or without_trace(str(error))}", 1)
+        return print_error(*explained(error))
     except (RuntimeError, ValueError) as error:
         return print_error(explain_torch_error(error), 1)
     except Stopped as stop:
@@ -120,6 +122,8 @@ def train(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> Tra
 
     After a divergence the training returns to the last good state with half the learning rate, at most --rollback times.
     """
+    if args.rollback and job.kept and not trainer.steps:
+        trainer.save_state()              # otherwise there is no state to return to before the first one is due
     while True:
         try:
             trainer.fit()
@@ -131,7 +135,7 @@ def train(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> Tra
             state = experiment.newest_state(folder) if job.kept and trainer.rollbacks < args.rollback else None
             if not state:
                 raise
-            state["progress"] |= {"rollbacks": trainer.rollbacks + 1, "rate": trainer.rate / 2}
+            state["progress"] |= {"rollbacks": trainer.rollbacks + 1, "rate": trainer.rate / 2, "skipped": 0}
             process.log().open(folder, state["log"])
             process.log().say(f"{str(error).partition(';')[0]}; return {trainer.rollbacks + 1} of {args.rollback} to the state after epoch "
                               f"{state['progress']['epoch']}, step {state['progress'].get('step', 0)}, with half the learning rate")
@@ -178,7 +182,7 @@ def about_worker(text: str) -> str:
     advice = {"SIGKILL": "the system does this if the memory is full, and so may a job scheduler; try a smaller --n_threads",
               "SIGBUS": "/dev/shm is full, or a file of the image cache was cut short just now; try --n_threads 0, or --ext img",
               "SIGSEGV": "a library crashed, perhaps while it decoded an image; try --n_threads 0, and python -m tool.verify"}
-    known = advice.get(signal.Signals(names[found]).name if found else "", "try --n_threads 0, which starts no such process")
+    known = advice.get(signal.Signals(names[found]).name if found else "", "perhaps the memory is full; try --n_threads 0, which starts no such process")
     return f"a worker process, which reads images, {cause}: {known}; --resume -1 continues a training from its last saved state"
 
 
@@ -189,7 +193,9 @@ def show_lists() -> int:
                           for name, (owner, flags) in model.templates().items()), sep="\n")
     print("losses:", *(f"  {name:14} {first_line(term)}{parameters(name)}" for name, term in loss.TERMS.items()), sep="\n")
     print("data sets:", *(f"  {name:14} {entry.task + ': ' if entry.task else ''}{entry.about}"
-                          for name, entry in data.DATASETS.items()), sep="\n")
+                          for name, entry in data.DATASETS.items()),
+          "  NAME@25        clean photos with Gaussian noise of sigma 25, clipped and truncated to 8 bits",
+          "  NAME@25f       the same as float, neither clipped nor rounded, as in many papers; NAME@0-55, NAME@0-55f: training", sep="\n")
     print("metrics:", *(f"  {name:14} {first_line(entry.function)}{' (lower is better)' if entry.lower_is_better else ''}"
                         for name, entry in (metric.ALWAYS | metric.METRICS).items()), sep="\n")
     print("protocols:", *(f"  {name:14} {metric.described(each)}" for name, each in metric.PROTOCOLS.items()), sep="\n")

@@ -21,7 +21,7 @@ from restore import flags as restore_flags
 from runtime import arguments, experiment, process
 from runtime import flags as runtime_flags
 from runtime.arguments import COUNT, EPOCHS, RATIO, REAL, SIZE, Formatter, Joined, Parser, number
-from runtime.errors import UserError, short
+from runtime.errors import UserError, shown
 
 DEFAULT, TYPED = "default", "typed"       # names of the first and the last source
 # Functions that convert the text of a flag. args holds the result, args.flags the text.
@@ -140,12 +140,8 @@ def _checked(full: Parser, source: Source) -> Source:
         try:
             result[flag] = full.converted(flag, value)
         except ValueError as error:
-            raise UserError(f"{source.name}: the flag '{flag}' cannot be {_shown(value)}; its usual value is {known[flag]!r}") from error
+            raise UserError(f"{source.name}: the flag '{flag}' cannot be {shown(value)}; its usual value is {known[flag]!r}") from error
     return Source(source.name, result)
-
-
-def _shown(value: object) -> str:
-    return repr(short(value)) if isinstance(value, str) else short(value)
 
 
 def _fold(sources: list[Source]) -> tuple[dict, dict[str, str]]:
@@ -163,15 +159,16 @@ def _fold(sources: list[Source]) -> tuple[dict, dict[str, str]]:
 def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
     """Return the values that must change together with `changes`: (flag, new value, flag that causes it).
 
-    A new `epochs` without `epoch_chg` scales the ends of the stages, and without `warmup` the warm-up; a new `epoch_chg`
+    A new `epochs` without `epoch_chg` scales the ends of the stages, and likewise `warmup` and `hold`; a new `epoch_chg`
     without `epochs` sets `epochs`; other data sets reset `data_range`, which was given for the previous ones.
     """
     found = []
-    if "epochs" in changes and changes["epochs"] != values["epochs"] and "warmup" not in changes:
-        found.append(("warmup", values["warmup"] * (changes["epochs"] / values["epochs"]), "epochs"))
+    if "epochs" in changes and changes["epochs"] != values["epochs"]:
+        found += [(flag, values[flag] * (changes["epochs"] / values["epochs"]), "epochs")
+                  for flag in ("warmup", "hold") if flag not in changes]
     if "epochs" in changes and "epoch_chg" not in changes and values["epoch_chg"]:
         ends = arguments.whole_numbers(values["epoch_chg"], "--epoch_chg")
-        found.append(("epoch_chg", "-".join(str(round(end * changes["epochs"] / ends[-1])) for end in ends), "epochs"))
+        found.append(("epoch_chg", "-".join(map(str, arguments.scaled(ends, changes["epochs"]))), "epochs"))
     if changes.get("epoch_chg") and "epochs" not in changes:
         found.append(("epochs", arguments.whole_numbers(changes["epoch_chg"], "--epoch_chg")[-1], "epoch_chg"))
     before = {"data_train": values["data_train"], "data_test": values["data_test"] or values["data_train"]}
@@ -219,7 +216,7 @@ def _stages(flags: dict) -> list[Stage]:
         if len(given) not in (1, count):
             raise UserError(f"{flag} has {len(given)} values for {count} stages; give 1 or {count}")
         given *= count // len(given)
-    ends = ends or [round(flags["epochs"] * (number + 1) / count) for number in range(count)]
+    ends = ends or arguments.scaled(list(range(1, count + 1)), flags["epochs"])
     if len(ends) != count or ends[-1] != flags["epochs"] or sorted(ends) != ends:
         raise UserError(f"--epoch_chg {flags['epoch_chg']}: {count} stages need {count} rising epochs, "
                         f"and the last one must equal --epochs {flags['epochs']}")
@@ -243,7 +240,7 @@ def parser(package: ModuleType | None = None) -> Parser:
     data_flags.add_arguments(result)
     add = result.add_argument_group("training").add_argument
     add("--epochs", type=EPOCHS, default=300,
-        help="number of epochs; if it differs from the default, --epoch_chg and --warmup change in proportion unless they are given")
+        help="number of epochs; unless they are given, --epoch_chg, --warmup and --hold change in proportion to it")
     add("--epoch_chg", nargs="+", action=Joined, mark="-", default="", metavar="N",
         help="the epochs at which the stages end, as in 135-238-314")
     add("--test_every", type=COUNT, default=1000, help="steps per epoch; 0: one pass over the data")
@@ -264,16 +261,18 @@ def parser(package: ModuleType | None = None) -> Parser:
     add = result.add_argument_group("optimisation").add_argument
     add("--optimizer", type=str.upper, default="ADAM", choices=("SGD", "ADAM", "ADAMW", "RMSPROP"), help="optimiser")
     add("--lr", type=REAL, default=1e-4, help="learning rate")
-    add("--schedule", default="step", choices=("step", "cosine"), help="schedule of the learning rate")
+    add("--schedule", default="step", choices=("step", "cosine", "hold_cosine"), help="schedule of the learning rate")
     add("--decay", default="200", metavar="a-b-c", help="epochs after which the step schedule multiplies the learning rate by --gamma")
     add("--gamma", type=RATIO, default=0.5, help="factor of the step schedule")
-    add("--lr_min", type=REAL, default=1e-6, help="final learning rate of the cosine schedule")
+    add("--lr_min", type=REAL, default=1e-6, help="final learning rate of the cosine schedules")
+    add("--hold", type=REAL, default=0.0, help="hold_cosine: epochs before the learning rate begins to fall")
     add("--warmup", type=REAL, default=0.0, help="epochs during which the learning rate rises linearly from 0")
     add("--momentum", type=RATIO, default=0.9, help="momentum of SGD and RMSprop")
     add("--betas", nargs="+", action=Joined, mark=" ", default="0.9 0.999", help="betas of Adam and AdamW")
     add("--epsilon", type=REAL, default=1e-8, help="epsilon of Adam, AdamW and RMSprop")
     add("--weight_decay", type=REAL, default=0.0, help="weight decay")
     add("--gclip", type=REAL, default=0.0, help="clip each gradient element to this absolute value; 0: no clipping")
+    add("--gclip_norm", type=REAL, default=0.0, help="scale the gradient to at most this norm over all parameters; 0: no clipping")
 
     for room in (restore_flags, metric_flags, report_flags, runtime_flags):
         room.add_arguments(result)

@@ -11,13 +11,14 @@ import metric
 import report
 from contract import Batch, Item, Numbers, Outcome, TestSet
 from data import image, loader, source
+from data.choose import noise_kind
 from metric import summary
 from model.method import Method
-from restore import outputs
+from restore import clean, outputs
 from restore.folder import restore_folder
 from restore.restorer import Finish, Restorer, Settings
 from runtime import files, process
-from runtime.errors import Interrupted, UserError
+from runtime.errors import Failure, Interrupted, UserError
 from runtime.files import natural
 
 
@@ -36,15 +37,17 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
         name = outputs.name_for(folder, given, images.source) if images.source else given
         if name != given:
             process.log().say(f"{folder} has results of another folder named {given}; those of {images.source} are named {name}")
-        start, tiles = time.perf_counter(), None
+        start = time.perf_counter()
+        further: dict[str, object] = {}
         restorer = Restorer(method, Settings.of(args), finish)
         if epoch is None and not any("image" in item.images for item in images.items):
             rows, tiles, bad = restore_folder(restorer, name, images, args, folder, weights)
-            trouble += bad
+            further, trouble = tiles or {}, trouble + bad
         else:
             rows = _rows(restorer, name, images, args, folder, epoch)
+            further = {"clean": clean.changes(restorer, name, images, args)} if epoch is None and args.do_no_harm else {}
         results[name] = _summarise(name, rows, images.task, images.subset, args, folder, weights, count, epoch,
-                                   time.perf_counter() - start, tiles or {})
+                                   time.perf_counter() - start, further)
         _write(results, args, folder, epoch)
     if trouble:
         more = f"; {len(trouble) - 1} more are listed in {folder / 'log.txt'}" if len(trouble) > 1 else ""
@@ -64,6 +67,8 @@ def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
         _show(name, rows, args, folder)
         results[name] = _summarise(name, [(item.name, numbers) for item, numbers in rows], task, subset, args, folder, weights,
                                    parameters, None, None, {})
+        if args.do_no_harm:
+            process.log().say(f"{name}: --do_no_harm does not apply to these results, because the training computed them itself")
     if results:
         _write(results, args, folder, None)
 
@@ -98,8 +103,12 @@ def _known(path: Path) -> dict:
 
 
 def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, epoch: int | None) -> list[tuple[str, Numbers]]:
-    """Restore a set image by image; return (image name, numbers) from all processes, sorted by name."""
+    """Restore a set image by image; return (image name, numbers) from all processes, sorted by name.
+
+    Raises Failure in all processes if an output is not finite.
+    """
     rows: list[tuple[str, Numbers]] = []
+    failed: list[str] = []
     album = report.Album(name, len(images.items), args, final=epoch is None)
     dataset = loader.Images(images.items, ("image",), images.read)
     batches = loader.test_loader(dataset, args.n_threads, process.rank(), process.world())
@@ -112,7 +121,11 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
         numbers: Numbers = {}
         for size, group in _by_size(args.protocol).items():
             sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
-            output = restorer(sized.input, may_tile=False, name=f"{batch.name[0]} of {name}")
+            try:
+                output = restorer(sized.input, may_tile=False, name=f"{batch.name[0]} of {name}")
+            except Failure as error:
+                failed.append(str(error))
+                break
             first = size == args.protocol[0].size
             x, target = sized.input.to(output.device), sized.targets["image"].to(output.device) if "image" in sized.targets else None
             if not rows and first:
@@ -125,7 +138,12 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
                 album.add(batch.name[0], x, output, target, numbers.get(args.protocol[0].name, {}))
                 if args.save_maps:
                     outputs.save_maps(restorer.method, x, name, batch.name[0], args, folder)
+        if failed:
+            break
         rows.append((batch.name[0], numbers))
+    failed = process.gather(failed)
+    if failed:
+        raise Failure(failed[0])
     rows = sorted(process.gather(rows), key=lambda row: natural(row[0]))
     if epoch is None:
         album.write(folder, args.protocol[0].settings() if any(numbers for _, numbers in rows) else {})
@@ -144,8 +162,8 @@ def _measured(x: Tensor, output: Tensor, target: Tensor, protocols: list[metric.
 
 
 def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: str, args, folder: Path, weights: str, parameters: int,
-               epoch: int | None, seconds: float | None, tiles: dict) -> dict:
-    """Log the summary of a set, write its table, and return its numbers."""
+               epoch: int | None, seconds: float | None, further: dict) -> dict:
+    """Log the summary of a set, write its table, and return its numbers; `further` holds entries that are added to them."""
     scored = {protocol.name: [numbers[protocol.name] for _, numbers in rows if numbers] for protocol in args.protocol}
     measured = [{**summary.summarise(scored[protocol.name]), "protocol": protocol.settings(),
                  "channel": metric.resolved(protocol.channels[0], task)}
@@ -154,7 +172,9 @@ def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: st
     result = {"data_set": name, "count": len(rows), "subset": subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
-              "model": args.model, "parameters": parameters, "weights": weights, **tiles}
+              "model": args.model, "parameters": parameters, "weights": weights, **further}
+    if kind := noise_kind(name):
+        result["noise"] = kind
     if epoch is None and process.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     process.log().record("test", epoch=epoch, **result)
@@ -179,12 +199,14 @@ def _log_numbers(result: dict, measured: list[dict], further: tuple[str, ...], a
         name += f" ({result['subset']})"
     some = f"{result['in_tiles']} of them in " if "in_tiles" in result else ""
     how = (f"{result['precision']}, {some + 'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
-           f"{', x8' if result['self_ensemble'] else ''}")
+           f"{', x8' if result['self_ensemble'] else ''}{'; ' + result['noise'] if 'noise' in result else ''}")
     for numbers in measured:
         if "psnr" in numbers:
             say(f"{name}, {in_words(numbers, further)}; {how}]", aside)
     if "psnr" not in result:
         say(f"{name}, restored, no ground truth [{how}]", aside)
+    for text in clean.in_words(result["data_set"], result["clean"]) if "clean" in result else ():
+        say(text)
 
 
 def in_words(numbers: dict, further: tuple[str, ...] = ()) -> str:

@@ -18,11 +18,12 @@ import utility
 from contract import Batch, Run, Stage, collate, plan_of
 from data import quarantine
 from loss import Loss, listed
-from model import detect, norm, weights
+from model import detect, norm, teacher, weights
 from model.method import Method
+from model.teacher import Teacher
 from report import plots
 from runtime import experiment, files, process, state
-from runtime.errors import Diverged, Interrupted, Stopped, UserError
+from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError
 
 SAVE_INTERVAL = 60                        # minimum seconds between saves of untested epochs
 MAX_SKIPPED = 50                          # number of consecutive skipped steps after which a training fails
@@ -31,12 +32,12 @@ MAX_SKIPPED = 50                          # number of consecutive skipped steps 
 class Step(nn.Module):
     """Method and loss as one module, so that DDP can determine which parameters receive a gradient from the loss."""
 
-    def __init__(self, method: Method, loss: Loss):
+    def __init__(self, method: Method, loss: Loss, taught: Teacher | None):
         super().__init__()
-        self.method, self.loss = method, loss
+        self.method, self.loss, self.taught = method, loss, taught
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction = self.method(batch)
+        prediction = self.taught.join(self.method, batch) if self.taught else self.method(batch)
         return self.loss(prediction, batch)
 
 
@@ -54,11 +55,12 @@ class Trainer:
         self.method = method.to(self.device, memory_format=torch.channels_last)     # makes convolutions a third faster
         if process.world() > 1:
             self.method = norm.share(self.method, self.device)
+        self.teacher = teacher.make(args, self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = utility.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
         self.epoch, self.step, self.seen = 0, 0, []       # finished epochs; steps of the current epoch, and their losses
-        self.steps, self.skipped, self.missed = 0, 0, 0   # all steps made; skipped ones: in a row up to now, in the current epoch
+        self.steps, self.skipped, self.missed = 0, 0, 0   # all steps made; skipped ones: in a row up to now, in all
         self.rate, self.rollbacks = 1.0, 0                # factor of the learning rate, which each return to an earlier state halves
         self.best, self.last_loss = -math.inf, math.inf
         self.saved = time.monotonic()
@@ -102,14 +104,15 @@ class Trainer:
             raise UserError(f"--patch_size {stage.patch_size}: the model {self.args.model} needs a multiple of {self.method.multiple_of}")
         batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
         self.method.enter(stage)
-        prediction = self.method.eval()(batch)
+        self.method.eval()
+        prediction = self.teacher.join(self.method, batch) if self.teacher else self.method(batch)
         self.method.check(prediction, batch.input)
         Loss(stage.loss, self.args).to(self.device)(prediction, batch)
 
     def enter(self, stage: Stage) -> None:
         """Set up a stage: freeze parts, build the loss, and wrap both in DDP if there are several processes."""
         self.method.enter(stage)
-        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device))
+        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device), self.teacher)
         if process.world() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self.compute = DistributedDataParallel(self.compute, device_ids=devices, find_unused_parameters=True)
@@ -119,6 +122,7 @@ class Trainer:
         draws, start = loader.batch_sampler, time.perf_counter()
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
+        self.run.before_epoch(self.method, self.epoch)
         bar = tqdm(quarantine.watched(loader, self.folder), f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", leave=False,
                    disable=process.quiet() if self.run.kept else True)
         for batch in bar if self.step < steps else ():
@@ -137,6 +141,7 @@ class Trainer:
                 process.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
                 process.log().say(f"[epoch {self.epoch + 1}, step {self.step}/{steps}] {listed(recent)}")
             if end:
+                detect.check(self.method, self.optimizer)
                 self.save_state()
                 self.stop()
             if self._save_is_due():
@@ -144,6 +149,7 @@ class Trainer:
             process.step_took(time.perf_counter() - begun)
         if not self.seen:
             raise Diverged(f"all {steps} steps of epoch {self.epoch + 1} were skipped; {detect.ADVICE}")
+        detect.check(self.method, self.optimizer)
         draws.start = 0
         if self.run.kept:
             self._log_epoch(steps, time.perf_counter() - start)
@@ -153,9 +159,11 @@ class Trainer:
         losses, rate = utility.means(self.seen), self.rate * utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
         process.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
         process.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
-        missed = f", {self.missed} of {steps} steps skipped" if self.missed else ""
+        missed = f", {steps - len(self.seen)} of {steps} steps skipped" if len(self.seen) < steps else ""
         process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}{missed}",
                           f", {seconds:.1f} s, {steps / seconds:.2f} steps/s")
+        if self.missed and self.epoch + 1 == self.args.epochs:
+            process.log().say(f"{self.missed} of {sum(epochs * count for epochs, count in self.plan)} steps of the training were skipped")
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Make one step on this process's part of a batch; return the loss and its terms, averaged over all processes.
@@ -184,6 +192,8 @@ class Trainer:
             return values
         if self.args.gclip:
             nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
+        if self.args.gclip_norm:
+            nn.utils.clip_grad_norm_(self.method.parameters(), self.args.gclip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps, self.skipped = self.steps + 1, 0
@@ -199,13 +209,11 @@ class Trainer:
         return found or ("" if self.scaler.is_enabled() else detect.bad_gradient(self.method))       # a scaler skips such steps itself
 
     def _skip(self, trouble: str) -> None:
-        """Count a skipped step; raises Diverged if there are too many in a row, or if the weights are not finite in any process."""
+        """Count a skipped step; raises Diverged if there are too many in a row, or if the training is destroyed."""
         self.skipped, self.missed = self.skipped + 1, self.missed + 1
         if self.skipped == 1:
             process.log().say(f"a step of epoch {self.epoch + 1} is skipped because {trouble}")
-        broken = next(filter(None, process.gather([detect.not_finite(self.method.state_dict())])), "")
-        if broken:
-            raise Diverged(f"the weights are not finite any more, in {broken}; {detect.ADVICE}")
+        detect.check(self.method, self.optimizer)
         if self.skipped == MAX_SKIPPED:
             raise Diverged(f"{MAX_SKIPPED} consecutive steps were skipped; {detect.ADVICE}")
 
@@ -213,16 +221,18 @@ class Trainer:
         """Test if --val_epochs requires it, count the epoch as finished, save the weights and the state, and draw the curves."""
         losses, number = utility.means(self.seen), self.epoch + 1
         if not self.run.kept:
-            self.epoch, self.step, self.seen, self.missed, self.last_loss = number, 0, [], 0, losses.get("loss", self.last_loss)
+            self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
             self.bar.set_postfix(loss=f"{self.last_loss:.4g}", refresh=False)
             return
         score, tested = self.best, last or number % self.args.val_epochs == 0
-        with self._averaged():
+        with utility.replaced(self.method, self.average):
             if tested:
                 try:
                     results = tester.test(self.method, self.run.test, self.args, self.folder, f"epoch {number}", number)
                 except Interrupted:
                     results = None
+                except Failure as error:
+                    raise Diverged(f"{error}; {detect.ADVICE}") from error
             if tested and results:
                 found = metric.score(results, self.args.best)             # no test set has this number: use minus the loss
                 score = number if self.run.blind else -losses.get("loss", math.inf) if found is None else found
@@ -233,11 +243,8 @@ class Trainer:
         if tested and results is None:
             self.save_state(self.mark)
             self.stop()
-        if self.skipped and last:
-            raise Diverged(f"the training ends with skipped steps; {detect.ADVICE}")
-        keep = keep and not self.skipped
         self.best, improved = max(self.best, score), tested and score > self.best
-        self.epoch, self.step, self.seen, self.missed, self.last_loss = number, 0, [], 0, losses.get("loss", self.last_loss)
+        self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
         if keep and process.rank() == 0:
             folder, kept = self.folder / "model", [str(number)] * (tested and self.args.save_models)
             for name in ["latest"] + ["best"] * improved + kept:
@@ -255,10 +262,12 @@ class Trainer:
         return int(every) > 0 and self.steps % int(every) == 0
 
     def save_state(self, log: dict[str, int] | None = None) -> None:
-        """Save the state, but not while steps are skipped or weights are not finite, so that the last good state is kept."""
-        if self.skipped or detect.not_finite(self.method.state_dict()):
-            process.log().say("the state is not saved, because steps are skipped now; the last saved state is kept", keep=False)
-        elif process.rank() == 0 and self.run.kept:
+        """Save the state, unless a value is not finite, or steps are skipped and the saved state has these weights already.
+
+        So the state before the saved one always has other weights, from which a step could be made.
+        """
+        same = self.skipped and self.steps == self.saved_steps and self.epoch < self.args.epochs
+        if process.rank() == 0 and self.run.kept and not same and not detect.broken(self.method, self.optimizer):
             experiment.save_state(self.folder / "model", state.collect(self) | ({"log": log} if log else {}))
             self.saved_steps = self.steps
         self.saved = time.monotonic()
@@ -277,16 +286,6 @@ class Trainer:
         process.log().time("stop", signal=name.name, epoch=self.epoch + 1, step=self.step)
         raise Stopped(f"stopped by {name.name} in epoch {self.epoch + 1} after step {self.step}; the state is saved, "
                       f"--resume auto --save {self.args.save} continues from there", 128 + name)
-
-    @contextlib.contextmanager
-    def _averaged(self):
-        """Replace the method's network by the moving average, if there is one, within the block."""
-        trained = self.method.network
-        self.method.network = self.average or trained
-        try:
-            yield
-        finally:
-            self.method.network = trained
 
     def _log_plan(self) -> None:
         fresh = not (self.epoch or self.step)                     # a resumed log already has these lines

@@ -1,4 +1,5 @@
 """Small helpers: means, seeds, optimiser, learning rate schedule and moving average."""
+import contextlib
 import math
 import random
 
@@ -35,14 +36,15 @@ def learning_rate(args, progress: float) -> float:
     """Return the learning rate at a point of the training; `progress` is in epochs, from 0.
 
     The rate rises linearly from 0 during --warmup epochs. Then --schedule `step` multiplies it by --gamma at each epoch
-    of --decay, and `cosine` lowers it to --lr_min at the last epoch.
+    of --decay, `cosine` lowers it to --lr_min at the last epoch, and `hold_cosine` does so after the first --hold epochs.
     """
     if progress < args.warmup:
         return args.lr * progress / args.warmup
     if args.schedule == "step":
         return args.lr * args.gamma ** sum(progress >= epoch for epoch in args.decay)
-    done = (progress - args.warmup) / max(args.epochs - args.warmup, 1e-9)
-    return args.lr_min + (args.lr - args.lr_min) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+    start = max(args.warmup, args.hold if args.schedule == "hold_cosine" else 0)
+    done = (progress - start) / max(args.epochs - start, 1e-9)
+    return args.lr_min + (args.lr - args.lr_min) * 0.5 * (1 + math.cos(math.pi * min(max(done, 0), 1)))
 
 
 @torch.no_grad()
@@ -54,3 +56,14 @@ def update_average(average: torch.nn.Module, network: torch.nn.Module, decay: fl
             mean.lerp_(value, rate)
         else:
             mean.copy_(value)
+
+
+@contextlib.contextmanager
+def replaced(method, network: torch.nn.Module | None):
+    """Replace the network of a method by another one, if there is one, within the block."""
+    trained = method.network
+    method.network = network or trained
+    try:
+        yield
+    finally:
+        method.network = trained

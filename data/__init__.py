@@ -1,5 +1,4 @@
 """Build what a run reads: the loaders of training batches and the test sets."""
-import errno
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from data.choose import DEMO_NAMES, Chosen, choose, names
 from data.sets import DATASETS
 from runtime import process
 from runtime.errors import UserError
+from runtime.files import UNWRITABLE
 
 __all__ = ["DATASETS", "runs", "tests"]
 
@@ -50,7 +50,7 @@ def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
         read = image.read if alone else _reader(args, each.items)
         folder = Path(args.dir_demo).resolve() if name in DEMO_NAMES and args.dir_demo else None
         shown = (folder.name or "root") if folder else name.replace("/", "_")
-        found[f"{shown}_2" if shown in found or folder and shown in chosen else shown] = TestSet(
+        found[f"{shown}_2" if shown in found or (folder and shown in chosen) else shown] = TestSet(
             each.items, each.task, each.subset, read, str(folder) if folder else "")
     return found
 
@@ -90,9 +90,10 @@ def _reader(args, items: list[Item]) -> Callable:
     try:
         places = cache.fill(root / "bin" / "1", root, inside, _waiting)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG):
+        if error.errno not in UNWRITABLE:
             raise
-        process.log().say(f"the image cache in {root / 'bin'} cannot be written; images are decoded each time (as with --ext img)")
+        process.log().say(f"the image cache in {root / 'bin'} cannot be written ({error.strerror}); images are decoded each time "
+                          "(as with --ext img)")
         return image.read
     return functools.partial(_cached, places)
 

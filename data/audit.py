@@ -1,5 +1,4 @@
 """Leak audit before training: find training images that show a scene of a test set."""
-import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from contract import Item
 from data import leaks
 from runtime import process
 from runtime.errors import UserError
+from runtime.files import UNWRITABLE
 
 NAMES_SHOWN = 10                          # leaked images that the log names
 SEARCH_LIMIT = 5000                       # training images searched without --exclude_leaks: about ten minutes on one core
@@ -54,7 +54,7 @@ def _writable(folder: Path) -> Path | None:
         (folder / ".writable").touch()
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS):
+        if error.errno not in UNWRITABLE:
             raise
         return None
     return folder

@@ -3,6 +3,7 @@
 One .npy file per image. The file name contains the size and the times of the source file. After a change of the source
 the name no longer matches, so the image is decoded again and the old cache file is deleted. Files are written atomically.
 """
+import errno
 import functools
 import os
 from collections.abc import Callable
@@ -47,8 +48,11 @@ def _fill(places: dict[Path, Path]) -> None:
             try:
                 for _ in tqdm(jobs, "decode", len(missing), unit="image", disable=None, leave=False):
                     pass
-            except BaseException:
+            except BaseException as error:
                 pool.shutdown(cancel_futures=True)
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):      # the training needs the last space
+                    for source in missing:
+                        places[source].unlink(missing_ok=True)
                 raise
 
 

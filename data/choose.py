@@ -14,6 +14,7 @@ from runtime.errors import UserError, short
 DEMO_NAMES = ("Demo", "Folder")             # with --dir_demo: a folder of images, usually without targets
 LISTS = (".json", ".csv")
 TEST_SIGMA = 25                           # noise level of a test if a range of levels is given
+CLIPPED, FLOAT = "noise clipped and truncated to 8 bits", "float noise, neither clipped nor rounded"
 
 
 class Chosen(NamedTuple):
@@ -34,16 +35,20 @@ def names(joined: str) -> list[str]:
 def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     """Return the items of a data set for the role 'train' or 'test', selected by --data_range or the default hold-out.
 
-    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25. `whole`: no image is held out, for methods that
-    train without targets; --data_range then selects the images to restore. Raises UserError if the data set or the range
-    is unknown, empty or invalid.
+    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25 in 8 bits, `CBSD68@25f` with float noise. `whole`: no
+    image is held out, for methods that train without targets; --data_range then selects the images to restore. Raises UserError
+    if the data set or the range is unknown, empty or invalid.
     """
     base, _, sigma = name.partition("@")
+    exact = sigma.endswith("f")
     items, own_part, task = _open(args, base, role)
     if sigma:
         items = [item._replace(images={"image": item.images["image"]}) for item in items]
     if sigma or (args.sigma and base.lower().endswith(LISTS)):
-        items = _with_noise(items, base, _noise_levels(name, sigma) if sigma else args.sigma, role, args.seed)
+        if exact and whole:
+            raise UserError(f"'{name}': this method trains on the images themselves and reads 8 bits; use {name.removesuffix('f')}")
+        levels = _noise_levels(name, sigma.removesuffix("f")) if sigma else args.sigma
+        items = _with_noise(items, base, levels, role, args.seed, "float noise" if exact else "noise")
     if any("input" not in item.images for item in items):
         raise UserError(f"{base} has clean photos only; name a noise level, as in {base}@25, or for training a range, as in {base}@0-55")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
@@ -105,17 +110,23 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     return *paired.find(root, role), ""
 
 
+def noise_kind(name: str) -> str:
+    """Return in words how the noise of a data set was added: CLIPPED for `CBSD68@25`, FLOAT for `CBSD68@25f`, '' without noise level."""
+    _, mark, level = name.partition("@")
+    return "" if not mark else FLOAT if level.endswith("f") else CLIPPED
+
+
 def _noise_levels(name: str, text: str) -> tuple[int, int]:
-    """Return (lowest, highest) noise level of `25` or `0-55`, the text after the @ of a data set name; UserError if it is invalid."""
+    """Return (lowest, highest) noise level of `25` or `0-55`, from the text after the @ of a data set name; UserError if it is invalid."""
     levels = text.split("-")
     if len(levels) > 2 or not all(is_whole(level, 0, 255) for level in levels) or int(levels[0]) > int(levels[-1]):
         raise UserError(f"'{short(name)}': a noise level is a whole number on the 0-255 scale, as in CBSD68@25, or for training a range, "
-                        "as in BSD400@0-55")
+                        "as in BSD400@0-55; an f at its end keeps the noise as float, as in CBSD68@25f")
     return int(levels[0]), int(levels[-1])
 
 
-def _with_noise(items: list[Item], name: str, levels: tuple[int, int], role: str, seed: int) -> list[Item]:
-    """Add noisy inputs to the clean photos; in training the level is drawn for each crop.
+def _with_noise(items: list[Item], name: str, levels: tuple[int, int], role: str, seed: int, kind: str) -> list[Item]:
+    """Add inputs with a `kind` of noise (see data/source.py) to the clean photos; in training the level is drawn for each crop.
 
     A test uses one level: of a range, the level closest to 25. Its noise depends only on (seed, set, index).
     Raises UserError if a photo is not a separate file.
@@ -125,8 +136,8 @@ def _with_noise(items: list[Item], name: str, levels: tuple[int, int], role: str
         raise UserError(f"noise can be added only to photos that are separate files; those of {name} are not")
     key, sigma = zlib.crc32(name.encode()), min(max(TEST_SIGMA, low), high)
     return [item if "input" in item.images else item._replace(images={**item.images, "input": (
-                View(item.images["image"], "drawn noise", levels) if role == "train" and low < high else
-                View(item.images["image"], "noise", (sigma, seed, key, index)))})
+                View(item.images["image"], f"drawn {kind}", levels) if role == "train" and low < high else
+                View(item.images["image"], kind, (sigma, seed, key, index)))})
             for index, item in enumerate(items)]
 
 

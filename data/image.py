@@ -3,6 +3,7 @@ import contextlib
 import functools
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ STRUCTURE = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 28
              330, 338, 339, 347, 512, 513, 514, 529, 530, 531, 532, 700, 34675}
 # by extension: Pillow's name, largest number of pixels per side, options
 FORMATS = {"png": ("PNG", 2**31 - 1, {}), "jpg": ("JPEG", 65_500, {"quality": 95}), "webp": ("WEBP", 16_383, {"quality": 95})}
+LONGEST_NAME = 255                        # bytes, on usual file systems
 MOST_EXIF = 65_527                        # largest EXIF block of a JPEG in bytes
 BAND = 2**22                              # pixels that `to_array` converts at a time
 warnings.filterwarnings("ignore", module="PIL")            # warnings about unusual metadata, which is not used
@@ -48,21 +50,28 @@ def unreadable(path: str | Path, why: object) -> UserError:
                      "replace the file or remove it from the folder")
 
 
-def size(path: str | Path) -> tuple[int, int]:
-    """Return (height, width) as `read` would return them, from the file's header only; UserError if the file is not an image."""
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Yield the image of a file within the block, in which any error means that the file is damaged: Pillow raises many types of errors."""
     try:
         with Image.open(path, formats=READABLE) as image:
-            if _has_16_bits(image):
-                _tell_of_depth(process.log(), str(path))
-            # a PNG is decoded only if it may contain an orientation; versions of Pillow differ in the size of a rotated TIFF
-            rotated = ORIENTATION_KEYS & image.info.keys() if image.format == "PNG" else image.getexif().get(ORIENTATION) in TURNED
-            if rotated and image.format in ("PNG", "TIFF"):
-                return ImageOps.exif_transpose(image).size[::-1]
-            return image.size if rotated else image.size[::-1]
+            yield image
     except MemoryError:
         raise
-    except Exception as error:            # Pillow raises many types of errors for damaged files
+    except Exception as error:
         raise unreadable(path, _reason(path, error)) from error
+
+
+def size(path: str | Path) -> tuple[int, int]:
+    """Return (height, width) as `read` would return them, from the file's header only; UserError if the file is not an image."""
+    with _opened(path) as image:
+        if _has_16_bits(image):
+            _tell_of_depth(process.log(), str(path))
+        # a PNG is decoded only if it may contain an orientation; versions of Pillow differ in the size of a rotated TIFF
+        rotated = ORIENTATION_KEYS & image.info.keys() if image.format == "PNG" else image.getexif().get(ORIENTATION) in TURNED
+        if rotated and image.format in ("PNG", "TIFF"):
+            return ImageOps.exif_transpose(image).size[::-1]
+        return image.size if rotated else image.size[::-1]
 
 
 def _has_16_bits(image: Image.Image) -> bool:
@@ -75,20 +84,21 @@ def _tell_of_depth(log: Log, path: str) -> None:
     log.say(f"images of 16 bits are read with 8 bits, as {path}")
 
 
+def pixels(path: str | Path) -> int:
+    """Return the number of pixels that a file's header states, without decoding anything; UserError if the file is not an image."""
+    with _opened(path) as image:
+        return image.width * image.height
+
+
 def read(path: str | Path) -> np.ndarray:
     """Read any image as RGB, (H, W, 3) uint8, rotated according to its EXIF orientation; UserError if it is damaged.
 
     Grey levels are repeated in all channels and alpha is dropped; 16-bit grey is rounded to 8 bits, 16-bit RGB is truncated
     to 8 bits (by Pillow).
     """
-    try:
-        with Image.open(path, formats=READABLE) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception as error:            # see size
-        raise unreadable(path, _reason(path, error)) from error
+    with _opened(path) as image:
+        image.load()
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):                       # 16-bit grey
         grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
         return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
@@ -137,7 +147,9 @@ def _format(path: Path) -> tuple[str, int, dict]:
 
 
 def check_side(path: Path, side: int) -> None:
-    """Raise UserError if the format of a path's extension does not permit a side of this many pixels."""
+    """Raise UserError if the format of a path's extension does not permit a side of this many pixels, or if the name is too long."""
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UserError(f"{path.name[:60]}… cannot be written: a file name has at most {LONGEST_NAME} bytes; rename the image")
     kind, most, _ = _format(path)
     if side > most:
         raise UserError(f"{path.name} cannot be written: a {kind} file has at most {most} pixels per side; use --format png")
@@ -166,7 +178,7 @@ def extras(path: Path) -> dict[str, bytes]:
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """Convert (H, W, C) uint8 to (C, H, W) float32 in [0, 1]."""
+    """Convert (H, W, C) uint8, or float32 on the same scale, to (C, H, W) float32 in [0, 1]; float noise may exceed the range."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy()).float().div_(255)
 
 

@@ -61,8 +61,10 @@ class Images(Dataset):
         if self.patch_size:
             rng = np.random.default_rng((self.seed, epoch, position))
             images = augment(images, self.patch_size, self.turns, rng)
-            if isinstance(item.images["input"], View) and item.images["input"].how == "drawn noise":
-                images["input"] = source.noisy(images["input"], int(rng.integers(*item.images["input"].value, endpoint=True)), rng)
+            view = item.images["input"]
+            if isinstance(view, View) and view.how.startswith("drawn "):
+                add = source.NOISES[view.how.removeprefix("drawn ")]
+                images["input"] = add(images["input"], int(rng.integers(*view.value, endpoint=True)), rng)
         tensors = {name: image.to_tensor(array) for name, array in images.items()}
         return Sample(item.name, tensors.pop("input"), tensors, item.kind)
 

@@ -58,7 +58,13 @@ def find(root: Path, split: str, layouts: tuple[Layout, ...] = (INPUT_TARGET, ED
         for layout in layouts:
             _check_pattern(base, layout, root.name)
     raise UserError(f"{root} does not have a known folder layout; it needs "
-                    f"{' or '.join(str(layout).format(name=root.name) for layout in layouts)}")
+                    f"{' or '.join(str(layout).format(name=root.name) for layout in layouts)}{_no_truth(root)}")
+
+
+def _no_truth(folder: Path) -> str:
+    """Return how images without clean ones are restored, if the folder holds images, else ''."""
+    holds = folder.is_dir() and image.listing(folder)
+    return f"; to restore images without clean ones: --test_only --dir_demo {folder} --data_test Demo --save_results" if holds else ""
 
 
 def locate(root: Path, relative: str) -> Path | None:
@@ -103,8 +109,10 @@ def items(base: Path, layout: Layout) -> list[Item]:
         partners = {stem: name if name in clean else stem for stem, name in partners.items()}
     alone = [stem for stem, name in partners.items() if name not in clean]
     if alone:
+        expected = " and ".join(f"{inputs[stem].name} needs {partners[stem]}{inputs[stem].suffix}" for stem in alone[:2])
         raise UserError(f"{len(alone)} of {len(inputs)} images in {locate(base, layout.input)} have no partner in "
-                        f"{locate(base, layout.target)}: {_names(inputs, alone)}")
+                        f"{locate(base, layout.target)}: {_names(inputs, alone)}; by their names {expected} (or another image format), "
+                        f"but that folder holds {_shortened([path.name for path in clean.values()], 2)}")
     spare = sorted(set(clean) - set(partners.values()) - set(inputs), key=natural)
     if spare:
         process.log().say(f"{len(spare)} images in {locate(base, layout.target)} have no degraded partner and are not used: "
@@ -128,15 +136,16 @@ def _names(files: dict[str, Path], stems: list[str]) -> str:
     return _shortened([files[stem].name for stem in stems])
 
 
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def _shortened(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _by_stem(base: Path, relative: str, what: str) -> dict[str, Path]:
     """Return the images of a folder by stem, in natural order; UserError if there are none or two have the same stem."""
     folder = locate(base, relative)
     if not folder:
-        raise UserError(f"there is no folder {base / relative}, which should contain the {what} images")
+        hint = _no_truth(locate(base, "input") or base) if what == "clean" else ""
+        raise UserError(f"there is no folder {base / relative}, which should contain the {what} images{hint}")
     stems: dict[str, Path] = {}
     for path in image.listing(folder):
         if path.stem in stems:

@@ -23,7 +23,8 @@ class Entry(NamedTuple):
 
 RAIN_IN_ONE = Layout(".", ".", pattern=r"rain-?(\d+)", partner=r"norain-\1")
 RAIN_LAYOUTS = (INPUT_TARGET, Layout("rainy", "gt", pattern=r"rain-?(\d+)", partner=r"norain-\1"),
-                Layout("rain", "norain", pattern=r"rain-?(\d+)", partner=r"norain-\1"), RAIN_IN_ONE)
+                Layout("rain", "norain", pattern=r"rain-?(\d+)", partner=r"norain-\1"), RAIN_IN_ONE,
+                Layout("rainy", "gt"), Layout("rain", "norain"))                # copies in which both files have one name
 RAIN_BY_14 = (Layout("rainy_image", "ground_truth", pattern=r"(\d+)_\d+"), INPUT_TARGET)
 SNOW = (Layout("synthetic", "gt", "mask"), INPUT_TARGET)
 SNOW_CASED = (Layout("Snow", "Gt", "Mask"), INPUT_TARGET)

@@ -11,9 +11,10 @@ from runtime.errors import UserError
 
 
 class View(NamedTuple):
-    """A modified view of a file: 'left' or 'right' half, 'centre' (height, width), 'noise' (sigma, *seed).
+    """A modified view of a file: 'left' or 'right' half, 'centre' (height, width), 'noise' or 'float noise' (sigma, *seed).
 
-    'drawn noise' (low, high) is the unchanged file; the loader draws a sigma for each crop and adds noise to it.
+    'drawn noise' and 'drawn float noise' (low, high) are the unchanged file; the loader draws a sigma for each crop and adds
+    noise to it. For the kinds of noise see the functions `noisy` and `float_noisy`.
     """
     path: Path
     how: str
@@ -39,16 +40,16 @@ def size(source: Source) -> tuple[int, int]:
 
 
 def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -> np.ndarray:
-    """Return a source's pixels, (H, W, 3) uint8; `read_file` returns the pixels of a file, decoded or from the cache."""
+    """Return a source's pixels, (H, W, 3) uint8, float32 for float noise; `read_file` returns the pixels of a file, decoded or cached."""
     if isinstance(source, np.ndarray):
         return source
     if isinstance(source, Path):
         return read_file(source)
     whole = read_file(source.path)
-    if source.how == "noise":
+    if source.how in NOISES:
         sigma, *seed = source.value
-        return noisy(whole, sigma, np.random.default_rng(seed))
-    if source.how == "drawn noise":
+        return NOISES[source.how](whole, sigma, np.random.default_rng(seed))
+    if source.how.startswith("drawn "):
         return whole
     half = whole.shape[1] // 2
     if source.how == "centre":
@@ -61,6 +62,14 @@ def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -
 def noisy(pixels: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Return uint8 pixels with Gaussian noise (sigma on the 0-255 scale), clipped and truncated to 8 bits as in the papers' test code."""
     return np.clip(pixels + rng.normal(0, sigma, pixels.shape), 0, 255).astype(np.uint8)
+
+
+def float_noisy(pixels: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Return float32 pixels with the same noise, neither clipped nor rounded: values below 0 and above 255 occur."""
+    return (pixels + rng.normal(0, sigma, pixels.shape)).astype(np.float32)
+
+
+NOISES = {"noise": noisy, "float noise": float_noisy}
 
 
 def check_sizes(items: list[Item]) -> None:

@@ -1,9 +1,15 @@
-"""The flags of losses that compare features of pretrained networks."""
+"""The flags of losses that compare the prediction with what other networks compute."""
 from runtime.arguments import SIZE
 
 
 def add_arguments(parser) -> None:
-    """Add the flags about losses on features to a parser."""
+    """Add the flags about a teacher and about losses on features to a parser."""
+    add = parser.add_argument_group("distillation").add_argument
+    add("--teacher", default="", metavar="FILE",
+        help="model file of a teacher, of any model; its answer is the target 'teacher', as in --loss '1*L1+0.5*L1:image:teacher'")
+    add("--teacher_features", default="", metavar="A+B=C",
+        help="modules whose outputs are the predictions feature_1, feature_2, and in the teacher teacher_feature_1, teacher_feature_2; "
+             "B=C if the module has another name in the teacher")
     add = parser.add_argument_group("losses on features of pretrained networks (SCR, HCR, PCL, POCL, LPISL, UBS)").add_argument
     add("--weights_dir", default="", metavar="DIR",
         help="directory of ImageNet weights with torchvision's file names; default: download at first use")

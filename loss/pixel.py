@@ -39,6 +39,13 @@ def psnr(prediction: str, target: str, args, eps: float = 1e-8) -> Callable:
     return _compare(lambda a, b: 10 / math.log(10) * ((a - b) ** 2).mean((1, 2, 3)).add(eps).log().mean(), prediction, target)
 
 
+def fft(prediction: str, target: str, args, ortho: bool = True) -> Callable:
+    """Mean absolute difference of the real and imaginary parts of the 2-D Fourier transforms; ortho=true divides them by sqrt(H W)."""
+    def parts(x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.fft.fft2(x, norm="ortho" if ortho else "backward"))
+    return _compare(lambda a, b: parts(a - b).abs().mean(), prediction, target)
+
+
 def _compare(function: Callable[[Tensor, Tensor], Tensor], prediction_key: str, target_key: str) -> Callable:
     """Return the term that compares two named tensors in float32; for a list of tensors it returns the sum over the list."""
     def term(prediction: Prediction, batch: Batch) -> Tensor:

@@ -5,6 +5,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from runtime import process
+from runtime.errors import Diverged
+
 ADVICE = ("the last good state and weights are kept; try --rollback 3, a lower --lr, --gclip, or another --precision; "
           "--detect names the module that fails first")
 
@@ -38,6 +41,20 @@ def is_finite(value: Tensor) -> bool:
 def not_finite(values: dict[str, Tensor]) -> str:
     """Return the name of the first tensor with an element that is not finite, '' if there is none."""
     return next((name for name, value in values.items() if not is_finite(value)), "")
+
+
+def broken(method: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """Return the name of the first weight, buffer or value of the optimiser that is not finite, '' if there is none."""
+    moments = {f"{key} of the optimizer ({number})": value for number, values in enumerate(optimizer.state.values())
+               for key, value in values.items() if isinstance(value, Tensor)}
+    return not_finite(method.state_dict() | moments)
+
+
+def check(method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raise Diverged in all processes if a weight or a value of the optimiser is not finite in any of them."""
+    name = next(filter(None, process.gather([broken(method, optimizer)])), "")
+    if name:
+        raise Diverged(f"the weights or the optimizer are not finite any more, in {name}; {ADVICE}")
 
 
 def bad_loss(values: dict[str, float], most: float, detector: Detector | None) -> str:

@@ -1,4 +1,4 @@
-"""Batch normalisation over the images of all processes, so that training in several processes equals training in one."""
+"""Batch normalisation: over the images of all processes, and with statistics that are gathered once and then fixed."""
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -47,3 +47,29 @@ def share(module: nn.Module, device: torch.device) -> nn.Module:
         if type(part) is nn.BatchNorm2d:
             part.__class__ = SharedBatchNorm2d
     return module
+
+
+def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """Return the batch norms of a module."""
+    return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def gather(module: nn.Module, x: Tensor) -> None:
+    """Replace the running statistics of all batch norms by those of one batch (B, 3, H, W)."""
+    found = norms(module)
+    if not found:
+        return
+    kept, training = [part.momentum for part in found], module.training
+    for part in found:
+        part.momentum = 1.0
+    module.train()(x)
+    module.train(training)
+    for part, momentum in zip(found, kept):
+        part.momentum = momentum
+
+
+def fix(module: nn.Module) -> None:
+    """Let all batch norms use their running statistics from now on and not change them, also in training mode."""
+    for part in norms(module):
+        part.eval()

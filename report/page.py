@@ -137,6 +137,7 @@ def numbers(metrics: dict[str, dict]) -> str:
         rows = []
         for each in [entry, *(other for other in entry.get("others") or () if isinstance(other, dict))]:
             rows += lines(each, seen)
+        rows += [clean(each) for each in entry.get("clean") or () if isinstance(each, dict)]
         if not rows:
             rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without clean images, so there are no numbers</td></tr>']
         groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><b>{escape(name)}</b> '
@@ -161,6 +162,7 @@ def conditions(entry: dict, weights: bool) -> str:
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
              f"{f'{some} of them in ' if some else ''}tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
     parts += ["mean of 8 flips and rotations"] * bool(entry.get("self_ensemble"))
+    parts += [str(entry.get("noise"))] * bool(entry.get("noise"))
     return ", ".join(parts + [f"weights {entry.get('weights')}"] * weights)
 
 
@@ -186,6 +188,13 @@ def lines(each: dict, seen: dict[str, str]) -> list[str]:
         text = ", ".join(f"{key} {figure(value, 4)}" for key, value in further.items())
         rows.append(f'<tr><td></td><td class="text" colspan="{len(HEADINGS) + 1}">{escape(text)}</td></tr>')
     return rows
+
+
+def clean(each: dict) -> str:
+    """Return the table row of one noise level of restored clean images (see restore/clean.py)."""
+    worst = escape(f"worst {figure(each.get('worst'), 2)}, {each.get('worst_image')}")
+    return (f'<tr><th scope="row">clean images, sigma {escape(str(each.get("sigma")))}</th><td class="text">RGB</td>'
+            f'<td class="main">{figure(each.get("psnr"), 2)}</td><td class="text soft" colspan="{len(HEADINGS) - 1}">{worst}</td></tr>')
 
 
 def settings(protocol: dict) -> str:

@@ -25,3 +25,5 @@ def add_arguments(parser) -> None:
     add("--save_maps", action=BooleanOptionalAction, default=False,
         help="save the other outputs of the network: masks, intermediate images, uncertainty maps")
     add("--save_gt", action=BooleanOptionalAction, default=False, help="save input, result and ground truth side by side")
+    add("--do_no_harm", action=BooleanOptionalAction, default=False,
+        help="a final test also restores the ground truth itself, without noise and with noise of sigma 5 and 10, and reports its PSNR")

@@ -25,7 +25,7 @@ BATCH = {"cpu": 2**18, "cuda": 2**20}     # maximum pixels of a batch of several
 MAX_IMAGES = 64                           # maximum number of images in a batch
 LARGE = 2**23                             # pixels; with larger batches each worker process reads only one batch ahead
 WRITERS, MAX_QUEUED = 4, 2**26            # number of writing threads, and maximum pixels in their queue
-UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "save")      # flags that change no result
+UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "do_no_harm", "save")      # flags that change no result
 
 
 class SizedBatch(NamedTuple):

@@ -145,6 +145,15 @@ def whole_numbers(text: str, flag: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def scaled(ends: list[int], epochs: int) -> list[int]:
+    """Return the ends of stages in proportion to a number of epochs; each stage has an epoch, or the first ones if there are too few."""
+    found = [0]
+    for number, end in enumerate(ends, 1):
+        latest = max(epochs - len(ends) + number, number)                  # leaves an epoch for each later stage
+        found.append(min(max(round(end * epochs / ends[-1]), found[-1] + 1), latest, epochs))
+    return found[1:]
+
+
 def betas(text: str) -> tuple[float, float]:
     """Return the two numbers of a text, each from 0 to below 1; brackets, commas, spaces or a hyphen may separate them."""
     parts = [part for part in re.split(r"[\s,()]+|(?<!e)-", text) if part]

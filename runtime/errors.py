@@ -1,5 +1,10 @@
 """The exceptions that end a command; main.py and the tools print them as one sentence."""
+import errno
 import re
+
+# errors of the system that the user can correct: what to do about them
+ADVICE = {errno.EACCES: "give this user access to it", errno.EPERM: "give this user access to it", errno.ENAMETOOLONG: "use a shorter name"}
+SHOWN = 120                               # characters of a path that an error message shows
 
 
 class UserError(ValueError):
@@ -7,6 +12,13 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return without_trace(super().__str__())
+
+
+def explained(error: OSError) -> tuple[str, int]:
+    """Return one sentence about an error of the system, and the exit status: 2 if the user can correct it, otherwise 1."""
+    path, advice = str(error.filename or "a file"), ADVICE.get(error.errno or 0)
+    text = f"{path if len(path) <= SHOWN else path[:SHOWN] + '…'}: {error.strerror or without_trace(str(error))}"
+    return (f"{text}; {advice}", 2) if advice else (text, 1)
 
 
 class Failure(RuntimeError):
@@ -44,3 +56,8 @@ def short(value: object, most: int = 60) -> str:
     except ValueError:                    # a whole number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+def shown(value: object) -> str:
+    """Return a value like `short`, a text in quotes."""
+    return repr(short(value)) if isinstance(value, str) else short(value)

@@ -13,6 +13,7 @@ from runtime.files import read_tensors
 STATE_FORMAT = "unweather state 2"                    # changed only if older versions would misread the file
 STATE_PARTS = ("log", "progress", "random", "network", "side", "average", "optimizer", "scaler")
 BEFORE = "state_before.pt"
+LONGEST_NAME, LONGEST_PATH = 200, 3500                # bytes; file systems allow 255 and 4,096, of which names of files need a part
 FINISHED = "pictures.json"                            # list of finished images, for a training with one network per image
 ROOT = Path("experiment")
 PASSING = ("reset", "load", "resume", "config", "template", "list", "explain")    # flags of one call, which are not stored
@@ -28,6 +29,10 @@ def folder_of(save_name: str) -> Path:
     if not save_name or folder == root or root not in folder.parents:
         raise UserError(f"--save '{save_name}' is not inside {ROOT}/; use a plain name such as --save mine")
     place = ROOT / save_name
+    if any(part.startswith(".") for part in Path(save_name).parts):
+        raise UserError(f"--save '{save_name}' begins with a dot; such names in {ROOT}/ belong to the program, so use a plain name")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(save_name).parts) or len(os.fsencode(folder)) > LONGEST_PATH:
+        raise UserError(f"--save '{save_name[:40]}…' is too long; a name has at most {LONGEST_NAME} bytes")
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise UserError(f"{place} is a link or a file, not the directory of an experiment; choose another name with --save")
     if any((parent / "args.json").is_file() for parent in place.parents if ROOT in parent.parents):
@@ -53,7 +58,12 @@ def check_free(save_name: str) -> None:
 
 
 def _lock(save_name: str) -> Path:
-    return ROOT / ".locks" / f"{save_name.replace('/', '_')}.lock"
+    """Return the lock file of an experiment; raises UserError if it is a link, because locking would change a file elsewhere."""
+    path = ROOT / ".locks" / f"{save_name.replace('/', '_')[-LONGEST_NAME:]}.lock"
+    for each in (path.parent, path):
+        if each.is_symlink():
+            raise UserError(f"{each} is a link, but this program keeps its locks there; remove the link")
+    return path
 
 
 def _refuse(save_name: str, holder: str) -> None:

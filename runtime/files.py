@@ -1,5 +1,6 @@
 """Names in natural order, atomic writing of files, locks, and files of tensors with a checksum."""
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -25,6 +26,7 @@ except ImportError:                       # Windows
     import msvcrt
 
 LOCKED_BYTE = 2**30                       # position of the byte that is locked on Windows, far behind the text of the lock file
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)      # why a cache may be impossible
 DIGITS = 64                               # length to which `natural` fills a number
 SUM = b"\nunweather sha256 "                # precedes the checksum at the end of a file of tensors
 NUMBERS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,

@@ -195,3 +195,14 @@ def test_places_that_are_no_experiment(fails, trained, name):
     sentence = fails("--save", name, "--reset", "--data_train", "set", *TINY)
     assert "is a link or a file" in sentence or "is inside another experiment" in sentence
     assert (trained / "model/model_best.pt").is_file()
+
+
+@pytest.mark.parametrize("link", ["experiment/.locks/x.lock", "experiment/.locks"])
+def test_a_lock_that_is_a_link_changes_nothing(fails, pairs, link):
+    victim = Path("victim") if link.endswith("lock") else Path("elsewhere/x.lock")
+    victim.parent.mkdir(exist_ok=True)
+    victim.write_text("kept")
+    Path(link).parent.mkdir(parents=True, exist_ok=True)
+    Path(link).symlink_to((victim if link.endswith("lock") else victim.parent).resolve())
+    assert f"{link} is a link" in fails("--data_train", "set", "--loss", "1*L1", "--save", "x", "--reset", *TINY)
+    assert victim.read_text() == "kept"

@@ -68,7 +68,8 @@ def write_weights(path: Path, name: str) -> None:
 
 def smaller(name: str) -> list[str]:
     """Return the flags for a small network and for a training that needs no other weights."""
-    return SMALLER.get(name) or PLAIN[name]
+    tiny = [part for key, value in getattr(model.package(name), "TINY", {}).items() for part in (f"--{key}", str(value))]
+    return SMALLER.get(name) or PLAIN.get(name) or tiny
 
 
 def named(flags: list[str], flag: str, default: str = "") -> str:

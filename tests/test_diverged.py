@@ -20,8 +20,8 @@ def few(monkeypatch):
     monkeypatch.setattr(trainer, "MAX_SKIPPED", 3)
 
 
-def destroy(monkeypatch, steps: set[int], how: str = "loss") -> list[int]:
-    """Make the losses of some steps, counted over all calls from 1, wrong; return the list of calls in training mode."""
+def destroy(monkeypatch, steps: set[int]) -> None:
+    """Make the losses of some steps, counted over all calls from 1, not finite."""
     real, calls = loss.Loss.forward, []
 
     def forward(self, prediction, batch):
@@ -29,10 +29,21 @@ def destroy(monkeypatch, steps: set[int], how: str = "loss") -> list[int]:
         if torch.is_grad_enabled():
             calls.append(1)
             if len(calls) in steps:
-                total = total * (float("nan") if how == "loss" else 1e30)
+                total = total * float("nan")
         return total, parts
     monkeypatch.setattr(loss.Loss, "forward", forward)
-    return calls
+
+
+def after_step(monkeypatch, number: int, change) -> None:
+    """Call `change(optimizer, parameter)` after a step of the optimizer, counted from 1, with its first parameter."""
+    real, steps = torch.optim.Adam.step, []
+
+    def step(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        steps.append(1)
+        if len(steps) == number:
+            change(self, self.param_groups[0]["params"][0])
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
 
 
 def is_good(path: Path) -> bool:
@@ -41,16 +52,9 @@ def is_good(path: Path) -> bool:
 
 def test_a_good_state_stays(run, fails, pairs, monkeypatch):
     """Weights that a step has destroyed are never saved, at no step, epoch or signal; --resume auto continues from good ones."""
-    real, steps = torch.optim.Adam.step, []
-
-    def step(self, *args, **kwargs):
-        real(self, *args, **kwargs)
-        steps.append(1)
-        if len(steps) == 3:
-            self.param_groups[0]["params"][0].data.fill_(float("inf"))
-    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    after_step(monkeypatch, 3, lambda optimizer, parameter: parameter.data.fill_(float("inf")))
     sentence = fails(*COMMON, status=1)
-    assert "the weights are not finite any more, in network." in sentence
+    assert "the weights or the optimizer are not finite any more, in network." in sentence
     assert "the last good state and weights are kept; try --rollback" in sentence
     assert is_good(STATE)
     assert is_good(BEFORE)
@@ -116,6 +120,73 @@ def test_skipped_steps_are_counted(run, fails, pairs, monkeypatch):
     text = run(*COMMON)[1]
     assert ", 2 of 5 steps skipped" in text
     assert ", 1 of 5 steps skipped" in text
+    assert "\n3 of 10 steps of the training were skipped\n" in text
+
+
+def test_a_skipped_last_step_loses_nothing(run, pairs, monkeypatch):
+    """The weights that were tested last are saved, and so is the best score with its weights."""
+    destroy(monkeypatch, {5, 10})
+    status, text = run(*COMMON)
+    assert status == 0, text
+    assert [files.read_tensors(f"experiment/x/model/model_{name}.pt")["note"]["epoch"] for name in ("latest", "best")] == [2, 2]
+    state = files.read_tensors(STATE)["progress"]
+    assert (state["epoch"], state["steps"], state["missed"]) == (2, 8, 2)
+    assert state["best"] == files.read_tensors("experiment/x/model/model_best.pt")["note"]["score"]
+    assert "is finished" in run(*COMMON)[1]
+
+
+@pytest.mark.parametrize("step, made", [(2, 1), (3, 1), (4, 2)])
+def test_stopped_while_a_step_is_skipped(run, pairs, monkeypatch, step, made):
+    """A signal during a skipped step loses no step that was made, and the resumed training equals one without a stop."""
+    from tests.test_resume import stop_after
+    flags = [value for value in COMMON if value not in ("--save", "x")]
+    with monkeypatch.context() as patch:
+        destroy(patch, {2, 3})
+        assert run(*flags, "--save", "whole")[0] == 0
+    flags[flags.index("--save_every") + 1] = "0"
+    with monkeypatch.context() as patch:
+        destroy(patch, {2, 3})
+        stop_after(patch, step)
+        assert run(*flags, "--save", "parts")[0] == 143
+    progress = files.read_tensors("experiment/parts/model/state.pt")["progress"]
+    assert (progress["step"], progress["steps"]) == (step, made)
+    destroy(monkeypatch, {3 - step} if step < 3 else set())
+    assert run(*flags, "--save", "parts", "--resume", "auto")[0] == 0
+    for name in ("log.txt", "log.jsonl"):
+        whole, parts = (Path("experiment", folder, name).read_text().replace(f"/{folder}", "") for folder in ("whole", "parts"))
+        assert whole == parts
+    whole, parts = (files.read_tensors(f"experiment/{folder}/model/model_latest.pt")["state"] for folder in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_an_optimizer_that_is_destroyed(fails, pairs, monkeypatch):
+    """With an infinite moment the weights stay finite, but a weight does not change any more."""
+    after_step(monkeypatch, 4, lambda optimizer, parameter: optimizer.state[parameter]["exp_avg_sq"].fill_(float("inf")))
+    assert "not finite any more, in exp_avg_sq of the optimizer (0)" in fails(*COMMON, status=1)
+    assert files.read_tensors(STATE)["progress"]["steps"] == 3
+
+
+def test_a_real_divergence(run, pairs):
+    """SGD with a rate of 1e10: no state or model file has a value that is not finite, and --rollback returns to the start."""
+    status, text = run(*COMMON, "--optimizer", "SGD", "--lr", "1e10", "--rollback", "2", "--save_every", "0")
+    assert status == 1
+    assert text.count("return 1 of 2 to the state after epoch 0, step") == 1
+    assert text.count("return 2 of 2 to the state after epoch 0, step") == 1
+    assert "the last good state and weights are kept" in text
+    found = list(Path("experiment/x/model").glob("*.pt"))
+    assert STATE in found
+    for path in found:
+        content = files.read_tensors(path)
+        assert not detect.not_finite(content.get("network", content.get("state")))
+
+
+def test_destroyed_by_the_last_step_of_an_epoch(fails, pairs, monkeypatch):
+    """An epoch that is not tested, so that no result shows it."""
+    after_step(monkeypatch, 5, lambda optimizer, parameter: parameter.data.fill_(float("nan")))
+    monkeypatch.setattr(trainer, "SAVE_INTERVAL", -1)
+    assert "not finite any more, in network." in fails(*COMMON, "--val_epochs", "9", status=1)
+    assert not Path("experiment/x/model/model_latest.pt").exists()
+    assert files.read_tensors(STATE)["progress"]["steps"] == 4
 
 
 def test_an_epoch_without_a_step_fails(fails, pairs, monkeypatch):
@@ -176,3 +247,13 @@ def test_a_log_that_is_a_link(fails, pairs, run):
 
 def test_newest_state_of_nothing(place):
     assert experiment.newest_state(Path("experiment/none")) is None
+
+
+def test_weights_that_give_no_numbers(run, pairs, monkeypatch):
+    """An epoch ends before MAX_SKIPPED steps are skipped; the weights are finite, but the output of the test is not."""
+    monkeypatch.setattr(trainer, "MAX_SKIPPED", 50)
+    status, text = run(*COMMON, "--optimizer", "SGD", "--lr", "1e10", "--rollback", "1", "--save_every", "0")
+    assert status == 1
+    assert "4 of 5 steps skipped" in text
+    assert "is not finite in the precision single; return 1 of 1 to the state after epoch 0, step 0, with half the learning rate" in text
+    assert "the last good state and weights are kept" in text

@@ -77,7 +77,7 @@ def test_flags_are_explained(place, name, capsys):
 def test_templates_are_flags_of_their_models(place):
     for template, (owner, flags) in model.templates().items():
         args = option.parse(["--template", template, *DATA])
-        assert args.model == owner and {key: getattr(args, key) for key in flags if not key.startswith("data_")} == {
+        assert args.model == owner and {key: args.flags[key] for key in flags if not key.startswith("data_")} == {
             key: value for key, value in flags.items() if not key.startswith("data_")}, template
 
 

@@ -41,6 +41,19 @@ def test_epochs_scale_the_borders_of_a_recipe():
     assert args.origin["epochs"] == "typed, follows from --epoch_chg" and args.origin["warmup"] == "recipe two_stage_kd"
 
 
+@pytest.mark.parametrize("epochs, ends", [("1", "1-1-1-1"), ("2", "1-2-2-2"), ("4", "1-2-3-4"), ("5", "2-3-4-5"),
+                                          ("347", "135-238-314-347")])
+def test_each_stage_has_an_epoch(epochs, ends):
+    """Few epochs shorten the stages of a recipe to one epoch each; fewer than that belong to the first stages."""
+    args = option.parse(["--model", "dsrir", "--data_train", "x", "--epochs", epochs])
+    assert (args.epoch_chg, sum(stage.epochs for stage in args.stages)) == (ends, int(epochs))
+
+
+def test_stages_without_borders_have_an_epoch():
+    assert [stage[0] for stage in stages("--patch_size", "8-16-32", "--epochs", "3")] == [1, 1, 1]
+    assert [stage[0] for stage in stages("--patch_size", "8-16-32", "--epochs", "1")] == [1, 0, 0]
+
+
 def test_recipe_template_config_and_command_line(place):
     assert [stage.loss for stage in option.parse([]).stages] == ["1*L1+1*L1:mask"]                          # the paper's recipe
     assert option.parse(["--template", "demo"]).channels == 16
@@ -87,7 +100,7 @@ def test_test_sets_follow_the_training_sets():
     ("--gamma nan", "'nan' is not a number from 0 to 1"),
     ("--scale 2", "--scale is 1"),
     ("--model no_such_model", f"unknown model 'no_such_model' in --model; known: {', '.join(model.MODELS)}"),
-    ("--template fast", "unknown template 'fast'; known: demo"),
+    ("--template fast", "unknown template 'fast'; known: "),
     ("--loss 1*L2", "unknown loss 'L2' in --loss '1*L2'; known: L1, MSE, Charbonnier"),
     ("--loss L1", "'L1' is not weight*Type"),
     ("--loss 1*L1+", "'' is not weight*Type"),
@@ -106,6 +119,10 @@ def test_test_sets_follow_the_training_sets():
     ("--save ../elsewhere", "--save '../elsewhere' is not inside experiment/"),
     ("--save /tmp/x", "is not inside experiment/"),
     ("--save .", "is not inside experiment/"),
+    ("--save .locks", "'.locks' begins with a dot"),
+    ("--save x/.locks", "begins with a dot"),
+    (f"--save {'a' * 300}", "is too long; a name has at most 200 bytes"),
+    (f"--save {'x/' * 1800}x", "is too long; a name has at most 200 bytes"),
     ("--config none.json", "cannot read the flags in none.json"),
     ("--load none", "--load none: no experiment of that name exists"),
     ("--pre_train none.pt", "the file none.pt does not exist"),

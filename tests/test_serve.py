@@ -1,15 +1,9 @@
-"""Tests of tool.serve: what it computes, without Gradio; then the page in a browser, if Gradio and Chromium are installed."""
-import base64
-import importlib.util
-import json
+"""Tests of tool.serve without HTTP: what is computed, by which weights, within which limits (tests/test_page.py has the page)."""
 import os
-import shutil
 import signal
-import socket
 import subprocess
-import urllib.error
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +12,21 @@ import torch
 
 from data import image
 from model import weights
+from restore import jobs, worker
 from runtime.errors import UserError
-from tests import conftest
-from tests.conftest import PATIENCE, REPO, photo, python, save, veiled
+from tests.conftest import PATIENCE, photo, save, until, veiled
 from tests.test_export import make
-from tool import guarded, serve
+from tool import serve
 
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"         # the key of an element's reference, by the W3C's WebDriver
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{ } loop\n"
 
 
 @pytest.fixture
-def service(place) -> serve.Service:
+def service(place) -> worker.Service:
     make("smgarn", "a.pt")
     make("unet", "b.pt")
-    return serve.Service(serve.find(["a.pt", "b.pt"]), whole=200 * 200)
+    (place / "out").mkdir()
+    return worker.Service(serve.find(["a.pt", "b.pt"]), whole=200 * 200)
 
 
 def restored(path: str, picture: np.ndarray) -> np.ndarray:
@@ -39,66 +34,78 @@ def restored(path: str, picture: np.ndarray) -> np.ndarray:
         return image.to_array(weights.load(path).restore(image.to_tensor(picture)[None])[0])
 
 
+def huge(side: int) -> bytes:
+    """Return a valid black PNG of side² pixels in one bit each, with an EXIF rotation, which makes some readers decode it at once."""
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    packer, row = zlib.compressobj(9), bytes(1 + (side + 7) // 8)
+    data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+    rotated = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"eXIf", rotated) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
 def test_a_photo_is_restored_whole(service, place):
     picture = veiled(photo(50, 70, 1))
-    found = service.restore(save(place / "x.png", picture), "a (smgarn)")
-    assert np.array_equal(found.before, picture) and found.tiles == 1
-    assert np.array_equal(found.after, restored("a.pt", picture))
+    found = service.restore(save(place / "x.png", picture), "a (smgarn)", place / "out")
+    assert (found.width, found.height, found.tiles) == (70, 50, 1)
+    assert np.array_equal(image.read(place / "out/restored.png"), restored("a.pt", picture))
+    assert np.array_equal(image.read(place / "out/before.png"), picture)
+    assert np.array_equal(image.read(place / "out/after.png"), restored("a.pt", picture))
 
 
 def test_a_large_photo_is_restored_in_tiles(service, place, monkeypatch):
-    monkeypatch.setattr(serve, "TILE", 128)
+    monkeypatch.setattr(worker, "TILE", 128)
+    monkeypatch.setattr(worker, "SHOWN", 100)
     picture, calls = veiled(photo(210, 300, 1)), []
-    found = service.restore(save(place / "x.png", picture), "a (smgarn)", lambda *part: calls.append(part))
+    found = service.restore(save(place / "x.png", picture), "a (smgarn)", place / "out", lambda *part: calls.append(part))
     assert found.tiles == len(calls) > 4 and calls[-1] == (found.tiles, found.tiles)
-    difference = np.abs(found.after.astype(int) - restored("a.pt", picture))
-    assert found.after.shape == picture.shape and difference.max() <= 1
-
-
-def test_concurrent_requests_do_not_mix(service, place):
-    jobs = [(save(place / f"{number}.png", veiled(photo(40 + number, 50, number))), name) for number in range(4)
-            for name in service.weights]
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda job: service.restore(*job), jobs))
-    for (path, name), result in zip(jobs, found):
-        assert np.array_equal(result.after, restored(f"{name[0]}.pt", image.read(path))), (path, name)
+    after = image.read(place / "out/restored.png")
+    assert after.shape == picture.shape and np.abs(after.astype(int) - restored("a.pt", picture)).max() <= 1
+    assert image.size(place / "out/before.png") == image.size(place / "out/after.png") == (70, 100)
 
 
 def test_few_networks_are_kept(service, place, monkeypatch):
-    monkeypatch.setattr(serve, "KEPT", 1)
+    monkeypatch.setattr(worker, "KEPT", 1)
     path = save(place / "x.png", photo(40, 40, 1))
     for name in (*service.weights, *service.weights):
-        service.restore(path, name)
+        service.restore(path, name, place / "out")
         assert [key[0] for key in service.loaded] == [name]
-    before = service.restore(path, "b (unet)").after
+    before = image.read(place / "out/restored.png")
     make("unet", "b.pt", ["--channels", "8"])
     os.utime("b.pt", ns=(1, 1))
-    assert not np.array_equal(before, service.restore(path, "b (unet)").after)
+    service.restore(path, "b (unet)", place / "out")
+    assert not np.array_equal(before, image.read(place / "out/restored.png"))
     Path("b.pt").unlink()
     with pytest.raises(UserError, match="These weights can no longer be read"):
-        service.restore(path, "b (unet)")
+        service.restore(path, "b (unet)", place / "out")
 
 
 @pytest.mark.parametrize("content, words", [
     (b"", "This file cannot be read as a photo: the file is empty."),
     (b"nonsense", "This file cannot be read as a photo: the image is damaged or of an unknown format."),
+    (EPS, "This file cannot be read as a photo: the image is damaged or of an unknown format."),
     ("cut", "This file cannot be read as a photo: the file is truncated."),
-    ("large", "This photo has 0 million pixels"),
+    ("huge", "This photo has 196.0 million pixels; 100 million is the limit."),
+    ("memory", "The memory is too small for a photo of 0.0 million pixels."),
 ])
 def test_a_bad_file_is_a_sentence_without_a_path(service, place, monkeypatch, content, words):
     path = save(place / "x.png", np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8))
-    if content == "large":
-        monkeypatch.setattr(serve, "MOST", 3599)
+    if content == "memory":
+        monkeypatch.setattr(worker.memory, "available", lambda: 60 * 60 * worker.BYTES - 1)
     else:
-        path.write_bytes(path.read_bytes()[:3000] if content == "cut" else content)
+        path.write_bytes(path.read_bytes()[:3000] if content == "cut" else huge(14_000) if content == "huge" else content)
+    if content == "huge":
+        assert path.stat().st_size < 600_000
+        monkeypatch.setattr(image.Image.Image, "load", None)          # whatever decodes the file fails
     with pytest.raises(UserError) as error:
-        service.restore(path, "a (smgarn)")
-    assert str(error.value).startswith(words) and str(place) not in str(error.value)
+        service.restore(path, "a (smgarn)", place / "out")
+    assert str(error.value) == words and not list((place / "out").iterdir())
 
 
 def test_only_weights_of_the_list(service, place):
     with pytest.raises(UserError, match="one of the weights in the list"):
-        service.restore(save(place / "x.png", photo(40, 40, 1)), "a.pt")
+        service.restore(save(place / "x.png", photo(40, 40, 1)), "a.pt", place / "out")
 
 
 def test_weights_are_found(place, capsys):
@@ -116,152 +123,97 @@ def test_weights_are_found(place, capsys):
     assert len(serve.find(["zoo/rain.pt", "./zoo/../zoo/rain.pt"])) == 2
 
 
-def test_images_on_the_page_are_small_and_old_files_are_deleted(place, monkeypatch):
-    monkeypatch.setattr(serve, "SHOWN", 64)
-    assert serve.shown(photo(100, 200, 1)).shape == (32, 64, 3) and serve.shown(photo(60, 60, 1)).shape == (60, 60, 3)
-    old, new = save(place / "t/a/old.png", photo(8, 8, 1)), save(place / "t/new.png", photo(8, 8, 1))
-    os.utime(old, (1, 1))
-    serve.delete_old(place / "t")
-    assert not old.exists() and new.exists()
-
-
-def test_without_gradio(place, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
-    assert guarded("tool.serve", lambda: serve.run([])) == 2
-    assert capsys.readouterr().err == "tool.serve: error: the page needs the package gradio: pip install 'gradio>=6'\n"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((serve.HOST, 0))
-        return listener.getsockname()[1]
-
-
-class Browser:
-    """Chromium, by the W3C's WebDriver protocol."""
-
-    def __init__(self, place: Path):
-        port = free_port()
-        self.driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.base = f"http://{serve.HOST}:{port}"
-        until(lambda: self.call("GET", "/status")["ready"])
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-                 f"--user-data-dir={place / 'profile'}", "--window-size=1300,900"]
-        options = {"args": flags, "prefs": {"download.default_directory": str(place)}}
-        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
-        self.base += "/session/" + self.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
-
-    def call(self, verb: str, path: str, body: dict | None = None):
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.base + path, data, {"Content-Type": "application/json"}, method=verb)
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)["value"]
-
-    def find(self, selector: str) -> str:
-        return until(lambda: self.call("POST", "/elements", {"using": "css selector", "value": selector}))[0][ELEMENT]
-
-    def click(self, selector: str) -> None:
-        self.call("POST", f"/element/{self.find(selector)}/click", {})
-
-    def type(self, selector: str, text: str) -> None:
-        self.call("POST", f"/element/{self.find(selector)}/value", {"text": text})
-
-    def script(self, code: str):
-        return self.call("POST", "/execute/sync", {"script": f"return {code}", "args": []})
-
-    def status(self, words: str) -> str:
-        """Wait until the line below the buttons contains `words` (or is empty for no words); return the line."""
-        text = "document.querySelector('#status')?.innerText ?? ''"
-        until(lambda: words in self.script(text) if words else not self.script(text))
-        return self.script(text)
-
-    def requested(self) -> list[str]:
-        """Return the addresses that the page requested since the last call."""
-        events = [json.loads(entry["message"])["message"] for entry in self.call("POST", "/se/log", {"type": "performance"})]
-        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-
-    def end(self) -> None:
-        try:
-            self.call("DELETE", "")
-        finally:
-            self.driver.terminate()
-            self.driver.wait()
-
-
-def until(ready):
-    """Wait until `ready` returns a true value and return it; a refused connection counts as false."""
-    def answered():
-        try:
-            return ready()
-        except OSError:
-            return None
-    return conftest.until(answered)
+@pytest.mark.parametrize("flags, words", [
+    (["--port", "70000"], "'70000' is not a whole number"), (["--address", "http://x"], "'http://x' is not NAME or NAME:PORT"),
+    (["--time_limit", "0"], "'0' is not a number from 0.01"), (["--share"], "unknown flag --share")])
+def test_bad_flags(flags, words):
+    with pytest.raises(UserError, match=words):
+        serve.arguments(flags)
 
 
 @pytest.fixture
-def address(place):
-    """The address of a page served by another process; a SIGTERM ends it, and no temporary file remains."""
-    if not importlib.util.find_spec("gradio"):
-        pytest.skip("the extra 'serve' is not installed: no gradio")
+def process(place):
+    """A worker process with the weights 'a'."""
     make("smgarn", "a.pt")
-    make("unet", "b.pt")
-    (place / "tmp").mkdir()
-    port = free_port()
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "TMPDIR": str(place / "tmp")}
-    command = python("-m", "tool.serve", "--weights", "a.pt", "b.pt", "--port", port, "--cpu", "--whole", "0.01")
-    with open("serve.txt", "w") as output:
-        server = subprocess.Popen([*map(str, command)], stdout=output, stderr=output, env=environment)
-    try:
-        until(lambda: "Ctrl-C" in Path("serve.txt").read_text() or server.poll() is not None)
-        assert server.poll() is None, Path("serve.txt").read_text()
-        yield f"http://{serve.HOST}:{port}"
-    finally:
-        server.send_signal(signal.SIGTERM)
-        status = server.wait(PATIENCE)
-    assert status == 0 and list((place / "tmp").glob("unweather-*")) == []
-    assert "Traceback" not in Path("serve.txt").read_text()
+    found = worker.Worker({"a": Path("a.pt").resolve()}, 10**6, True, PATIENCE)
+    yield found
+    found.close()
 
 
-def answer(address: str, path: str, body: dict | None = None) -> tuple[int, str]:
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=PATIENCE) as found:
-            return found.status, found.read().decode("utf-8", "replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode("utf-8", "replace")
+def finish(queue: jobs.Jobs, key: str) -> dict:
+    """Wait until a job has ended; return its state."""
+    return until(lambda: (state := queue.state(key))["state"] in ("done", "failed") and state)
 
 
-@pytest.mark.slow
-def test_the_page_in_a_browser(address, place):
-    for path in (place / "a.pt", "/etc/passwd"):          # a client cannot read files of this machine
-        assert answer(address, f"/gradio_api/file={path}")[0] in (403, 404)
-    if not (shutil.which("chromedriver") and (shutil.which("chromium") or shutil.which("chromium-browser"))):
-        pytest.skip("there is no Chromium with its chromedriver")
-    picture = veiled(photo(140, 200, 1))
-    save(place / "snowy.png", picture)
-    (place / "broken.jpg").write_bytes(b"nonsense")
-    browser = Browser(place)
-    try:
-        browser.call("POST", "/url", {"url": address})
-        browser.find("#restore")
-        assert browser.script("document.title") == "Unweather"
-        browser.type("#photo input[type=file]", str(place / "broken.jpg"))
-        assert "This file cannot be read as a photo: the image is damaged" in browser.status("cannot")
-        browser.click("#photo button[aria-label=Clear]")
-        browser.status("")
-        browser.type("#photo input[type=file]", str(place / "snowy.png"))
-        browser.status("200 × 140 pixels.")
-        browser.click("#restore")
-        assert "200 × 140 pixels restored with a (smgarn) in " in browser.status("restored")
-        assert until(lambda: browser.script("document.querySelectorAll('#slider img').length")) == 2
-        until(lambda: browser.script("!document.querySelector('#download').disabled"))
-        browser.click("#download")
-        until((place / "snowy-restored.png").is_file)
-        assert np.array_equal(image.read(place / "snowy-restored.png"), restored("a.pt", picture))
-        if os.environ.get("UNWEATHER_SHOTS"):             # to inspect the page by eye
-            Path(os.environ["UNWEATHER_SHOTS"], "page.png").write_bytes(base64.b64decode(browser.call("GET", "/screenshot")))
-        foreign = [url for url in browser.requested() if not url.startswith((address, "data:", "blob:", "chrome:"))]
-        assert foreign == []
-    finally:
-        browser.end()
+def add(queue: jobs.Jobs, write) -> str:
+    """Add a job whose photo `write` makes at the given path."""
+    with queue.arriving() as (key, job):
+        write(job.photo)
+        job.name = "a"
+    return key
+
+
+def test_a_stuck_photo_does_not_stop_the_others(process, place):
+    """A photo whose file can be opened but never read is given up after the time limit, and the next one is restored."""
+    queue = jobs.Jobs(process, place / "jobs")
+    process.start()
+    process.seconds = 0.5
+    stuck = add(queue, os.mkfifo)
+    state = finish(queue, stuck)
+    assert state["state"] == "failed" and "took longer than 0.5 seconds and was given up" in state["text"]
+    process.seconds = PATIENCE
+    picture = veiled(photo(40, 50, 1))
+    key = add(queue, lambda path: save(path, picture, format="PNG"))
+    assert finish(queue, key)["text"].startswith("50 × 40 pixels restored with a in ")
+    assert np.array_equal(image.read(place / "jobs" / key / "restored.png"), restored("a.pt", picture))
+    assert not (place / "jobs" / key / "photo").exists()
+
+
+def test_a_killed_process_is_replaced(process, place):
+    """The kernel kills the process, as it does when the memory is full: the photo gets a sentence, the next one a new process."""
+    queue = jobs.Jobs(process, place / "jobs")
+    process.start()
+    stuck = add(queue, os.mkfifo)
+    until(lambda: queue.state(stuck)["state"] == "running")
+    os.kill(process.process.pid, signal.SIGKILL)
+    assert "ended by the system" in finish(queue, stuck)["text"]
+    assert finish(queue, add(queue, lambda path: save(path, photo(40, 50, 1), format="PNG")))["state"] == "done"
+
+
+def test_few_photos_wait(process, place):
+    queue = jobs.Jobs(process, place / "jobs")
+    process.start()
+    first = add(queue, os.mkfifo)
+    until(lambda: queue.state(first)["state"] == "running")
+    keys = [add(queue, lambda path: save(path, photo(40, 50, 1), format="PNG")) for _ in range(jobs.WAITING)]
+    assert [queue.state(key)["ahead"] for key in keys] == list(range(1, jobs.WAITING + 1))
+    with pytest.raises(jobs.Full), queue.arriving():
+        pass
+    os.kill(process.process.pid, signal.SIGKILL)
+    assert [finish(queue, key)["state"] for key in keys] == ["done"] * jobs.WAITING
+    with pytest.raises(OSError, match="nothing came"), queue.arriving() as (key, _):
+        raise OSError("nothing came")
+    assert queue.state(key) is None and not (place / "jobs" / key).exists()
+
+
+@pytest.mark.parametrize("name, value, left", [("KEPT", 2, 2), ("KEPT_BYTES", 2500, 2), ("KEPT_BYTES", 1, 1), ("HOUR", 5, 0)])
+def test_old_results_are_deleted(place, monkeypatch, name, value, left):
+    queue = jobs.Jobs(None, place)
+    for number in range(4):
+        folder = place / str(number)
+        folder.mkdir()
+        (folder / "restored.png").write_bytes(bytes(1000))
+        job = queue.jobs[str(number)] = jobs.Job(folder)
+        job.state, job.ended = "done", time.monotonic() - 10 + number
+    monkeypatch.setattr(jobs, name, value)
+    queue.tidy()
+    kept = [str(number) for number in range(4)][4 - left:]
+    assert list(queue.jobs) == kept == sorted(path.name for path in place.iterdir())
+
+
+def test_eps_named_png_starts_no_program(service, place, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    path = place / "x.png"
+    path.write_bytes(EPS)
+    with pytest.raises(UserError, match="unknown format"):
+        worker.check(path)

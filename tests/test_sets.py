@@ -1,13 +1,16 @@
 """Every named data set in the layouts of its published copies, lists, noise levels."""
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import option
 from data import paired, source
 from data.choose import choose
+from data.loader import Images
 from data.sets import DATASETS
 from runtime import process
 from runtime.errors import UserError
@@ -18,6 +21,11 @@ LAYOUTS = [          # set, role, input files, the clean files of these inputs
     ("Rain100L", "test", ["rainy/rain-001.png"], ["gt/norain-001.png"]),
     ("Rain100L", "train", ["train/rain-1.png"], ["train/norain-1.png"]),
     ("Rain100H", "test", ["test/rainy/rain-7.png"], ["test/gt/norain-7.png"]),
+    ("Rain100H", "test", ["rain/norain-1.png", "rain/norain-2.png"], ["norain/norain-1.png", "norain/norain-2.png"]),
+    ("Rain100H", "test", ["rain/1.png"], ["norain/1.jpg"]),
+    ("Rain100H", "train", ["train/rain/norain-1.png"], ["train/norain/norain-1.png"]),
+    ("Rain100L", "test", ["rainy/norain-001.png"], ["gt/norain-001.png"]),
+    ("Rain100H", "test", ["rain/rain-001.png"], ["norain/norain-001.png"]),
     ("RainTrainL", "train", ["rain-1.png", "rain-2.png"], ["norain-1.png", "norain-2.png"]),
     ("RainTrainH", "train", ["rain-1.png"], ["norain-1.png"]),
     ("Rain12", "test", ["001_in.png"], ["001_GT.png"]),
@@ -91,6 +99,56 @@ def test_noise_levels(place):
             chosen(name, "test")
 
 
+@pytest.mark.parametrize("name, index, seed", [("CBSD68", 0, 1), ("CBSD68", 1, 1), ("Kodak24", 1, 7)])
+def test_float_noise(place, name, index, seed):
+    """NAME@50f is photo + noise, computed here anew: neither clipped nor rounded; NAME@50 is the same noise in 8 bits."""
+    for number in range(2):
+        save(Path(f"dataset/{name}/{number}.png"), photo(60, 60, number) // 8 * 9)
+    item, in_8_bits = (chosen(f"{name}@50{ending}", "test", "--seed", str(seed)).items[index] for ending in ("f", ""))
+    normal = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode()), index])).standard_normal((60, 60, 3))
+    expected = photo(60, 60, index) // 8 * 9 + 50 * normal
+    sample = Images([item], ("image",))[0]
+    assert expected.min() < -10 and expected.max() > 265 and sample.input.dtype == torch.float32
+    assert np.allclose(255 * sample.input.numpy().transpose(1, 2, 0), expected, atol=1e-3)
+    assert np.array_equal(source.read(in_8_bits.images["input"]), expected.clip(0, 255).astype(np.uint8))
+    assert sample.targets["image"].min() >= 0 and np.array_equal(source.read(item.images["image"]), photo(60, 60, index) // 8 * 9)
+
+
+def test_a_range_of_float_noise(place):
+    """In training each crop draws its level, here from 0-40, and nothing is clipped or rounded; a test uses level 25."""
+    save(Path("dataset/BSD400/flat.png"), np.zeros((64, 64, 3), np.uint8))
+    images = Images(chosen("BSD400@0-40f", "train", "--data_range", "1-9").items, ("image",), seed=3, patch_size=64)
+    drawn = [255 * images[(epoch, 0, 0)].input.numpy() for epoch in range(40)]
+    levels = [round(float(noise.std())) for noise in drawn]
+    assert min(levels) < 8 and max(levels) > 32 and len(set(levels)) > 10
+    noise = max(drawn, key=np.std)
+    assert noise.min() < -60 and abs(noise.mean()) < 2 and np.any(noise % 1 > 0.01)
+    assert np.array_equal(drawn[5], 255 * images[(5, 0, 0)].input.numpy())
+    test = Images(chosen("BSD400@0-40f", "test").items, ("image",))[0]
+    assert float(255 * test.input.std()) == pytest.approx(25, rel=0.03)
+
+
+def test_a_result_states_its_kind_of_noise(run, pairs):
+    save(Path("dataset/CBSD68/1.png"), photo(24, 24, 1))
+    status, text = run("--data_train", "set", "--data_test", "CBSD68@25+CBSD68@25f+set", "--save", "x", *TINY)
+    assert status == 0, text
+    results = json.loads(Path("experiment/x/metrics.json").read_text())
+    for name, kind in (("CBSD68@25", "noise clipped and truncated to 8 bits"), ("CBSD68@25f", "float noise, neither clipped nor rounded")):
+        assert results[name]["noise"] == kind and kind in Path("experiment/x/report.html").read_text()
+        assert any(line.startswith(f"{name}: ") and "[protocol" in line and line.endswith(f"whole images; {kind}]")
+                   for line in Path("experiment/x/log.txt").read_text().splitlines())
+    assert "noise" not in results["set"]
+    assert "NAME@25f" in run("--list")[1]
+
+
+def test_float_noise_and_methods_that_read_8_bits(place, fails):
+    save(Path("dataset/CBSD68/1.png"), photo(24, 24, 1))
+    assert "'CBSD68@25f': this method trains on the images themselves and reads 8 bits; use CBSD68@25" in fails(
+        "--model", "rain2avoid", "--data_train", "CBSD68@25f", "--save", "x")
+    for name in ("CBSD68@f", "CBSD68@25F", "CBSD68@25ff", "CBSD68@0f-55f", "CBSD68@2.5f"):
+        assert "is a whole number on the 0-255 scale" in fails("--data_train", name, "--save", "x")
+
+
 def test_a_count_that_differs(place):
     save(Path("dataset/CBSD68/1.png"), photo(20, 20, 1))
     assert chosen("CBSD68@15", "test").subset == "1 images where 68 are published"
@@ -150,6 +208,34 @@ def test_all_weathers_in_one_command(run, pairs):
         "CBSD68@15": "rgb", "CBSD68@50": "rgb", "Rain100L": "y", "SOTS_outdoor": "rgb"}
     assert results["CBSD68@15"]["input_psnr"] > results["CBSD68@50"]["input_psnr"] + 8
     assert results["Rain100L"]["subset"] == "1 images where 100 are published"
+
+
+def test_names_that_do_not_fit_are_shown(place):
+    """The folders are right and the names are not: the message shows two names, what they need and what there is."""
+    for number in range(1, 5):
+        save(Path(f"dataset/Rain100H/rain/a-{number}.png"), photo(20, 20, 1))
+        save(Path(f"dataset/Rain100H/norain/b-{number}.png"), photo(20, 20, 1))
+    with pytest.raises(UserError) as error:
+        chosen("Rain100H", "test")
+    assert str(error.value) == (
+        "4 of 4 images in dataset/Rain100H/rain have no partner in dataset/Rain100H/norain: a-1.png, a-2.png, a-3.png, a-4.png; "
+        "by their names a-1.png needs a-1.png and a-2.png needs a-2.png (or another image format), but that folder holds b-1.png, "
+        "b-2.png and 2 more")
+
+
+@pytest.mark.parametrize("folder", ["", "/input"])
+def test_a_set_without_truth(place, folder):
+    """Images without clean ones, as RNI15: the message names the command that restores them, and the command works."""
+    save(Path(f"dataset/RNI15{folder}/1.png"), photo(20, 20, 1))
+    hint = f"; to restore images without clean ones: --test_only --dir_demo dataset/RNI15{folder} --data_test Demo --save_results"
+    with pytest.raises(UserError) as error:
+        chosen("RNI15", "test")
+    assert str(error.value).endswith(hint)
+    flags = hint.partition(": ")[2].split()
+    assert [item.images for item in chosen("Demo", "test", *flags).items] == [{"input": Path(f"dataset/RNI15{folder}/1.png")}]
+    Path("dataset/RNI15x").mkdir()
+    with pytest.raises(UserError, match=r"does not have a known folder layout; it needs [^;]*$"):
+        chosen("RNI15x", "test")
 
 
 def test_a_pattern_that_matches_no_file_is_named(tmp_path):

@@ -120,6 +120,7 @@ def test_teachers_and_student(run, teachers):
     """The lists of meta/ are found, knowledge collation and examination run, and no projectors are stored in the model file."""
     status, text = run("--model", "two_stage_kd", *KD, "--teachers", *teachers, "--save", "kd", *SHORT)
     assert status == 0, text
+    assert "warning" not in text
     assert "stage 1 knowledge collation: epochs 1-1" in text and "stage 2 knowledge examination: epochs 2-2" in text
     losses = [set(record["losses"]) for record in records("kd")]
     assert losses == [{"loss", "L1:teacher_image", "L1:projected:teacher_projected", "L1:reconstructed:teacher_feature"}, {"loss", "L1"}]

@@ -128,6 +128,29 @@ def test_verify(tool, place):
     assert "unknown data set 'Snow'" in tool(verify, "Snow", "--dir_data", "dataset")[1]
 
 
+def test_verify_reports_equal_targets(tool, place):
+    """Equal and almost equal targets are listed and are no error; similar photos and a shared target are not listed."""
+    root = make_pairs(place / "dataset" / "Rain12", 12, size=(64, 80))
+    noisy = photo(64, 80, 3).astype(float) + np.random.default_rng(0).normal(0, 3, (64, 80, 3))
+    for number, picture in ((5, photo(64, 80, 3)), (9, noisy.clip(0, 255).astype(np.uint8)), (7, photo(64, 80, 1)),
+                            (8, photo(64, 80, 0)[:, ::-1])):
+        save(root / "target" / f"{number:02}.png", picture)
+        save(root / "input" / f"{number:02}.png", veiled(picture))
+    for number in range(3):
+        save(place / f"dataset/Rain1400/rainy_image/1_{number}.png", veiled(photo(64, 80, 1)))
+    save(place / "dataset/Rain1400/ground_truth/1.png", photo(64, 80, 1))
+    status, text = tool(verify, "--dir_data", "dataset")
+    assert status == 0, text
+    assert [line.strip() for line in text.splitlines() if "note" in line] == [
+        "note: 2 scenes occur more than once, with equal or almost equal targets: 01 = 07, 03 = 05 = 09"]
+    assert "note" not in tool(verify, "--dir_data", "dataset", "--quick")[1]
+
+
+def test_verify_finds_the_equal_scenes_of_rain100l(tool, real_data):
+    status, text = tool(verify, "Rain100L", "--dir_data", real_data, "--manifest", "manifest")
+    assert status == 0 and all(pair in text for pair in ("6 = 25", "7 = 36", "8 = 47")), text
+
+
 def test_verify_counts(tool, place):
     make_pairs(place / "dataset" / "Rain12", 3)
     status, text = tool(verify, "Rain12", "--quick", "--dir_data", "dataset")

@@ -3,7 +3,7 @@ import sys
 from collections.abc import Callable
 
 from runtime import process
-from runtime.errors import Failure, UserError, short
+from runtime.errors import Failure, UserError, explained, short
 
 LONGEST = 2000                            # characters of an error message
 
@@ -19,7 +19,7 @@ def guarded(name: str, run: Callable[[], object]) -> int:
     except Failure as error:
         text, status = str(error), 1
     except OSError as error:
-        text, status = f"{error.filename or 'a file'}: {error.strerror or error}", 1
+        text, status = explained(error)
     except KeyboardInterrupt:
         text, status = "stopped by Ctrl-C", 130
     print(f"{name}: error: {short(text, LONGEST)}", file=sys.stderr, flush=True)

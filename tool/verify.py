@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from contract import Item
@@ -20,6 +21,8 @@ from runtime.files import make_folder, natural, write_json
 from tool import guarded
 
 DOUBTFUL = (6.0, 50.0)                    # PSNR in dB; below or above, input and target of a pair probably do not belong together
+SIDE, CLOSE, EQUAL = 16, 4.0, 32.0        # almost equal targets: side and levels of their reduced forms, and PSNR in dB
+LISTED = 100                              # scenes with several targets that are printed
 SHOWN = 10                                # messages of one kind that are printed
 
 
@@ -29,6 +32,7 @@ class Checked(NamedTuple):
     count: int
     published: int | None
     problems: list[str]
+    equal: list[str]                      # groups of items with equal targets, as in '25 = 6'
 
     def state(self) -> str:
         """Return the state for the printed table; a count other than the published one is noted, but it is no error."""
@@ -70,6 +74,10 @@ def run(argv: list[str] | None = None) -> None:
         problems += [] if args.quick else manifest(root / name, checked, Path(args.manifest or root / "manifest"))
         for part in checked:
             print(f"{name:16}{part.split:8}{part.count:8}{part.published or '':>11}   {part.state()}")
+            if part.equal:
+                more = f" and {len(part.equal) - LISTED} more" if len(part.equal) > LISTED else ""
+                print(f"    note: {len(part.equal)} scenes occur more than once, with equal or almost equal targets: "
+                      f"{', '.join(part.equal[:LISTED])}{more}")
         for problem in problems:
             print(f"    {problem}")
         bad += [name] * bool(problems)
@@ -95,20 +103,27 @@ def check(root: Path, entry: Entry, quick: bool) -> list[Checked]:
         try:
             items, own = paired.find(root, split, entry.layouts)
         except UserError as error:
-            return parts or [Checked("-", 0, None, [str(error)])]
+            return parts or [Checked("-", 0, None, [str(error)], [])]
         if seen == items:                                  # the set has one part for both
             continue
         seen = items
         if not own:                                        # the part with this published count, else the test part
             fitting = [name for name, count in entry.counts.items() if count == len(items)]
             split = (fitting or list(entry.counts)[-1:] or ["all"])[0]
-        parts.append(Checked(split, len(items), entry.counts.get(split), broken(items, quick)))
+        problems, small = broken(items, quick)
+        parts.append(Checked(split, len(items), entry.counts.get(split), problems, duplicates(items, small)))
     return parts
 
 
-def broken(items: list[Item], quick: bool) -> list[str]:
-    """Return messages about single items: unreadable files, different sizes, and pairs that probably do not belong together."""
-    def look(item: Item) -> str:
+def broken(items: list[Item], quick: bool) -> tuple[list[str], dict[int, np.ndarray]]:
+    """Return messages about single items, and the targets reduced to (SIDE, SIDE) grey levels by the number of the item.
+
+    The messages are about unreadable files, different sizes, and pairs that probably do not belong together.
+    """
+    small = {}
+
+    def look(number: int) -> str:
+        item = items[number]
         try:
             source.check_sizes([item])
             if quick:
@@ -116,6 +131,8 @@ def broken(items: list[Item], quick: bool) -> list[str]:
             images = {key: source.read(each) for key, each in item.images.items()}
         except UserError as error:
             return str(error)
+        if "image" in images:
+            small[number] = reduced(images["image"])
         if {"input", "image"} <= images.keys():
             error = np.mean((images["input"].astype(np.float32) - images["image"]) ** 2)
             level = 10 * np.log10(255**2 / max(error, 1e-6))
@@ -124,8 +141,50 @@ def broken(items: list[Item], quick: bool) -> list[str]:
                         f"{'probably not the same scene' if level < DOUBTFUL[0] else 'probably not degraded'}")
         return ""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(tqdm(pool.map(look, items), "check", len(items), unit="image", disable=None, leave=False))
-    return shortened([text for text in found if text])
+        found = list(tqdm(pool.map(look, range(len(items))), "check", len(items), unit="image", disable=None, leave=False))
+    return shortened([text for text in found if text]), small
+
+
+def reduced(picture: np.ndarray) -> np.ndarray:
+    """Return the mean grey levels of an image's SIDE × SIDE equal parts, (SIDE, SIDE) float32."""
+    grey = Image.fromarray(picture).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(grey, np.float32)
+
+
+def duplicates(items: list[Item], small: dict[int, np.ndarray]) -> list[str]:
+    """Return the names of the items with equal or almost equal targets, one text 'a = b = c' for each scene.
+
+    Items that share the file of their target, as the 14 rains of one scene in Rain1400, are one item here. Targets are almost
+    equal if they have one size, their reduced forms differ by less than CLOSE levels, and their PSNR is above EQUAL.
+    """
+    files = {str(items[number].images["image"]): number for number in reversed(small)}
+    order = sorted(files.values(), key=lambda number: float(small[number].mean()))
+    levels = np.array([small[number].mean() for number in order])
+    stack = np.array([small[number].ravel() for number in order])
+    leader = {number: number for number in order}                       # of the same scene, with a smaller number
+
+    def first(number: int) -> int:
+        while leader[number] != number:
+            number = leader[number]
+        return number
+
+    for place, number in enumerate(order):
+        end = int(np.searchsorted(levels, levels[place] + CLOSE))         # targets that differ more in their mean are not compared
+        near = np.flatnonzero(np.abs(stack[place + 1:end] - stack[place]).max(1, initial=0) < CLOSE)
+        for other in (order[place + 1 + int(each)] for each in near):
+            one, two = sorted((first(number), first(other)))
+            if one != two and almost_equal(items[number], items[other]):
+                leader[two] = one
+    scenes: dict[int, list[int]] = {}
+    for number in sorted(leader):
+        scenes.setdefault(first(number), []).append(number)
+    return [" = ".join(items[number].name for number in scene) for scene in scenes.values() if len(scene) > 1]
+
+
+def almost_equal(one: Item, other: Item) -> bool:
+    """Return whether the targets of two items have one size and a PSNR above EQUAL."""
+    a, b = (source.read(item.images["image"]).astype(np.float32) for item in (one, other))
+    return a.shape == b.shape and 10 * np.log10(255**2 / max(float(np.mean((a - b) ** 2)), 1e-6)) > EQUAL
 
 
 def shortened(texts: list[str]) -> list[str]:

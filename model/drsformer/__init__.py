@@ -8,6 +8,9 @@ from model.method import Method
 
 RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=3e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="8",
               patch_size="128", epochs=300, test_every=1000)
+TEMPLATES = {                             # the released configuration for Rain200H, on 4 GPUs
+    "drsformer_paper": dict(RECIPE, channels=48, schedule="hold_cosine", hold=92.0, gclip_norm=0.01, batch_size="16"),
+}
 TINY = dict(channels=4, blocks="1-1-1-1")                 # a small network, for the tests
 
 # prefix of a released name -> the name here; RELEASED_BLOCK has the names inside

@@ -44,6 +44,8 @@ def add_training_arguments(group) -> None:
     add("--ldgp_patch", type=number(int, BLOCK * CELL), default=80,
         help="side of the patches from which the direction of rain is estimated, in pixels")
     add("--kernel_size", type=SIZE, default=10, help="minimum length of a rain streak, in pixels")
+    add("--map_confidence", type=RATIO, default=0.5,
+        help="streaks of a map are left out if the confidence that they are rain and not texture is lower; 0: none, as in the paper")
     add("--threshold", type=number(int, 0, 254), default=10, help="a pixel is rain if its value in the map is greater than this")
     add("--pow", type=REAL, default=0.5, help="the weight of a candidate is 1 / distance**pow")
     add("--K", type=ODD, default=7, help="side of the window that is searched for candidates, an odd number of pixels")

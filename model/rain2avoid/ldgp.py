@@ -2,24 +2,30 @@
 import numpy as np
 
 from model.rain2avoid import hog, rotate
+from model.rain2avoid.confidence import confident
 
 WINDOW = 5                                # side of the window whose mean a streak exceeds, in pixels
 STRIP = 1 << 18                           # number of pixels processed at once by the threshold
 
 
-def prior(rgb: np.ndarray, patch: int = 80, kernel: int = 10) -> np.ndarray:
+def prior(rgb: np.ndarray, patch: int = 80, kernel: int = 10, confidence: float = 0.0) -> np.ndarray:
     """Return the map of rain, (H, W) uint8, of an image (H, W, 3) uint8; a higher value is a more certain streak.
 
-    patch: side of the patches from which the direction of the streaks is estimated; kernel: minimum length of a streak, in pixels.
+    patch: side of the patches from which the direction of the streaks is estimated; kernel: minimum length of a streak, in pixels;
+    confidence: streaks of a lower confidence are left out (see confidence.py); 0: the map of the paper.
     """
     rgb = _coloured(rgb)
     degrees = angle(rgb, patch)
+    return confident(rgb, _drawn(rgb, degrees, kernel), degrees, confidence)
+
+
+def _drawn(rgb: np.ndarray, degrees: int, kernel: int) -> np.ndarray:
+    """Return the map of the streaks that are vertical after a rotation by `degrees`."""
     if degrees == 0:
         return streaks(rotate.grey(rgb), kernel)
     upright = streaks(rotate.turned(rgb, degrees), kernel)
     size = rgb.shape[:2]
-    place = rotate.corner(*size, degrees)
-    return rotate.turned(upright, -degrees, *place, size)
+    return rotate.turned(upright, -degrees, *rotate.corner(*size, degrees), size)
 
 
 def angle(rgb: np.ndarray, patch: int = 80) -> int:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import metric
-from contract import Item, Numbers, Outcome, Run, Stage
+from contract import Item, Numbers, Outcome, Run, Stage, no_change
 from data import image, loader, tests
 from data.choose import Chosen, choose, names
+from model import norm
 from model.method import Method
-from model.rain2avoid import ldgp
+from model.rain2avoid import guard, ldgp
+from model.rain2avoid.nss import Drawn
 from model.rain2avoid.picture import RESULT, Picture, keep, sample
 from model.rain2avoid.references import References
 from runtime import experiment, files, process
@@ -102,18 +105,21 @@ class PictureRuns:
         else:
             source = picture.weigh() if self.args.strategy == "online" else drawn
             train = functools.partial(_train, self.args, self.multiple, [picture], [source])
-        return Run(item.name, train, {}, self._begin, functools.partial(self._done, item, picture, bool(train)), kept=False,
-                   plateau=self.args.plateau)
+        statistics = Statistics(self.args, self.multiple, picture, drawn) if train else None
+        return Run(item.name, train, {}, self._begin, functools.partial(self._done, item, picture, statistics), kept=False,
+                   plateau=self.args.plateau, before_epoch=statistics.before_epoch if statistics else no_change)
 
     def _begin(self, method: Method) -> None:
         """Load the weights of the previous image's network if --warm_start has kept them."""
         if self.weights:
             method.network.load_state_dict(self.weights)
 
-    def _done(self, item: Item, picture: Picture, trained: bool, restorer: Restores) -> list[Outcome]:
+    def _done(self, item: Item, picture: Picture, statistics: "Statistics | None", restorer: Restores) -> list[Outcome]:
         """Write the result, store its numbers, record the image as finished, and return its outcome."""
-        output = network_output(restorer, picture) if trained else picture.rgb
-        if trained and self.args.warm_start:
+        if statistics:
+            statistics.settle(restorer.method)
+        output = network_output(restorer, picture) if statistics else picture.rgb
+        if statistics and self.args.warm_start:
             self.weights = copy.deepcopy(restorer.method.network.state_dict())
         self.finished[self.name][item.name] = finish(picture, output, self.chosen.task, self.args)
         files.write_json(self.path, self.finished)
@@ -127,6 +133,32 @@ class PictureRuns:
         return outcome(self.name, self.chosen, rows, self.place, f"{self.args.strategy}, a network for each image", self.parameters)
 
 
+class Statistics:
+    """Batch statistics of the one image that a network is trained on; from half of the epochs on they are fixed.
+
+    Batch norm uses the statistics of the current crop in training, but the running ones at test, so a network that is trained on
+    one crop at a time is applied in another way than it was trained. The second half of the training uses what the test uses:
+    the statistics of crops that cover the image (at most 16). They are taken once, so tiles of the image use them as well.
+    """
+
+    def __init__(self, args, multiple: int, picture: Picture, drawn: Drawn):
+        stage = args.stages[-1]
+        self.from_epoch, self.settled = -(-args.epochs // 2), False
+        self.crops = References([picture], [drawn], 1, args.seed, stage.patch_size, multiple, "").overview
+
+    def before_epoch(self, method: Method, epoch: int) -> None:
+        """Fix the statistics if the first half of the epochs is finished."""
+        if epoch >= self.from_epoch:
+            self.settle(method)
+            norm.fix(method)
+
+    def settle(self, method: Method) -> None:
+        """Gather the statistics, once."""
+        if not self.settled:
+            self.settled = True
+            norm.gather(method.network, self.crops().to(next(method.parameters()).device, memory_format=torch.channels_last))
+
+
 def outcome(name: str, chosen: Chosen, rows: list[tuple[Item, Numbers]], place: Path, weights: str, parameters: int) -> Outcome:
     """Return the outcome of a set whose result images are below `place`."""
     shown = [(item._replace(images={**item.images, "result": place / RESULT / f"{item.name}.png"}), numbers) for item, numbers in rows]
@@ -136,9 +168,13 @@ def outcome(name: str, chosen: Chosen, rows: list[tuple[Item, Numbers]], place: 
 def applied(args, x: Tensor, output: Tensor) -> Tensor:
     """Return the result for a whole image x and the network's output, (1, 3, H, W) each; makes the map and references of x."""
     rgb = image.to_array(x[0])
-    prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size)
-    fused = sample(rgb, prior, args).fused().cpu().numpy()
-    return image.to_tensor(composed(rgb, prior, fused, image.to_array(output[0]), args))[None].to(x.device)
+    prior = ldgp.prior(rgb, args.ldgp_patch, args.kernel_size, args.map_confidence)
+    drawn = sample(rgb, prior, args)
+    fused, network = drawn.fused().cpu().numpy(), image.to_array(output[0])
+    refusal = guard.refusal(network, fused, prior > args.threshold, guard.spread(drawn))
+    if refusal:
+        process.log().say(f"an image of {rgb.shape[1]}x{rgb.shape[0]} pixels: {refusal}")
+    return image.to_tensor(composed(rgb, prior, fused, fused if refusal else network, args))[None].to(x.device)
 
 
 def composed(rgb: np.ndarray, prior: np.ndarray, fused: np.ndarray, network: np.ndarray, args) -> np.ndarray:
@@ -164,7 +200,10 @@ def finish(picture: Picture, network: np.ndarray, task: str, args) -> dict[str, 
     Keys with the prefix `input_`, `fused_` and `network_` are the PSNR and SSIM of the rainy image, of the fused reference and of
     the network's output alone.
     """
-    result = composed(picture.rgb, picture.prior, picture.fused, network, args)
+    refusal = guard.refusal(network, picture.fused, picture.prior > args.threshold, picture.spread)
+    if refusal:
+        process.log().say(f"{picture.name}: {refusal}")
+    result = composed(picture.rgb, picture.prior, picture.fused, picture.fused if refusal else network, args)
     keep(picture.path(RESULT), result)
     if picture.target is None:
         return {}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contract import Item
 from data import image, source
-from model.rain2avoid import ldgp, nss
+from model.rain2avoid import guard, ldgp, nss
 from runtime import files, process
 
 MAP, REFERENCES, FUSED, RESULT = "ldgp", "sdr", "sdr(fuse)", "result"
@@ -31,16 +31,19 @@ class Picture:
         path = self.path(MAP)
         found = image.read(path)[..., 0] if path.is_file() else None
         if found is None or found.shape != self.rgb.shape[:2] or anew:
-            self.prior = ldgp.prior(self.rgb, self.args.ldgp_patch, self.args.kernel_size)
+            self.prior = ldgp.prior(self.rgb, self.args.ldgp_patch, self.args.kernel_size, self.args.map_confidence)
             if found is None or not np.array_equal(found, self.prior):
                 keep(path, self.prior)
         else:
             self.prior = found
 
     def draw(self) -> nss.Drawn:
-        """Return the references by NSS; set and write their mean `fused`, (H, W, 3) uint8; with --export_sdr write all references."""
+        """Return the references by NSS; set their `spread`; set and write their mean `fused`, (H, W, 3) uint8.
+
+        With --export_sdr write all references.
+        """
         drawn = sample(self.rgb, self.prior, self.args)
-        self.fused = drawn.fused().cpu().numpy()
+        self.fused, self.spread = drawn.fused().cpu().numpy(), guard.spread(drawn)
         keep(self.path(FUSED), self.fused)
         if self.args.export_sdr:
             for number in range(len(drawn)):

@@ -43,6 +43,19 @@ class References(Dataset):
         starts = [int(rng.integers(length - side + 1)) for length, side in zip(rgb.shape, sides)]
         return tuple(slice(start, start + side) for start, side in zip(starts, sides))
 
+    def overview(self, most: int = 16) -> Tensor:
+        """Return crops of the first image as one batch (B, 3, h, w): a grid over the image, or `most` random ones of a large image."""
+        rgb, rng = self.pictures[0].rgb, np.random.default_rng(self.seed)
+        sides = [min(side, self.patch_size) // self.multiple * self.multiple or side for side in rgb.shape[:2]]
+        counts = [-(-length // side) for length, side in zip(rgb.shape, sides)]
+        rows, columns = ([round(number * (length - side) / max(count - 1, 1)) for number in range(count)]
+                         for length, side, count in zip(rgb.shape, sides, counts))
+        boxes = [(row, column) for row in rows for column in columns]
+        if len(boxes) > most:
+            boxes = [boxes[number] for number in sorted(rng.choice(len(boxes), most, replace=False))]
+        crops = [self._filled(rgb[row:row + sides[0], column:column + sides[1]]) for row, column in boxes]
+        return torch.from_numpy(np.stack(crops)).movedim(-1, 1).float().div_(255)
+
     def _filled(self, pixels: np.ndarray) -> np.ndarray:
         """Return (H, W, 3) padded by reflection to multiples of `multiple`; only images smaller than that need it."""
         missing = [(0, -side % self.multiple) for side in pixels.shape[:2]]

@@ -12,6 +12,11 @@ from runtime.errors import UserError
 
 RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=3e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="8",
               patch_size="128", epochs=300, test_every=1000)
+TEMPLATES = {
+    # the paper's recipe for all tasks: larger crops and smaller batches in six stages, on 8 GPUs
+    "restormer_paper": dict(RECIPE, schedule="hold_cosine", hold=92.0, gclip_norm=0.01, epoch_chg="92-156-204-240-276-300",
+                            patch_size="128-160-192-256-320-384", batch_size="64-40-32-16-8-8"),
+}
 TINY = dict(channels=4, blocks="1-1-1-1")                 # a small network, for the tests
 
 # prefix of a released name -> the name here; RELEASED_BLOCK has the names inside

@@ -1,5 +1,7 @@
 """Two-stage knowledge learning: one network for haze, snow and rain, with one teacher for each weather (Chen et al., CVPR 2022)."""
 import dataclasses
+import re
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from model import weights
 from model.method import Method
 from model.two_stage_kd.ckt import Collation
 from model.two_stage_kd.network import MSBDN
+from runtime import process
 from runtime.arguments import SIZE, is_whole
 from runtime.errors import UserError
 from runtime.files import natural
@@ -94,15 +97,18 @@ class AllWeatherRestoration(Method):
         return {"image": image, "features": features}
 
     def prepare(self, args) -> None:
-        """Load --teachers and create the projectors; raises UserError unless there is one teacher for each data set."""
+        """Load --teachers, say which one teaches which data set, and create the projectors; raises UserError unless each set has one."""
+        if self.teachers or not any(_collating(stage.loss) for stage in args.stages):
+            return
         sets = [name for name in args.data_train.split("+") if name]
-        needed = any(_collating(stage.loss) for stage in args.stages)
-        if needed and len(args.teachers) != len(sets):
-            raise UserError(f"knowledge collation needs one teacher for each data set, but there are {len(args.teachers)} --teachers "
-                            f"for {len(sets)} sets ({', '.join(sets)}); --template kd_teacher trains one")
-        if needed:
-            self.teachers = [_teacher(args, path) for path in args.teachers]      # a list, so that teachers are not submodules
-            self.projectors = Collation(self.network.widths, len(self.teachers))
+        for path, name in zip(_in_order(sets, args.teachers), sets):
+            network, stated = _teacher(args, path)
+            self.teachers.append(network)                                         # a list, so that teachers are not submodules
+            process.log().say(f"teacher {path} → data set {name}")
+            if stated and _short(name) not in map(_short, stated.split("+")):
+                process.log().say(f"warning: the teacher {path} was trained on {stated}, not on {name}; if that is wrong, "
+                                  f"name the data set of each teacher, as in --teachers {_short(name)}=FILE")
+        self.projectors = Collation(self.network.widths, len(self.teachers))
 
     def stages(self, args) -> list[Stage]:
         """Return the flags' stages as knowledge collation if the loss needs teachers, else knowledge examination (section 3.1)."""
@@ -157,14 +163,43 @@ def _collating(spec: str) -> bool:
     return any({part.prediction, part.target} & TAUGHT for part in loss.parse(spec))
 
 
-def _teacher(args, path: str) -> MSBDN:
-    """Return the frozen network of a teacher, built like the student; raises UserError if the file does not fit."""
+def _short(name: str) -> str:
+    """Return the short name of a data set: `rain` for the list meta/train/rain.json."""
+    return Path(name).stem
+
+
+def _in_order(sets: list[str], given: list[str]) -> list[str]:
+    """Return one teacher's file for each data set; `given` has FILEs in the order of the sets, or NAME=FILE in any order.
+
+    NAME is a data set as in --data_train, or its short name if no other set has the same. Raises UserError unless each set has one file.
+    """
+    count = Counter(map(_short, sets))
+    known = {_short(name): name for name in sets if count[_short(name)] == 1} | {name: name for name in sets}
+    titles = [next((title for title in known if text.startswith(f"{title}=")), "") for text in given]
+    wrong = next((text for text, title in zip(given, titles) if "=" in text and not title and not Path(text).is_file()), "")
+    if wrong:
+        raise UserError(f"--teachers {wrong}: no data set of the training has this name; the names are {', '.join(known)}")
+    found = {known[title]: text[len(title) + 1:] for text, title in zip(given, titles) if title}
+    if found and not (all(titles) and all(found.values()) and len(found) == len(given)):
+        raise UserError(f"--teachers {' '.join(given)}: give one NAME=FILE for each data set ({', '.join(sets)}), or files without names")
+    if len(given) != len(sets):
+        raise UserError(f"knowledge collation needs one teacher for each data set, but there are {len(given)} --teachers "
+                        f"for {len(sets)} sets ({', '.join(sets)}); --template kd_teacher trains one")
+    return [found[name] for name in sets] if found else given
+
+
+def _teacher(args, path: str) -> tuple[MSBDN, str]:
+    """Return the frozen network of a teacher, built like the student, and the data sets on which it was trained ('': unknown).
+
+    Raises UserError if the file does not fit.
+    """
     method = build(args)
     try:
+        stated = weights.describe(path).get("data_train", "")
         weights.load_weights(method, path, args.model)
     except UserError as error:
         raise UserError(f"--teachers: {error}; teachers need the student's --channels and --blocks") from error
-    return method.network.requires_grad_(False).eval()
+    return method.network.requires_grad_(False).eval(), str(stated)
 
 
 def add_arguments(group) -> None:
@@ -175,8 +210,13 @@ def add_arguments(group) -> None:
 
 def add_training_arguments(group) -> None:
     """Add the flags that only training needs."""
-    group.add_argument("--teachers", "--teacher", nargs="+", default=[], metavar="FILE",
-                       help="model files of the teachers, one for each data set of --data_train, in the same order")
+    group.add_argument("--teachers", nargs="+", default=[], metavar="FILE",
+                       help="model files of the teachers: NAME=FILE for each data set, or FILEs in the order of --data_train")
+
+
+def command_line(argv: list[str]) -> list[str]:
+    """Return the command line with `--teacher`, as the released program spells it, replaced by --teachers."""
+    return [re.sub("^--teacher(?==|$)", "--teachers", word) for word in argv]
 
 
 def recipe(args) -> dict:
