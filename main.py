@@ -182,7 +182,8 @@ def about_worker(text: str) -> str:
     advice = {"SIGKILL": "the system does this if the memory is full, and so may a job scheduler; try a smaller --n_threads",
               "SIGBUS": "/dev/shm is full, or a file of the image cache was cut short just now; try --n_threads 0, or --ext img",
               "SIGSEGV": "a library crashed, perhaps while it decoded an image; try --n_threads 0, and python -m tool.verify"}
-    known = advice.get(signal.Signals(names[found]).name if found else "", "perhaps the memory is full; try --n_threads 0, which starts no such process")
+    unknown = "perhaps the memory is full; try --n_threads 0, which starts no such process"
+    known = advice.get(signal.Signals(names[found]).name if found else "", unknown)
     return f"a worker process, which reads images, {cause}: {known}; --resume -1 continues a training from its last saved state"
 
 
