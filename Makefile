@@ -1,12 +1,13 @@
 # make demo: train and test on embedded photos.  make demo-kd: the same for three teachers and their student.
 # make lint: ruff, mypy, import-linter.  make test: the fast tests.  make test-all: all tests, with line coverage.
+# make audit: look up the installed packages in the list of known vulnerabilities (needs pip-audit and a network).
 # make torture: kill trainings at random moments, about 20 minutes.  Each target creates .venv if it does not exist.
 PYTHON ?= python3
 BIN := .venv/bin
 # one process per core, at most four, because each needs about 1 GB for PyTorch
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo demo-kd test test-all torture lint clean
+.PHONY: demo demo-kd test test-all torture lint audit clean
 
 demo: .venv/ready
 	$(BIN)/python -m tool.demo
@@ -22,11 +23,16 @@ test-all: .venv/ready-to-test
 
 torture: .venv/ready-to-test
 	$(BIN)/python -m tests.torture
+	for target in image weights state report; do $(BIN)/python -m tests.fuzz $$target --minutes 20 || exit 1; done
+	$(BIN)/python -m tests.endurance epochs images bf16
 
 lint: .venv/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: .venv/ready
+	$(BIN)/python -m tool.audit
 
 .venv/ready: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

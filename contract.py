@@ -1,6 +1,6 @@
 """Data types that the packages exchange: items, samples, batches, predictions, stages, runs, test sets and their results."""
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,20 +19,25 @@ class Item(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One image: degraded input and named targets, each (3, H, W) float32 in [0, 1]; kind: number of the weather or source data set."""
+    """One image: degraded input and named targets, each (3, H, W) float32 in [0, 1]; kind: number of the weather or source data set.
+
+    trouble: the path of each image that this one replaces because it could not be read, and the reason.
+    """
     name: str
     input: Tensor
     targets: dict[str, Tensor]
     kind: int = 0
+    trouble: Sequence[tuple[str, str]] = ()
 
 
 @dataclass
 class Batch:
-    """Stacked samples: input and every target are (B, 3, H, W), kind is (B,)."""
+    """Stacked samples: input and every target are (B, 3, H, W), kind is (B,); trouble is that of all samples."""
     name: list[str]
     input: Tensor
     targets: dict[str, Tensor]
     kind: Tensor
+    trouble: Sequence[tuple[str, str]] = ()
 
     def __len__(self) -> int:
         return len(self.name)
@@ -54,7 +59,7 @@ class Batch:
 
     def _each(self, function: Callable[[Tensor], Tensor], name: list[str] | None = None) -> "Batch":
         targets = {key: function(value) for key, value in self.targets.items()}
-        return Batch(name or self.name, function(self.input), targets, function(self.kind))
+        return Batch(name or self.name, function(self.input), targets, function(self.kind), self.trouble)
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -62,7 +67,8 @@ def collate(samples: list[Sample]) -> Batch:
     return Batch(name=[sample.name for sample in samples],
                  input=torch.stack([sample.input for sample in samples]),
                  targets={key: torch.stack([sample.targets[key] for sample in samples]) for key in samples[0].targets},
-                 kind=torch.tensor([sample.kind for sample in samples]))
+                 kind=torch.tensor([sample.kind for sample in samples]),
+                 trouble=[each for sample in samples for each in sample.trouble])
 
 
 Prediction = dict[str, "Tensor | list[Tensor]"]       # 'image' (B, 3, H, W) in [0, 1] is required

@@ -1,5 +1,6 @@
 """Train, test and apply a restoration network: python main.py --help"""
 import contextlib
+import signal
 import sys
 from pathlib import Path
 
@@ -162,10 +163,22 @@ def explain_torch_error(error: RuntimeError | ValueError) -> str:
     if "Expected more than 1 value per channel" in text:
         return "batch normalisation needs more than one value per channel; train with a larger --batch_size or --patch_size"
     if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
-        return "a worker process of the DataLoader died, probably because the memory or /dev/shm is full; try --n_threads 0"
+        return about_worker(f"{text} {error.__cause__}")
     if "allocate memory" in text or "not enough memory" in text:
         return "the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop"
     raise error
+
+
+def about_worker(text: str) -> str:
+    """Return what is known about the end of a worker process of the DataLoader, and what to try; `text` is PyTorch's message."""
+    names = {signal.strsignal(number): number for number in signal.valid_signals()}
+    found = next((name for name in names if name and f"killed by signal: {name}" in text), "")
+    cause = f"was killed by signal {names[found]} ({found})" if found else "ended without a message"
+    advice = {"SIGKILL": "the system does this if the memory is full, and so may a job scheduler; try a smaller --n_threads",
+              "SIGBUS": "/dev/shm is full, or a file of the image cache was cut short just now; try --n_threads 0, or --ext img",
+              "SIGSEGV": "a library crashed, perhaps while it decoded an image; try --n_threads 0, and python -m tool.verify"}
+    known = advice.get(signal.Signals(names[found]).name if found else "", "try --n_threads 0, which starts no such process")
+    return f"a worker process, which reads images, {cause}: {known}; --resume -1 continues a training from its last saved state"
 
 
 def show_lists() -> int:

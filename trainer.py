@@ -16,6 +16,7 @@ import metric
 import tester
 import utility
 from contract import Batch, Run, Stage, collate, plan_of
+from data import quarantine
 from loss import Loss, listed
 from model import detect, norm, teacher, weights
 from model.method import Method
@@ -122,7 +123,7 @@ class Trainer:
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
         self.run.before_epoch(self.method, self.epoch)
-        bar = tqdm(loader, f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", leave=False,
+        bar = tqdm(quarantine.watched(loader, self.folder), f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", leave=False,
                    disable=process.quiet() if self.run.kept else True)
         for batch in bar if self.step < steps else ():
             begun = time.perf_counter()

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 import loss
 from contract import Item, Run, TestSet
-from data import audit, cache, image, loader, source
+from data import audit, cache, image, loader, quarantine, source
 from data.choose import DEMO_NAMES, Chosen, choose, names
 from data.sets import DATASETS
 from runtime import process
@@ -28,11 +28,15 @@ def runs(args) -> list[Run]:
         return [Run(args.save, None, test)]
     parts = [choose(args, name, "train").items for name in names(args.data_train)]
     items = parts[0] if len(parts) == 1 else [item._replace(kind=kind) for kind, part in enumerate(parts) for item in part]
-    read = _reader(args, items)
+    bad = quarantine.known(args)
+    sound = quarantine.sound(items, bad)
+    read = _reader(args, sound)
     if args.audit:
-        items = audit.audited(items, {name: each.items for name, each in chosen.items()}, read, Path(args.dir_data) / "bin" / "leaks",
-                              args.exclude_leaks)
-    return [Run(args.save, functools.partial(_train, args, items, read), test)]
+        kept = audit.audited(sound, {name: each.items for name, each in chosen.items()}, read, Path(args.dir_data) / "bin" / "leaks",
+                             args.exclude_leaks)
+        left_out = {id(item) for item in sound} - {id(item) for item in kept}
+        items = [item for item in items if id(item) not in left_out]
+    return [Run(args.save, functools.partial(_train, args, items, bad, read), test)]
 
 
 def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
@@ -51,7 +55,7 @@ def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
     return found
 
 
-def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:
+def _train(args, items: list[Item], bad: dict[str, str], read: Callable, stage) -> DataLoader:
     """Return the loader of a stage's training batches; UserError if images lack a target that the loss needs."""
     targets = []
     for target in sorted(loss.targets(stage.loss)):
@@ -61,10 +65,10 @@ def _train(args, items: list[Item], read: Callable, stage) -> DataLoader:
                             f"{args.data_train} lack; without it: --loss '{loss.without(stage.loss, target)}'")
         if not lacking:
             targets.append(target)
-    sides = (max(source.size(item.images["image" if "image" in item.images else "input"])) for item in items)
+    sides = (max(source.size(item.images["image" if "image" in item.images else "input"])) for item in quarantine.sound(items, bad))
     if all(side < stage.patch_size for side in sides):
         raise UserError(f"--patch_size {stage.patch_size} is larger than every image of {args.data_train}; choose a smaller one")
-    images = loader.Images(items, tuple(targets), read, args.seed, stage.patch_size, "" if args.no_augment else args.augment)
+    images = loader.Images(items, tuple(targets), read, args.seed, stage.patch_size, "" if args.no_augment else args.augment, bad)
     kinds = sorted({item.kind for item in items}) if args.balanced else []
     sets = [[index for index, item in enumerate(items) if item.kind == kind] for kind in kinds] or [list(range(len(items)))]
     steps = args.test_every or -(-min(map(len, sets)) // stage.batch_size)
@@ -99,4 +103,4 @@ def _waiting(holder: str) -> None:
 
 
 def _cached(places: dict[Path, Path], path: Path):
-    return cache.read(places[path]) if path in places else image.read(path)
+    return cache.read(places[path], path) if path in places else image.read(path)

@@ -1,10 +1,11 @@
-"""Find training images that show a scene of a test set, also if they are cropped, mirrored, rotated by 90 degrees or degraded.
+"""Find training images that show a scene of a test set, also if they are cropped, mirrored, rotated by 90 degrees, scaled or degraded.
 
 A fingerprint describes each blob of an image by a patch of samples around it. The patch is flipped and rotated into one of
 eight poses (quarter turns, mirrors) that depends only on its samples, so a copy of the image has the same descriptions at
 other positions. A test image is a candidate if several descriptions agree on one motion (pose and shift). It is a leak if the
-two images also correlate where they overlap after this motion.
-All distances are in pixels of the images at half their size; grey levels are 0-255.
+two images also correlate where they overlap after this motion. This finds scales from SCALES[0] to SCALES[-1]; for scales from
+about 0.5 to 2, the larger of the two images is also compared after it has been reduced by the ZOOMS.
+All distances are in pixels of the images at half their size (times the zoom); grey levels are 0-255.
 """
 import contextlib
 import functools
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, minimum_filter
 from tqdm import tqdm
@@ -25,7 +27,8 @@ from data import image, source
 from data.source import Source, path_of
 from runtime import files
 
-VERSION = 1                               # of the fingerprints; increase it when they change
+VERSION = 2                               # of the fingerprints; increase it when they change
+ZOOMS = (1.0, 0.7, 0.5)                   # sizes at which an image is described
 SIGMAS = 1.3 * 2 ** (np.arange(6) / 3)    # blob sizes; blobs of the middle sizes are detected
 MIN_CONTRAST = 0.5                        # grey levels by which a blob must differ from its surroundings
 AREA, MAX_BLOBS = 150, 1500               # one blob is kept per AREA pixels of the image, strongest first, at most MAX_BLOBS
@@ -42,7 +45,7 @@ DETAIL = 300                              # pixels; an overlap with less detail 
 LEAK_SCORE = 0.5                          # score from which two images are said to show one scene
 POSES = np.array([[[1 - (pose & 1) * 2, 0], [0, 1 - (pose & 2)]] for pose in range(4)])
 POSES = np.concatenate([POSES, POSES[:, ::-1]]).astype(np.float32)    # (8, 2, 2): maps (row, column) to the pose
-BLOB = np.dtype([("at", "f4", 2), ("bright", "?"), ("pose", "u1"), ("patch", "i1", SIDE**2)])
+BLOB = np.dtype([("at", "f4", 2), ("bright", "?"), ("pose", "u1"), ("zoom", "u1"), ("patch", "i1", SIDE**2)])
 
 
 class Leak(NamedTuple):
@@ -64,19 +67,30 @@ def find(train: list[Item], test: list[Item], folder: Path | None = None,
         folder.mkdir(parents=True, exist_ok=True)
     prints = list(_fingerprints([_source(item) for item in test], folder, read))
     known = np.concatenate([*prints, np.empty(0, BLOB)])
-    owner = np.repeat(np.arange(len(test)), [len(blobs) for blobs in prints])
-    groups = [(bright, rows, _vectors(known[rows]).T.copy()) for bright in (False, True)
-              for rows in [np.flatnonzero(known["bright"] == bright)]]
-    grey = functools.lru_cache(maxsize=256)(lambda number: half(_source(test[number]), read))
+    owner = np.repeat(np.arange(len(test)), [len(blobs) for blobs in prints]) * len(ZOOMS) + known["zoom"]
+    groups = [[(bright, rows, _vectors(known[rows]).T.copy()) for bright in (False, True)
+               for rows in [np.flatnonzero(which & (known["bright"] == bright))]] for which in (known["zoom"] >= 0, known["zoom"] == 0)]
+    grey = functools.lru_cache(maxsize=256)(lambda number: sizes(half(_source(test[number]), read)))
     leaks = []
     for item, blobs in zip(train, _fingerprints([_source(item) for item in train], folder, read)):
-        picture = None
-        for number, motion, places in _candidates(blobs, known, owner, groups):
-            picture = half(_source(item), read) if picture is None else picture
-            score = _score(picture, grey(number), motion, places)
-            if score >= LEAK_SCORE:
-                leaks.append(Leak(item, test[number], score))
+        pictures, found = None, {}
+        for zoom in range(len(ZOOMS)):                    # a reduced training image is compared with the test images in full size only
+            for place, motion, places in _candidates(blobs[blobs["zoom"] == zoom], known, owner, groups[zoom > 0]):
+                number, other = divmod(place, len(ZOOMS))
+                pictures = sizes(half(_source(item), read)) if pictures is None else pictures
+                score = 0.0 if number in found else _score(pictures[zoom], grey(number)[other], motion, places)
+                if score >= LEAK_SCORE:
+                    found[number] = score
+        leaks += [Leak(item, test[number], score) for number, score in found.items()]
     return leaks
+
+
+def sizes(grey: np.ndarray) -> list[np.ndarray]:
+    """Return the grey levels (H, W) float32 of an image at each of the ZOOMS."""
+    height, width = grey.shape
+    whole = Image.fromarray(grey)
+    return [grey, *(np.asarray(whole.resize((max(round(width * zoom), 1), max(round(height * zoom), 1)), Image.Resampling.BICUBIC))
+                    for zoom in ZOOMS[1:])] if grey.size else [grey] * len(ZOOMS)
 
 
 def half(origin: Source, read: Callable[[Path], np.ndarray] = image.read) -> np.ndarray:
@@ -88,6 +102,14 @@ def half(origin: Source, read: Callable[[Path], np.ndarray] = image.read) -> np.
 
 
 def fingerprint(grey: np.ndarray) -> np.ndarray:
+    """Return the blobs of (H, W) grey levels at all ZOOMS, (n,) BLOB."""
+    found = [_blobs(each) for each in sizes(grey)]
+    for zoom, blobs in enumerate(found):
+        blobs["zoom"] = zoom
+    return np.concatenate(found)
+
+
+def _blobs(grey: np.ndarray) -> np.ndarray:
     """Return the blobs of (H, W) grey levels, (n,) BLOB; a patch is stored as its whitened cosine transform of length 127."""
     if min(grey.shape) < 2 * SIDE:
         return np.empty(0, BLOB)
@@ -173,7 +195,7 @@ def _fingerprints(sources: list, folder: Path | None, read: Callable) -> Iterato
 
 
 def _candidates(blobs: np.ndarray, known: np.ndarray, owner: np.ndarray, groups: list) -> Iterator[tuple]:
-    """Yield (number of a test image, motion (2, 2), matched places (n, 2, 2)) if enough blobs agree on one motion."""
+    """Yield (owner of test blobs, motion (2, 2), matched places (n, 2, 2)) if enough blobs agree on one motion."""
     pairs = [np.empty((0, 2), int)]
     for bright, rows, vectors in groups:
         for mine in np.array_split(np.flatnonzero(blobs["bright"] == bright), 1 + len(blobs) // 512):

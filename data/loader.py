@@ -1,6 +1,6 @@
 """Make batches from items; random choices depend only on (seed, epoch, position), not on worker processes or torchrun processes."""
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,28 +10,50 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from contract import Item, Sample, collate
 from data import image, source
+from data.quarantine import name_of
 from data.source import View
 from data.transform import augment
-from runtime.errors import UserError
+from runtime.errors import Failure, UserError
 
 Key = tuple[int, int, int]                # epoch, position in the epoch, index of the item
+TRIES = 20                                # unreadable images in a row after which a sample is given up
 
 
 class Images(Dataset):
-    """The samples of a list of items; `read` decodes a file, `targets` names the images that a sample contains besides the input."""
+    """The samples of a list of items; `read` decodes a file, `targets` names the images that a sample contains besides the input.
+
+    bad: names of the items that are in quarantine when the program starts (see data/quarantine.py).
+    """
 
     def __init__(self, items: list[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
-                 seed: int = 0, patch_size: int = 0, turns: str = ""):
+                 seed: int = 0, patch_size: int = 0, turns: str = "", bad: Container[str] = ()):
         self.items, self.targets, self.read = items, targets, read
-        self.seed, self.patch_size, self.turns = seed, patch_size, turns
+        self.seed, self.patch_size, self.turns, self.bad = seed, patch_size, turns, bad
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, key: Key | int) -> Sample:
-        """Return the sample of a key (epoch, position, index), or of an index alone; UserError if its images differ in size."""
+        """Return the sample of a key (epoch, position, index), or of an index alone.
+
+        In a running training (epoch > 0) an image that cannot be read is replaced by another one of its kind, which depends only
+        on the seed and the key; the sample states this in `trouble`. Before the training only an image in `bad` is replaced, and
+        any other raises UserError. Raises Failure if no image can be read.
+        """
         epoch, position, index = key if isinstance(key, tuple) else (0, 0, key)
-        item = self.items[index]
+        trouble: list[tuple[str, str]] = []
+        while len(trouble) < TRIES:
+            try:
+                return self._sample(epoch, position, self.items[index])._replace(trouble=trouble)
+            except UserError as error:
+                if not epoch and name_of(self.items[index]) not in self.bad:
+                    raise
+                trouble.append((name_of(self.items[index]), str(error)))
+                alike = [place for place, item in enumerate(self.items) if item.kind == self.items[index].kind]
+                index = alike[np.random.default_rng((self.seed, epoch, position, len(trouble), 3)).integers(len(alike))]
+        raise Failure(f"{TRIES} training images, one after the other, cannot be read any more; the last one: {trouble[-1][1]}")
+
+    def _sample(self, epoch: int, position: int, item: Item) -> Sample:
         images = {name: source.read(item.images[name], self.read) for name in ("input", *self.targets) if name in item.images}
         if len({array.shape for array in images.values()}) > 1:
             sizes = ", ".join(f"{name} {array.shape[1]}x{array.shape[0]}" for name, array in images.items())

@@ -103,8 +103,8 @@ class Jobs:
                 state = "done"
             except UserError as error:
                 job.text, state = str(error), "failed"
-            except OSError as error:
-                job.text, state = f"This photo could not be restored: {error.strerror or error}.", "failed"
+            except Exception as error:                    # the thread goes on, whatever a photo does
+                job.text, state = f"This photo could not be restored: {type(error).__name__}.", "failed"
             job.photo.unlink(missing_ok=True)
             job.ended, job.state = time.monotonic(), state
             self.tidy()

@@ -1,6 +1,7 @@
 """Restores single photos in a process of its own, which is ended when a photo takes too long or too much memory."""
 import multiprocessing
 import signal
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -131,22 +132,26 @@ def shown(picture: np.ndarray) -> np.ndarray:
 class Worker:
     """A process with a Service. It is ended when a photo takes longer than `seconds`, and the next photo gets a new one.
 
-    The methods are called by one thread.
+    `start` and `restore` are called by one thread; any thread may call `close`, which ends the process for good.
     """
 
     def __init__(self, weights: dict[str, Path], whole: int, cpu: bool, seconds: float):
         self.weights, self.seconds, self.arguments = weights, seconds, (weights, whole, cpu)
         self.process: multiprocessing.process.BaseProcess | None = None
+        self.lock, self.closed = threading.Lock(), False
 
     def start(self) -> None:
         """Start the process if it does not run; Failure if it does not become ready."""
-        if self.process and self.process.is_alive():
-            return
-        context = multiprocessing.get_context("spawn")    # a fork would copy the locks of this process's threads
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_work, args=(other, *self.arguments), daemon=True)
-        self.process.start()
-        other.close()
+        with self.lock:
+            if self.closed:
+                raise Failure("the server ends")
+            if self.process and self.process.is_alive():
+                return
+            context = multiprocessing.get_context("spawn")        # a fork would copy the locks of this process's threads
+            self.pipe, other = context.Pipe()
+            self.process = context.Process(target=_work, args=(other, *self.arguments), daemon=True)
+            self.process.start()
+            other.close()
         try:
             assert self.pipe.poll(START) and self.pipe.recv() == "ready"
         except (AssertionError, EOFError, OSError) as error:
@@ -178,11 +183,16 @@ class Worker:
 
     def end(self) -> None:
         """End the process at once."""
-        if self.process:
-            self.process.kill()
-            self.process.join()
-            self.pipe.close()
-            self.process = None
+        with self.lock:
+            if self.process:
+                self.process.kill()
+                self.process.join()
+                self.process = None
+
+    def close(self) -> None:
+        """End the process at once and start no other."""
+        self.closed = True
+        self.end()
 
 
 def minutes(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """The exceptions that end a command; main.py and the tools print them as one sentence."""
 import errno
+import re
 
 # errors of the system that the user can correct: what to do about them
 ADVICE = {errno.EACCES: "give this user access to it", errno.EPERM: "give this user access to it", errno.ENAMETOOLONG: "use a shorter name"}
@@ -10,19 +11,21 @@ class UserError(ValueError):
     """An error that the user can correct; main prints the text as one sentence and exits with status 2."""
 
     def __str__(self) -> str:
-        # a worker process of the DataLoader adds its traceback to the text of an error
-        return super().__str__().rpartition("UserError: ")[2].strip()
+        return without_trace(super().__str__())
 
 
 def explained(error: OSError) -> tuple[str, int]:
     """Return one sentence about an error of the system, and the exit status: 2 if the user can correct it, otherwise 1."""
     path, advice = str(error.filename or "a file"), ADVICE.get(error.errno or 0)
-    text = f"{path if len(path) <= SHOWN else path[:SHOWN] + '…'}: {error.strerror or error}"
+    text = f"{path if len(path) <= SHOWN else path[:SHOWN] + '…'}: {error.strerror or without_trace(str(error))}"
     return (f"{text}; {advice}", 2) if advice else (text, 1)
 
 
 class Failure(RuntimeError):
     """An error that stops a run; main prints the text as one sentence and exits with status 1."""
+
+    def __str__(self) -> str:
+        return without_trace(super().__str__())
 
 
 class Interrupted(Exception):
@@ -39,6 +42,11 @@ class Stopped(BaseException):
 
 class Diverged(Failure):
     """A training cannot continue with its weights; the last saved state is kept."""
+
+
+def without_trace(text: str) -> str:
+    """Return the message of an error; a worker process of the DataLoader puts its traceback and the error's type before it."""
+    return re.sub(r"(?s)^Caught .* in (DataLoader worker process|pin memory thread).*\n[\w.]+: ", "", text).strip()
 
 
 def short(value: object, most: int = 60) -> str:

@@ -217,7 +217,7 @@ def test_cache(tmp_path, monkeypatch):
 
     places = cache.fill(tmp_path / "bin", tmp_path, sources)
     assert sorted(decoded) == sources
-    assert all(np.array_equal(cache.read(places[s]), real_read(s)) for s in sources)
+    assert all(np.array_equal(cache.read(places[s], s), real_read(s)) for s in sources)
 
     cache.fill(tmp_path / "bin", tmp_path, sources)
     assert len(decoded) == 4                                       # no file is decoded again
@@ -227,7 +227,7 @@ def test_cache(tmp_path, monkeypatch):
     os.utime(sources[1], ns=(old.st_atime_ns, old.st_mtime_ns))
     places = cache.fill(tmp_path / "bin", tmp_path, sources)
     assert len(decoded) == 5
-    assert np.array_equal(cache.read(places[sources[1]]), real_read(sources[1]))
+    assert np.array_equal(cache.read(places[sources[1]], sources[1]), real_read(sources[1]))
     assert len(list((tmp_path / "bin").rglob("*.npy"))) == 4        # the outdated file is deleted, and no partial file remains
 
 

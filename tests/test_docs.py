@@ -22,7 +22,7 @@ DOCS = [page for page in PAGES if page.is_relative_to(REPO / "docs")]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s`])((?:python main\.py|python -m (?:tool\.\w|tests\.\w|pytest)|torchrun|make [a-z])[^`\n]*)")
 # these print texts, need optional packages, start a server, or take minutes
-PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "tool.serve", "tool.demo")
+PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "tool.serve", "tool.demo", "tool.audit")
 SLOW = ("--template demo", "--save_maps", "--teachers", "tool.export")
 
 
@@ -178,7 +178,7 @@ def test_a_tool_runs(run, data, monkeypatch, command):
         shutil.rmtree("dataset/train")
     if name == "tool.measure":
         make_pairs(Path("Rain100L"), 2)
-        for folder, kind in (("restored", "input"), ("clean", "target")):
+        for folder, kind in (("restored", "input"), ("clean", "target"), ("maps/Rain100L/sdr(fuse)", "input")):
             shutil.copytree(Path("Rain100L", kind), folder)
     if name == "tool.synthesise":
         save(Path("clean/photo.png"), photo(40, 48, 1))

@@ -8,6 +8,7 @@ import torch
 
 import unweather
 from model import weights
+from restore import worker
 from runtime import files
 from runtime.errors import UserError
 from tool import export, serve
@@ -61,7 +62,7 @@ def test_a_bad_model_file_in_every_door(trained, fails, make, words, monkeypatch
     monkeypatch.setattr(torch, "empty", lambda *sizes, real=torch.empty, **how: asked.append(real(*sizes, **how)) or asked[-1])
     assert words in fails("--test_only", "--pre_train", "bad.pt", "--data_test", "set", "--cpu")
     doors = [lambda: export.run(["bad.pt", "--torch"]), lambda: unweather.load("bad.pt"),
-             lambda: serve.Service(serve.find(["bad.pt"]), 1)._method(next(iter(serve.find(["bad.pt"]))))]
+             lambda: worker.Service(serve.find(["bad.pt"]), 1)._method(next(iter(serve.find(["bad.pt"]))))]
     for door in doors:
         weights.forget()
         with pytest.raises(UserError) as caught:

@@ -39,6 +39,10 @@ def degraded(how):
     return lambda picture: np.rint(255 * how(picture / 255, np.random.default_rng(0))).astype(np.uint8)
 
 
+def scaled(factor: float):
+    return lambda p: np.asarray(Image.fromarray(p).resize((round(280 * factor), round(200 * factor)), Image.BICUBIC))
+
+
 def items(*pictures: np.ndarray) -> list[Item]:
     return [Item(str(number), {"image": picture}) for number, picture in enumerate(pictures)]
 
@@ -53,7 +57,8 @@ COPIES = {
     "turned mirrored crop": lambda p: p[40:160, 20:190].swapaxes(0, 1),
     "jpeg": jpeg, "noise": degraded(degrade.noise), "rain": degraded(degrade.rain), "haze": degraded(degrade.haze),
     "crop in jpeg": lambda p: jpeg(p[50:, 70:]),
-    "larger": lambda p: np.asarray(Image.fromarray(p).resize((300, 214), Image.BICUBIC)),
+    "larger": scaled(1.07), "half size": scaled(0.5), "0.6": scaled(0.6), "0.75": scaled(0.75), "1.35": scaled(1.35), "1.7": scaled(1.7),
+    "double size": scaled(2), "turned, half size": lambda p: np.rot90(scaled(0.5)(p)),
 }
 
 

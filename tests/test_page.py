@@ -1,5 +1,6 @@
 """Tests of the page of tool.serve over real sockets, and in a browser if Chromium is installed."""
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,7 +33,7 @@ def server(place):
         threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
         yield found
         found.shutdown()
-        process.end()
+        process.close()
 
 
 def talk(server, text: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
@@ -221,6 +223,22 @@ def address(place):
         status = program.wait(PATIENCE)
     assert status == 0 and list((place / "tmp").glob("unweather-*")) == []
     assert Path("serve.txt").read_text() == f"http://{page.HOST}:{port} — press Ctrl-C to end the server\n"
+
+
+def test_the_server_ends_while_photos_wait(address, place):
+    """SIGTERM (sent by the fixture) ends a server with a photo in work and others that wait at once, without a message."""
+    body = save(place / "x.png", photo(2000, 2000, 1)).read_bytes()
+    for _ in range(3):
+        request = urllib.request.Request(f"{address}/photos?weights=a%20(smgarn)", body)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            assert answer.status == 202
+
+
+def test_a_full_disk(server, monkeypatch):
+    def receive(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(page.Handler, "_receive", receive)
+    assert post(server, b"x") == (507, "The disk of the server is full.") and server.jobs.jobs == {}
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def process(place):
     make("smgarn", "a.pt")
     found = worker.Worker({"a": Path("a.pt").resolve()}, 10**6, True, PATIENCE)
     yield found
-    found.end()
+    found.close()
 
 
 def finish(queue: jobs.Jobs, key: str) -> dict:

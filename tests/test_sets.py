@@ -218,9 +218,9 @@ def test_names_that_do_not_fit_are_shown(place):
     with pytest.raises(UserError) as error:
         chosen("Rain100H", "test")
     assert str(error.value) == (
-        "4 of 4 images in dataset/Rain100H/rain have no partner in dataset/Rain100H/norain: a-1.png, a-2.png, a-3.png, a-4.png; by "
-        "their names a-1.png needs a-1.png and a-2.png needs a-2.png (or another image format), but that folder holds b-1.png, b-2.png "
-        "and 2 more")
+        "4 of 4 images in dataset/Rain100H/rain have no partner in dataset/Rain100H/norain: a-1.png, a-2.png, a-3.png, a-4.png; "
+        "by their names a-1.png needs a-1.png and a-2.png needs a-2.png (or another image format), but that folder holds b-1.png, "
+        "b-2.png and 2 more")
 
 
 @pytest.mark.parametrize("folder", ["", "/input"])

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import model
+from data import image
 from tests.conftest import REPO, python
 
 SOURCES = [path for path in REPO.rglob("*.py") if not {".venv", "experiment", "dataset"} & set(path.relative_to(REPO).parts)]
@@ -27,6 +28,16 @@ def test_weights_are_never_trusted():
         for line in path.read_text().splitlines():
             assert "torch.load(" not in line or "weights_only=True" in line, f"{path}: {line}"
             assert not re.search(r"^\s*(import|from) pickle|strict=False|shell=True", line), f"{path}: {line}"
+
+
+def test_images_are_decoded_in_one_place():
+    """Only data/image.py opens image files, and only those of the named formats: Pillow runs Ghostscript for an EPS file."""
+    for path in SOURCES:
+        text = path.read_text()
+        if "tests" not in path.relative_to(REPO).parts and path != REPO / "data/image.py":
+            assert not re.search(r"Image\.open\(|imread|imageio|io\.read_image|decode_image", text), path
+    opened = re.findall(r"Image\.open\(.*", (REPO / "data/image.py").read_text())
+    assert opened and all("formats=READABLE" in line for line in opened) and "EPS" not in image.READABLE
 
 
 def test_packages_have_the_same_face():

@@ -1,5 +1,6 @@
 """The HTTP side of tool.serve: answers only the browsers of this machine that opened the page itself, within limits of size and time."""
 import contextlib
+import errno
 import html
 import json
 import re
@@ -133,6 +134,10 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(422, str(error))
         except TimeoutError:
             return self._refuse(408, f"The upload was cut off: nothing arrived for {SILENCE:.0f} seconds.")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return self._refuse(507, "The disk of the server is full.")
         return self._send(202, json.dumps({"key": key}).encode(), "application/json")
 
     def _trusted(self, path: str) -> bool:

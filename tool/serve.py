@@ -94,7 +94,7 @@ def run(argv: list[str] | None = None, ended: threading.Event | None = None) -> 
                     server.jobs.tidy()
             finally:
                 server.shutdown()
-                worker.end()
+                worker.close()
 
 
 if __name__ == "__main__":
