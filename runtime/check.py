@@ -31,10 +31,13 @@ def _progress(state: dict) -> str:
     for name, value in state["progress"].items():
         if name in COUNTS and not _is_count(value):
             return f"'{name}' is {value!r:.60}, not a whole number from 0"
-        if name in ("best", "last_loss", "rate") and not _is_number(value):
+        if name in ("best", "last_loss") and not (_is_number(value) and value == value):
             return f"'{name}' is {value!r:.60}, not a number"
+        if name == "rate" and not (_is_number(value) and 0 < value <= 1):
+            return f"'{name}' is {value!r:.60}, not a number above 0 and at most 1"
     seen = state["progress"].get("seen", [])
-    if not isinstance(seen, list) or not all(isinstance(row, dict) and all(map(_is_number, row.values())) for row in seen):
+    if not isinstance(seen, list) or not all(isinstance(row, dict) and row.keys() == seen[0].keys() and {*map(type, row)} == {str}
+                                             and all(map(_is_number, row.values())) for row in seen):
         return "'seen' is not a list of losses"
     return ""
 
@@ -68,6 +71,21 @@ def _tensors(state: dict) -> str:
             if not isinstance(name, str) or not isinstance(value, Tensor):
                 return f"'{part}' holds {name!r:.60}, which is not a tensor"
     return ""
+
+
+def moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError unless an optimiser has for each weight all values that its next step needs, finite and of the weight's shape."""
+    weight = torch.zeros(1, requires_grad=True)
+    weight.grad = torch.zeros(1)
+    example = type(optimizer)([weight], lr=0.0)                     # type: ignore[call-arg]
+    example.param_groups[0].update({key: value for key, value in optimizer.param_groups[0].items() if key != "params"})
+    example.step()
+    for parameter, values in optimizer.state.items():
+        for name in example.state[weight] if values != {} else ():
+            value = values[name]
+            shape = value.shape == parameter.shape or (name == "step" and value.shape == () and value >= 0)
+            if not shape or not value.isfinite().all():
+                raise ValueError(name)
 
 
 def _is_count(value: object) -> bool:

@@ -1,5 +1,5 @@
 """The full state of a training as stored in state.pt; a training that resumes from it gives identical results."""
-from runtime import VERSION, experiment, process
+from runtime import VERSION, check, experiment, process
 from runtime.errors import UserError
 
 # attributes of the Trainer that are stored
@@ -31,6 +31,7 @@ def restore(trainer, state: dict) -> None:
         trainer.optimizer.load_state_dict(state["optimizer"])
         for group, flags in zip(trainer.optimizer.param_groups, settings):
             group.update(flags)                       # the settings of this command line replace the stored ones
+        check.moments(trainer.optimizer)
         trainer.scaler.load_state_dict(state["scaler"] or trainer.scaler.state_dict())
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"the state in {trainer.folder} does not fit these flags; use the model, the width and the optimizer "
