@@ -56,8 +56,10 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=READABLE) as image:
             yield image
-    except MemoryError:
+    except UserError:
         raise
+    except MemoryError as error:          # perhaps because a damaged header states many pixels
+        raise unreadable(path, "the memory is too small to decode it") from error
     except Exception as error:
         raise unreadable(path, _reason(path, error)) from error
 
@@ -99,12 +101,12 @@ def read(path: str | Path) -> np.ndarray:
     with _opened(path) as image:
         image.load()
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):                       # 16-bit grey
-        grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
-        return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise unreadable(path, "it contains floating-point values of an unknown range")
-    return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
+        if image.mode.startswith("I"):                   # 16-bit grey
+            grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
+            return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode == "F":
+            raise unreadable(path, "it contains floating-point values of an unknown range")
+        return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
 
 
 def _reason(path: str | Path, error: Exception) -> str:

@@ -55,7 +55,7 @@ def test_a_folder_of_heic_images_only(fails, photos):
     assert "photos holds no image but HEIC or AVIF ones, which have to be converted" in fails(*FLAGS)
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), IndexError(), TypeError("x"), RuntimeError("x"), AttributeError("x")])
+@pytest.mark.parametrize("error", [KeyError("x"), IndexError(), TypeError("x"), RuntimeError("x"), AttributeError("x"), MemoryError()])
 def test_any_error_of_a_decoder_is_that_image_s(run, photos, monkeypatch, error):
     real = Image.open
 
