@@ -23,13 +23,16 @@ from model.method import Method
 from report import trackers
 from restore.restorer import Restorer, Settings
 from runtime import experiment, process
-from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, explained
+from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, explained, short
 from runtime.log import Log
 from trainer import Trainer
+
+LONGEST = 2000                            # characters of an error message
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; return the exit status: 0 for success, 1 for a failure, 2 for an error that the user can correct."""
+    process.print_any_text()
     try:
         args = option.parse(argv)
         if args.list:
@@ -48,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         return print_error(error, 1)
     except MemoryError:
         return print_error("the memory is full; train with a smaller --batch_size or --patch_size, restore with --chop", 1)
+    except (ConnectionResetError, ConnectionRefusedError, EOFError):       # the connection to a worker process that has just ended
+        return print_error(about_worker(""), 1)
     except OSError as error:
         return print_error(*explained(error))
     except (RuntimeError, ValueError) as error:
@@ -177,7 +182,8 @@ def about_worker(text: str) -> str:
     advice = {"SIGKILL": "the system does this if the memory is full, and so may a job scheduler; try a smaller --n_threads",
               "SIGBUS": "/dev/shm is full, or a file of the image cache was cut short just now; try --n_threads 0, or --ext img",
               "SIGSEGV": "a library crashed, perhaps while it decoded an image; try --n_threads 0, and python -m tool.verify"}
-    known = advice.get(signal.Signals(names[found]).name if found else "", "try --n_threads 0, which starts no such process")
+    unknown = "perhaps the memory is full; try --n_threads 0, which starts no such process"
+    known = advice.get(signal.Signals(names[found]).name if found else "", unknown)
     return f"a worker process, which reads images, {cause}: {known}; --resume -1 continues a training from its last saved state"
 
 
@@ -219,7 +225,7 @@ def first_line(thing) -> str:
 def print_error(error: object, status: int) -> int:
     """Print an error message of one sentence to stderr, with the rank if there are several processes; return the status."""
     where = f" [process {process.rank()} of {process.world()}]" if process.world() > 1 else ""
-    print(f"main.py: error{where}: {error}", file=sys.stderr, flush=True)
+    print(f"main.py: error{where}: {short(error, LONGEST)}", file=sys.stderr, flush=True)
     return status
 
 

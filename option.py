@@ -21,7 +21,7 @@ from restore import flags as restore_flags
 from runtime import arguments, experiment, process
 from runtime import flags as runtime_flags
 from runtime.arguments import COUNT, EPOCHS, RATIO, REAL, SIZE, Formatter, Joined, Parser, number
-from runtime.errors import UserError
+from runtime.errors import UserError, shown
 
 DEFAULT, TYPED = "default", "typed"       # names of the first and the last source
 # Functions that convert the text of a flag. args holds the result, args.flags the text.
@@ -140,7 +140,7 @@ def _checked(full: Parser, source: Source) -> Source:
         try:
             result[flag] = full.converted(flag, value)
         except ValueError as error:
-            raise UserError(f"{source.name}: the flag '{flag}' cannot be {value!r}; its usual value is {known[flag]!r}") from error
+            raise UserError(f"{source.name}: the flag '{flag}' cannot be {shown(value)}; its usual value is {known[flag]!r}") from error
     return Source(source.name, result)
 
 

@@ -98,7 +98,7 @@ def _known(path: Path) -> dict:
     """Return the numbers of data sets tested earlier, {} if the file is missing or damaged."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 

@@ -9,7 +9,7 @@ from data.sets import DATASETS
 from data.source import View
 from runtime import process
 from runtime.arguments import is_whole
-from runtime.errors import UserError
+from runtime.errors import UserError, short
 
 DEMO_NAMES = ("Demo", "Folder")             # with --dir_demo: a folder of images, usually without targets
 LISTS = (".json", ".csv")
@@ -120,7 +120,7 @@ def _noise_levels(name: str, text: str) -> tuple[int, int]:
     """Return (lowest, highest) noise level of `25` or `0-55`, from the text after the @ of a data set name; UserError if it is invalid."""
     levels = text.split("-")
     if len(levels) > 2 or not all(is_whole(level, 0, 255) for level in levels) or int(levels[0]) > int(levels[-1]):
-        raise UserError(f"'{name}': a noise level is a whole number on the 0-255 scale, as in CBSD68@25, or for training a range, "
+        raise UserError(f"'{short(name)}': a noise level is a whole number on the 0-255 scale, as in CBSD68@25, or for training a range, "
                         "as in BSD400@0-55; an f at its end keeps the noise as float, as in CBSD68@25f")
     return int(levels[0]), int(levels[-1])
 

@@ -1,8 +1,9 @@
 """Read and write image files, and convert between (H, W, C) uint8 arrays and (C, H, W) tensors in [0, 1]."""
+import contextlib
+import functools
 import os
-import struct
 import warnings
-import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,18 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from runtime.errors import UserError
+from runtime import process
+from runtime.errors import UserError, short
 from runtime.files import natural, temporary
+from runtime.log import Log
 
 # what Pillow may decode (JPEG includes MPO); it would run Ghostscript for an EPS file, whatever its name
 READABLE = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 TURNED = {5, 6, 7, 8}                     # EXIF orientations that swap height and width
 ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}       # fields of a PNG that can contain an orientation
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+CONVERTED = {".heic", ".heif", ".avif"}   # images that have to be converted first, and the brands in the headers of such files
+BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 ORIENTATION, EXIF_IFD, SIDES = 0x0112, 0x8769, (0xA002, 0xA003)         # EXIF tags; SIDES: width and height
 # tags that describe the pixel storage of a TIFF; they must not be copied to another file
 STRUCTURE = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 292, 293, 297, 317, 318, 319, 320, 322, 323, 324, 325,
@@ -46,26 +50,44 @@ def unreadable(path: str | Path, why: object) -> UserError:
                      "replace the file or remove it from the folder")
 
 
-def size(path: str | Path) -> tuple[int, int]:
-    """Return (height, width) as `read` would return them, from the file's header only; UserError if the file is not an image."""
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Yield the image of a file within the block, in which any error means that the file is damaged: Pillow raises many types of errors."""
     try:
         with Image.open(path, formats=READABLE) as image:
-            # a PNG is decoded only if it may contain an orientation; versions of Pillow differ in the size of a rotated TIFF
-            rotated = ORIENTATION_KEYS & image.info.keys() if image.format == "PNG" else image.getexif().get(ORIENTATION) in TURNED
-            if rotated and image.format in ("PNG", "TIFF"):
-                return ImageOps.exif_transpose(image).size[::-1]
-            return image.size if rotated else image.size[::-1]
-    except UNREADABLE as error:
-        raise unreadable(path, _reason(error)) from error
+            yield image
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise unreadable(path, _reason(path, error)) from error
+
+
+def size(path: str | Path) -> tuple[int, int]:
+    """Return (height, width) as `read` would return them, from the file's header only; UserError if the file is not an image."""
+    with _opened(path) as image:
+        if _has_16_bits(image):
+            _tell_of_depth(process.log(), str(path))
+        # a PNG is decoded only if it may contain an orientation; versions of Pillow differ in the size of a rotated TIFF
+        rotated = ORIENTATION_KEYS & image.info.keys() if image.format == "PNG" else image.getexif().get(ORIENTATION) in TURNED
+        if rotated and image.format in ("PNG", "TIFF"):
+            return ImageOps.exif_transpose(image).size[::-1]
+        return image.size if rotated else image.size[::-1]
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    modes = (tile[3] if isinstance(tile[3], str) else (tile[3] or [""])[0] for tile in image.tile)        # as stored: RGB;16B
+    return any(";16" in str(mode) for mode in modes)
+
+
+@functools.lru_cache(maxsize=1)           # once for each log, that is for each run
+def _tell_of_depth(log: Log, path: str) -> None:
+    log.say(f"images of 16 bits are read with 8 bits, as {path}")
 
 
 def pixels(path: str | Path) -> int:
     """Return the number of pixels that a file's header states, without decoding anything; UserError if the file is not an image."""
-    try:
-        with Image.open(path, formats=READABLE) as image:
-            return image.width * image.height
-    except UNREADABLE as error:
-        raise unreadable(path, _reason(error)) from error
+    with _opened(path) as image:
+        return image.width * image.height
 
 
 def read(path: str | Path) -> np.ndarray:
@@ -74,12 +96,9 @@ def read(path: str | Path) -> np.ndarray:
     Grey levels are repeated in all channels and alpha is dropped; 16-bit grey is rounded to 8 bits, 16-bit RGB is truncated
     to 8 bits (by Pillow).
     """
-    try:
-        with Image.open(path, formats=READABLE) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-    except UNREADABLE as error:
-        raise unreadable(path, _reason(error)) from error
+    with _opened(path) as image:
+        image.load()
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):                       # 16-bit grey
         grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
         return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
@@ -88,11 +107,17 @@ def read(path: str | Path) -> np.ndarray:
     return np.array(image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB"))
 
 
-def _reason(error: Exception) -> str:
+def _reason(path: str | Path, error: Exception) -> str:
     text = str(error).lower()
     if "truncat" in text:
         return "the file is truncated"
-    return "the image is damaged or of an unknown format" if "cannot identify" in text else str(error)
+    if "cannot identify" in text:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            start = file.read(12)
+            if start[4:8] == b"ftyp" and start[8:] in BRANDS:
+                return "it is a HEIC or AVIF image, which is not read; convert it to PNG or JPEG"
+        return "the image is damaged or of an unknown format"
+    return short(error) or type(error).__name__
 
 
 def write(path: str | Path, image: np.ndarray, extras: dict[str, bytes] | None = None) -> None:

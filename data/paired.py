@@ -10,7 +10,7 @@ from contract import Item
 from data import image
 from data.source import View
 from runtime import process
-from runtime.errors import UserError
+from runtime.errors import UserError, short
 from runtime.files import natural
 
 PARTS = {"train": ("train", "training"), "test": ("test", "testing")}     # folders of separate training and test parts
@@ -168,8 +168,12 @@ def pictures(folder: Path) -> list[Item]:
     if clean and any(path.stem not in clean for path in paths):
         process.log().say(f"{folder / 'target'} lacks the targets of some images in {folder}; no image is measured")
         clean = {}
+    others = [path.name for path in folder.iterdir() if path.suffix.lower() in image.CONVERTED]
+    if others:
+        process.log().say(f"{folder}: {len(others)} HEIC or AVIF images are not read, as {sorted(others)[0]}; convert them to PNG or JPEG")
     if not paths:
-        raise UserError(f"{folder} holds no image; known file types: {', '.join(sorted(image.EXTENSIONS))}")
+        but = " but HEIC or AVIF ones, which have to be converted" if others else ""
+        raise UserError(f"{folder} holds no image{but}; known file types: {', '.join(sorted(image.EXTENSIONS))}")
     names: dict[str, Path] = {}
     for path in paths:
         name, number = path.stem, 1
@@ -192,6 +196,8 @@ def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path}: {error}") from error
+    if "\0" in text or "\\u0000" in text:
+        raise UserError(f"the list {path} contains a NUL character, which no path may contain")
     rows = _json_rows(text, path) if path.suffix.lower() == ".json" else _csv_rows(text, path, base)
     alone = [bool(set(photos) & set(clean.parts)) for clean, _ in rows]
     missing = [str(file) for pair, single in zip(rows, alone) for file in pair[:1 if single else 2] if not file.is_file()]
@@ -208,7 +214,7 @@ def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
 def _json_rows(text: str, path: Path) -> list[tuple[Path, Path]]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 and all(isinstance(x, str) for x in row)
                                              for row in rows):
@@ -218,10 +224,13 @@ def _json_rows(text: str, path: Path) -> list[tuple[Path, Path]]:
 
 def _csv_rows(text: str, path: Path, base: Path) -> list[tuple[Path, Path]]:
     lines = [line for line in text.splitlines() if line.strip()]
-    rows = [[field.strip() for field in row] for row in csv.reader(line.replace("|", ",") for line in lines)]
+    try:
+        rows = [[field.strip() for field in row] for row in csv.reader(line.replace("|", ",") for line in lines)]
+    except csv.Error as error:            # a field of more than 131,072 characters, which is no path
+        raise UserError(f"{path} is not a list of lines clean,degraded: {error}") from error
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(row):
-            raise UserError(f"{path}, line {number}: '{lines[number - 1]}' is not of the form clean,degraded")
+            raise UserError(f"{path}, line {number}: '{short(lines[number - 1])}' is not of the form clean,degraded")
     if rows and rows[0][0].lower() in ("target", "clean", "gt"):          # a header line, not a pair
         rows = rows[1:]
     return [tuple(base / field.lstrip("/") for field in row) for row in rows]

@@ -45,7 +45,7 @@ def watched(loader: DataLoader, folder: Path) -> Iterator[Batch]:
     for batch in loader:
         _add(batch.trouble, known, folder, count)
         yield batch
-    _add(process.gather([*known.items()]), known if process.rank() else read(folder), folder, count)
+    _add(process.gather([*known.items()]), known, folder, count)
 
 
 def _add(trouble: Iterable[tuple[str, str]], known: dict[str, str], folder: Path, count: int) -> None:

@@ -12,6 +12,7 @@ from runtime.errors import UserError
 
 Value = bool | int | float | str
 FORM = re.compile(r"(?P<type>[^():]*)(?:\((?P<given>[^()]*)\)\s*)?(?P<keys>(?::[^():]+){0,2})")
+LONGEST = 10_000                          # characters of a specification
 NUMBER_BEFORE_PLUS = re.compile(r"(^|[=,(+\s])-?[\d.]+e$", re.IGNORECASE)
 
 
@@ -31,6 +32,8 @@ class Part(NamedTuple):
 
 def parse(spec: str) -> list[Part]:
     """Return the terms of a loss specification; UserError if it is invalid."""
+    if len(spec) > LONGEST:
+        raise UserError(f"--loss has {len(spec)} characters; at most {LONGEST} are read")
     return [_part(text.strip(), spec) for text in _texts(spec)]
 
 
@@ -94,7 +97,7 @@ def _converted(text: str, default: Value, what: str, known: str) -> Value:
             return text
         if kind in (int, float) and math.isfinite(value := int(text) if kind is int else float(text)):
             return value
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):          # OverflowError: a whole number beyond the floats
         pass
     wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}[kind]
     raise UserError(f"{what} must be {wanted}, not '{text}'; {known}")

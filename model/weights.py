@@ -30,7 +30,7 @@ from data import flags as data_flags
 from model.method import Method
 from runtime import VERSION, files
 from runtime.arguments import converted
-from runtime.errors import UserError, short
+from runtime.errors import UserError, short, shown
 
 FORMAT = "unweather model 1"
 PARTS = {"model": str, "arguments": dict, "note": dict, "state": dict}
@@ -139,8 +139,7 @@ def _arguments(path: str, content: dict) -> dict:
         try:
             result[key] = converted(action, value)
         except ValueError as error:
-            what = repr(short(value)) if isinstance(value, str) else short(value)
-            raise UserError(f"{path}: the argument '{key}' of {name} cannot be {what}; "
+            raise UserError(f"{path}: the argument '{key}' of {name} cannot be {shown(value)}; "
                             f"its default is {action.default!r}") from error
     return result
 

@@ -1,15 +1,16 @@
 """The result page experiment/<save>/report.html, which can be built again at any time from the other files of the experiment."""
 import base64
-import binascii
+import functools
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 from report import curves, page
 from report.thumbnail import FORMAT, LIMIT, Album, sample
-from runtime import files
+from runtime import files, process
 from runtime.files import natural
 
 __all__ = ["Album", "compare", "write"]
@@ -28,14 +29,22 @@ def write(folder: Path) -> Path:
 
     Missing or damaged files are left out, and the page lists them.
     """
-    notes: list[str] = []
-    metrics = {name: entry for name, entry in _object(folder / "metrics.json", notes).items() if isinstance(entry, dict)}
-    flags = _object(folder / "args.json", notes)
-    albums = _bounded({content["data_set"]: content for content in _albums(folder, notes)}, notes)
+    damaged: list[str] = []
+    metrics = {name: entry for name, entry in _object(folder / "metrics.json", damaged).items()
+               if _drawn(f"metrics.json, {name}", damaged, functools.partial(_numbers, {name: entry}))}
+    flags = _object(folder / "args.json", damaged)
+    flags = flags if _drawn("args.json", damaged, functools.partial(_flags, flags)) else {}
+    albums = {content["data_set"]: content for content in _albums(folder, damaged)}
+    charts: list[str] = []
+    _drawn("log.jsonl", damaged, lambda: charts.append(_charts(folder)))
+    if damaged:
+        process.log().say(f"warning: the result page lacks what is damaged: {' '.join(damaged)}")
+    notes = damaged
+    albums = _bounded(albums, notes)
     notes += [f"There are no thumbnails of {name}." for name in metrics if name not in albums]
     cards = [_card(content, card, folder) for content in albums.values() for card in content["cards"]]
     data = {"cards": cards, "protocol": _protocols(albums.values()), "orders": _orders(cards, ORDERS), "left": "input", "right": "result"}
-    text = page.build(folder.name, page.facts(metrics, flags, SHORT), page.numbers(metrics), _charts(folder), data, notes, flags)
+    text = page.build(folder.name, page.facts(metrics, flags, SHORT), page.numbers(metrics), "".join(charts), data, notes, flags)
     path = folder / "report.html"
     files.write_text(path, text)
     return path
@@ -78,11 +87,31 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
     return path
 
 
+def _drawn(what: str, notes: list[str], draw: Callable[[], object]) -> bool:
+    """Return whether a part of the page can be drawn from a file, which may be damaged in any way; if not, add a note."""
+    try:
+        draw()
+    except Exception:                     # of any type, because the values may be of any type
+        notes.append(f"{what} is damaged and left out.")
+        return False
+    return True
+
+
+def _numbers(metrics: dict) -> None:
+    page.facts(metrics, {}, SHORT)
+    page.numbers(metrics)
+
+
+def _flags(flags: dict) -> None:
+    page.facts({}, flags, SHORT)
+    page.all_flags(flags)
+
+
 def _object(path: Path, notes: list[str]) -> dict:
     """Return the object of a JSON file; {} and a note when it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         notes.append(f"{path.name} is missing or damaged and left out.")
@@ -106,8 +135,11 @@ def _album(path: Path, notes: list[str]) -> dict | None:
             assert {"input", "result"} <= set(card["views"]) <= set(VIEWS)
             for value in card["views"].values():
                 base64.b64decode(value, validate=True)
-        return content if isinstance(content.get("data_set"), str) and content["count"] >= len(content["cards"]) else None
-    except (AssertionError, AttributeError, KeyError, TypeError, binascii.Error, ValueError):
+        if not isinstance(content.get("data_set"), str) or content["count"] < len(content["cards"]):
+            return None
+        page.embedded([[_card(content, card, path.parent) for card in content["cards"]], content["count"], _protocols([content])])
+        return content
+    except Exception:                     # see _drawn
         notes.append(f"{path.name} is missing or damaged and left out.")
         return None
 
@@ -194,7 +226,7 @@ def _full(content: dict, card: dict, folder: Path, place: Path, key: str) -> dic
         path, of, at = sheet, 3 if "truth" in card["views"] else 2, SHEET.index(key)
     else:
         return {}
-    return {"full": {"href": quote(os.path.relpath(path, place).replace(os.sep, "/")), "of": of, "at": at}}
+    return {"full": {"href": quote(os.fsencode(os.path.relpath(path, place).replace(os.sep, "/"))), "of": of, "at": at}}
 
 
 def _protocols(albums) -> str:
@@ -211,15 +243,9 @@ def _orders(cards: list[dict], orders) -> list[dict]:
 
 def _charts(folder: Path) -> str:
     """Return the charts of log.jsonl as HTML, '' if there is nothing to draw."""
-    records = []
-    try:
-        for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-            records += _record(line)
-    except OSError:
-        return ""
     losses: dict[str, curves.Line] = {}
     scores: dict[str, curves.Line] = {}
-    for record in records:
+    for record in curves.records(folder):
         if record["event"] == "epoch":
             for name, value in record["losses"].items():
                 losses.setdefault(name, []).append((record["epoch"], value))
@@ -228,13 +254,3 @@ def _charts(folder: Path) -> str:
     if list(losses)[:1] == ["loss"] and len(losses) == 2:                  # the total loss equals its only term
         losses.pop("loss")
     return curves.chart("Training loss", "", losses) + curves.chart("Test PSNR", "dB, first protocol", scores)
-
-
-def _record(line: str) -> list[dict]:
-    """Return [record] for a line about an epoch or its test, [] for any other line and for a damaged one."""
-    try:
-        record = json.loads(line)
-        numbers = [record["epoch"], *(record["losses"].values() if record["event"] == "epoch" else [record.get("psnr", 0)])]
-        return [record] if record["event"] in ("epoch", "test") and all(map(math.isfinite, numbers)) else []
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []

@@ -1,14 +1,37 @@
 """Line charts as inline SVG, coloured by the page's style sheet."""
+import json
 import math
 from html import escape
+from pathlib import Path
 
 WIDTH, HEIGHT = 390, 220                  # of a chart in SVG units; text is 11 units high
 LEFT, TOP, BOTTOM = 46, 12, 34            # margins
 POINTS = 400                              # greatest number of points of a line
 LETTER = 5.8                              # mean width of a letter in SVG units
 LINES = 6                                 # number of line styles in style.css; further lines use the last one
-
+MOST = 1e100                              # larger values are left out
 Line = list[tuple[float, float]]
+
+
+def records(folder: Path) -> list[dict]:
+    """Return the records of log.jsonl about epochs and their tests, without damaged lines, such as the last one of a killed process."""
+    try:
+        lines = (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [record for line in lines for record in _record(line)]
+
+
+def _record(line: str) -> list[dict]:
+    """Return [record] for a line about an epoch or its test, [] for any other line and for a damaged one."""
+    try:
+        record = json.loads(line)
+        about = record["losses"] if record["event"] == "epoch" else {record["data_set"]: record.get("psnr", 0)}
+        fits = (record["event"] in ("epoch", "test") and type(record["epoch"]) is int and 0 < record["epoch"] <= 10**9
+                and all(isinstance(name, str) and abs(value) < MOST for name, value in about.items()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    return [record] if fits else []
 
 
 def chart(title: str, unit: str, lines: dict[str, Line]) -> str:

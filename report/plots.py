@@ -1,21 +1,17 @@
 """Training curves and heat maps, drawn with matplotlib, which is imported only when something is drawn."""
-import contextlib
-import json
 from pathlib import Path
 
 import numpy as np
 
+from report.curves import records
 from runtime.files import natural, temporary
 
 
 def curves(place: Path) -> None:
     """Draw the losses and the test PSNR of log.jsonl over the epoch to curves.png and curves.pdf."""
-    records = []
-    for line in (place / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):             # an incomplete line of a killed process
-            records.append(json.loads(line))
-    epochs = [r for r in records if r["event"] == "epoch"]
-    tests = [r for r in records if r["event"] == "test" and r.get("epoch") and "psnr" in r]
+    found = records(place)
+    epochs = [r for r in found if r["event"] == "epoch"]
+    tests = [r for r in found if r["event"] == "test" and "psnr" in r]
     from matplotlib.figure import Figure  # not pyplot, which needs a display and keeps state
     from matplotlib.ticker import MaxNLocator
     figure = Figure(figsize=(9, 3.6), layout="constrained")

@@ -3,6 +3,7 @@ import argparse
 import difflib
 import math
 import re
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,15 @@ class Joined(argparse.Action):
 
 class Parser(argparse.ArgumentParser):
     """A parser that can return the typed flags without defaults, and whose errors are one sentence."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse as argparse does (called by its other functions); raises UserError also for what makes argparse or the system fail."""
+        for text in sys.argv[1:] if args is None else args:
+            if "\0" in text:
+                self.error(f"'{short(text)}' contains a NUL character, which no text or path may contain")
+            if text.startswith("--") and text.endswith("=--"):
+                self.error(f"{short(text)}: '--' is not a value of this flag")
+        return super().parse_known_args(args, namespace)
 
     def given(self, argv: list[str] | None, others: bool = False) -> dict[str, Any]:
         """Return the flags that a command line sets, without defaults; with `others`, unknown flags are ignored."""
@@ -95,7 +105,7 @@ def converted(action: argparse.Action, value: object) -> object:
 
 
 def _one(action: argparse.Action, value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or "\0" in str(value):
         raise ValueError(value)
     try:
         result = typed(action, str(value))

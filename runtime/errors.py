@@ -56,3 +56,8 @@ def short(value: object, most: int = 60) -> str:
     except ValueError:                    # a whole number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+def shown(value: object) -> str:
+    """Return a value like `short`, a text in quotes."""
+    return repr(short(value)) if isinstance(value, str) else short(value)

@@ -80,7 +80,7 @@ def read_args(path: str | Path) -> dict:
     """Return the flags of an args.json, with old names replaced by new ones; raises UserError for an invalid file."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read the flags in {path}: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} does not contain a JSON object of flags; use the args.json of an experiment")

@@ -119,8 +119,8 @@ def _wait_for(file: IO) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with temporary(path) as part, open(part, "w", encoding="utf-8") as file:
+    """Write a text file atomically; bytes of file names that are not UTF-8 are written as \\udc80 to \\udcff, as in JSON."""
+    with temporary(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

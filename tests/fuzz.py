@@ -70,6 +70,8 @@ def changed(tree: object, rng: random.Random, values: tuple) -> object:
     tree = copy.deepcopy(tree)
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = list(_places(tree))
+        if not places:                    # everything has been removed
+            break
         parent, key = rng.choice(places)
         kind = rng.randrange(4)
         if kind == 0 and isinstance(parent, dict):

@@ -140,7 +140,9 @@ def test_too_many_unreadable_images_stop_the_training(fails, many, after):
 def test_a_killed_worker(fails, many, after, number, words):
     after(2, lambda: os.kill(multiprocessing.active_children()[0].pid, number))
     sentence = fails(*FLAGS, "--n_threads", "1", status=1)
-    assert f"a worker process, which reads images, {words}" in sentence and "--resume -1" in sentence
+    known = f"a worker process, which reads images, {words}" in sentence
+    # the signal is not known if the worker ends while it hands over a batch
+    assert (known or "a worker process, which reads images, ended without a message" in sentence) and "--resume -1" in sentence
 
 
 def test_what_a_worker_says():

@@ -2,11 +2,15 @@
 import sys
 from collections.abc import Callable
 
-from runtime.errors import Failure, UserError, explained
+from runtime import process
+from runtime.errors import Failure, UserError, explained, short
+
+LONGEST = 2000                            # characters of an error message
 
 
 def guarded(name: str, run: Callable[[], object]) -> int:
     """Run a tool, print an error as one sentence, and return the exit status: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
+    process.print_any_text()
     try:
         run()
         return 0
@@ -18,5 +22,5 @@ def guarded(name: str, run: Callable[[], object]) -> int:
         text, status = explained(error)
     except KeyboardInterrupt:
         text, status = "stopped by Ctrl-C", 130
-    print(f"{name}: error: {text}", file=sys.stderr, flush=True)
+    print(f"{name}: error: {short(text, LONGEST)}", file=sys.stderr, flush=True)
     return status

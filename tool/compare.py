@@ -1,5 +1,6 @@
 """python -m tool.compare A B [C …]: compare saved runs image by image; A is the run that the others are compared with."""
 import argparse
+import csv
 import sys
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _files(run: str) -> dict[str, Path]:
 def _read(path: Path) -> dict[str, Table]:
     try:
         return summary.read_table(path)
-    except (OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise UserError(f"cannot read the table {path}: {error}; it must be written by a test or by tool.measure --csv") from error
 
 
