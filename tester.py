@@ -34,9 +34,10 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
     trouble: list[str] = []
     count = sum(parameter.numel() for parameter in method.network.parameters())
     for given, images in sets.items():
-        name = outputs.name_for(folder, given, images.source) if images.source else given
+        name = outputs.name_for(folder, given, images.source) if epoch is None else given
         if name != given:
-            process.log().say(f"{folder} has results of another folder named {given}; those of {images.source} are named {name}")
+            process.log().say(f"{folder} has results of another folder or data set named {given}; those of "
+                              f"{images.source or 'the data set'} are named {name}")
         start = time.perf_counter()
         further: dict[str, object] = {}
         restorer = Restorer(method, Settings.of(args), finish)

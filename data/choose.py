@@ -52,7 +52,7 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     if any("input" not in item.images for item in items):
         raise UserError(f"{base} has clean photos only; name a noise level, as in {base}@25, or for training a range, as in {base}@0-55")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
-    shared = not (own_part or whole) and name in names(args.data_train) and name in names(args.data_test)
+    shared = not (own_part or whole) and name in args.data_train.split("+") and name in args.data_test.split("+")
     if args.data_range and (whole or not (base in DEMO_NAMES and args.dir_demo)):
         chosen = _by_range(args, name, "train" if whole else role, items, shared)
     elif shared:

@@ -20,7 +20,7 @@ Record = dict[str, Any]                   # the contents of restored-<set>.json:
 
 
 def name_for(folder: Path, name: str, source: str) -> str:
-    """Return the name under which a set's results are written: `name`, with a number if it belongs to another folder of images."""
+    """Return the name under which a set's results are written: `name`, with a number if it belongs to another folder or data set."""
     number, free = 1, name
     while record(folder, free).get("source", source) != source:
         number += 1
@@ -34,8 +34,13 @@ def record(folder: Path, name: str) -> Record:
         found = json.loads((folder / f"restored-{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    fits = isinstance(found, dict) and isinstance(found.get("pictures"), list) and all(isinstance(each, str) for each in found["pictures"])
+    fits = isinstance(found, dict) and isinstance(found.get("pictures"), list) and all(map(_is_name, found["pictures"]))
     return found if fits else {}
+
+
+def _is_name(text: object) -> bool:
+    """Return whether a value is the name of an image, not a path that leads elsewhere."""
+    return isinstance(text, str) and "\0" not in text and text not in ("", "..") and Path(text).name == text
 
 
 def begin(folder: Path, name: str, args, pictures: list[str], source: str = "", flags: dict | None = None,

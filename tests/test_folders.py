@@ -16,7 +16,7 @@ from model.dncnn import Deraining
 from restore import memory
 from restore.restorer import Restorer, Settings
 from runtime import files
-from tests.conftest import photo, save
+from tests.conftest import make_pairs, photo, save
 
 RESULTS = Path("experiment/test/results-photos")
 FLAGS = ("--test_only", "--pre_train", "w.pt", "--data_test", "Demo", "--dir_demo", "photos", "--save_results", "--cpu", "--n_threads", "0")
@@ -234,10 +234,27 @@ def test_only_what_a_test_wrote_is_deleted(run, network_file):
     assert (RESULTS.parent / "compare-photos/a.png").is_file()                       # not a kind that this test writes
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"pictures": 3}', '{"pictures": ["../../w"], "source": 5}', "[" * 100_000])
+def test_a_data_set_named_like_a_folder(run, network_file):
+    """The results of a folder stay when a data set of its name is tested, and the other way round."""
+    make_pairs(Path("dataset/photos"), 2)
+    test = ("--test_only", "--pre_train", "w.pt", "--data_test", "photos", "--save_results", "--cpu", "--n_threads", "0")
+    restored(run, "photos")
+    status, text = run(*test)
+    assert status == 0, text
+    assert "has results of another folder or data set named photos; those of the data set are named photos_2" in text
+    assert sorted(path.name for path in RESULTS.iterdir()) == ["a.png", "b.png", "c.png"]
+    assert len(list(Path("experiment/test/results-photos_2").iterdir())) == 2
+    assert run(*test, "--save", "other")[0] == 0
+    restored(run, "photos", "--save", "other")
+    assert len(list(Path("experiment/other/results-photos").iterdir())) == 2
+    assert len(list(Path("experiment/other/results-photos_2").iterdir())) == 3
+
+
+@pytest.mark.parametrize("content", ["", '{"pictures": ["/tmp/x"]}', '{"pictures": ["a\\u0000"]}', '{"pictures": [".."]}',
+                                      "[1]", '{"pictures": 3}', '{"pictures": ["../../w"], "source": 5}', "[" * 100_000])
 def test_a_damaged_record_deletes_nothing(run, network_file, content):
     restored(run, "photos")
     save(Path("experiment/w.png"), photo(8, 8, 1))
     Path("experiment/test/restored-photos.json").write_text(content)
-    restored(run, "photos")
+    restored(run, "photos", "--save_maps", "--save_gt")
     assert Path("experiment/w.png").is_file()

@@ -108,7 +108,7 @@ def test_wandb_gets_the_same(run, pairs, wandb):
 def test_a_test_without_truth(run, trained, wandb):
     assert run("--test_only", "--pre_train", "experiment/x/model/model_best.pt", "--dir_demo", "dataset/set/input", "--data_test", "Demo",
                "--save", "t", "--logger", "wandb", "--cpu", "--n_threads", "0")[0] == 0
-    assert [(set(row), row["step"]) for row in wandb[0].rows if len(row) > 1] == [({"final/Demo/example", "step"}, 0)]
+    assert [(set(row), row["step"]) for row in wandb[0].rows if len(row) > 1] == [({"final/input/example", "step"}, 0)]
 
 
 def test_off_by_default_and_no_other_experiment(run, pairs, wandb):
