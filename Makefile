@@ -1,7 +1,7 @@
 # make demo: train and test on embedded photos.  make demo-kd: the same for three teachers and their student.
 # make lint: ruff, mypy, import-linter.  make test: the fast tests.  make test-all: all tests, with line coverage.
 # make audit: look up the installed packages in the list of known vulnerabilities (needs pip-audit and a network).
-# make torture: kill trainings at random moments, about 20 minutes.  Each target creates .venv if it does not exist.
+# make torture: kill trainings, read damaged files, long runs, about two hours.  Each target creates .venv if it does not exist.
 PYTHON ?= python3
 BIN := .venv/bin
 # one process per core, at most four, because each needs about 1 GB for PyTorch
