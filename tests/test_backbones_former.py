@@ -9,6 +9,7 @@ import torch
 
 from model import drsformer, restormer
 from model.drsformer.network import SparseAttention
+from model.drsformer.network import DilatedConv
 from model.method import Method
 from model.restormer.network import ChannelAttention
 from runtime.errors import UserError
@@ -107,3 +108,19 @@ def test_flags_that_make_no_network_are_refused(package):
     for blocks in ("", "4", "4-6-6", "4-6-6-8-1", "4-6-0-8", "4-6-six-8", "1-1-1-100", "4-6-6-8\n", "4,6,6,8"):
         with pytest.raises(UserError, match="--blocks needs four numbers from 1 to 99, for example 4-6-6-8, not"):
             small(package, blocks=blocks)
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("channels", [4, 32])
+def test_the_gradient_of_dilated_convolutions_in_bf16(channels, size):
+    """In bf16 and channels_last torch computes a wrong one for the layer of torch on some CPUs."""
+    torch.manual_seed(0)
+    layer = DilatedConv(channels, size).to(memory_format=torch.channels_last)
+    x = torch.rand(2, channels, 32, 32).to(memory_format=torch.channels_last)
+    gradients = []
+    for enabled in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            layer(x).float().square().mean().backward()
+        gradients.append(layer.weight.grad)
+    assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[0].norm()

@@ -55,10 +55,25 @@ def separable(channels: int, size: int) -> nn.Sequential:
                          conv(channels, channels, size, groups=channels), conv(channels, channels, 1))
 
 
+class DilatedConv(nn.Conv2d):
+    """A depthwise convolution of (B, C, H, W) with dilation 2; on a CPU it is trained in float32.
+
+    The gradient of its weight in bfloat16 and channels_last is wrong there, in part infinite (oneDNN in torch 2.14, AVX512-bf16).
+    """
+
+    def __init__(self, channels: int, size: int):
+        super().__init__(channels, channels, size, padding=size - 1, dilation=2, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (x.device.type == "cpu" and torch.is_grad_enabled()):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
 def dilated(channels: int, size: int) -> nn.Sequential:
     """Return an expert: a depthwise convolution with dilation 2, followed by a 1 × 1 convolution."""
-    wide = nn.Conv2d(channels, channels, size, padding=size - 1, dilation=2, groups=channels, bias=False)
-    return nn.Sequential(wide, conv(channels, channels, 1))
+    return nn.Sequential(DilatedConv(channels, size), conv(channels, channels, 1))
 
 
 class ExpertStep(nn.Module):
