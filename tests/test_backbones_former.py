@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from model import drsformer, restormer
-from model.drsformer.network import SparseAttention
-from model.drsformer.network import DilatedConv
+from model.drsformer.network import DilatedConv, SparseAttention
 from model.method import Method
 from model.restormer.network import ChannelAttention
 from runtime.errors import UserError
