@@ -11,6 +11,7 @@ from data import image
 from model import norm
 from model.rain2avoid import guard, learning, nss
 from model.unet.network import UNet
+from runtime import files
 from tests.conftest import photo, save
 from tests.test_rain2avoid import TINY
 
@@ -90,3 +91,11 @@ def test_the_second_half_trains_what_is_tested(run, place, monkeypatch):
     changes = [number for number in range(1, len(modes)) if modes[number] != modes[number - 1]]
     assert modes[changes[-1]:] == [False] * (len(modes) - changes[-1])
     assert json.loads(Path("experiment/x/pictures.json").read_text())
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"photos": 3}', '{"photos": {"a": [1]}}', '{"photos": {"a": {"default": 1}}}', "[" * 100_000])
+def test_a_damaged_list_of_finished_images(place, content):
+    files.write_text(Path("pictures.json"), content)
+    assert learning._finished(Path("pictures.json")) == {}
+    files.write_text(Path("pictures.json"), '{"photos": {"a": {"default": {"psnr": 1.0}}, "b": {}}}')
+    assert set(learning._finished(Path("pictures.json"))["photos"]) == {"a", "b"}

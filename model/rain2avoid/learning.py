@@ -76,7 +76,7 @@ class PictureRuns:
         self.chosen, self.name, self.place, self.args = chosen, name, place, args
         self.multiple, self.parameters = multiple, parameters
         self.path = experiment.folder_of(args.save) / experiment.FINISHED
-        self.finished = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() and not args.reset else {}
+        self.finished = {} if args.reset else _finished(self.path)
         self.weights: dict[str, Tensor] = {}                      # of the previous image, for --warm_start
 
     def __iter__(self) -> Iterator[Run]:
@@ -131,6 +131,20 @@ class PictureRuns:
     def _outcome(self, items: list[Item]) -> Outcome:
         rows = [(item, self.finished[self.name][item.name]) for item in items]
         return outcome(self.name, self.chosen, rows, self.place, f"{self.args.strategy}, a network for each image", self.parameters)
+
+
+def _finished(path: Path) -> dict[str, dict[str, Numbers]]:
+    """Return the numbers of finished images by set and name from pictures.json, {} without the file or if it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(row, dict) for images in found.values() for numbers in images.values() for row in (numbers, *numbers.values())):
+            return found
+    except (OSError, ValueError, AttributeError, RecursionError):
+        pass
+    process.log().say(f"warning: {path} is damaged; all images are derained again")
+    return {}
 
 
 class Statistics:
