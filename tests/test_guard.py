@@ -93,7 +93,8 @@ def test_the_second_half_trains_what_is_tested(run, place, monkeypatch):
     assert json.loads(Path("experiment/x/pictures.json").read_text())
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"photos": 3}', '{"photos": {"a": [1]}}', '{"photos": {"a": {"default": 1}}}', "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "[1]", '{"photos": 3}', '{"photos": {"a": [1]}}', '{"photos": {"a": {"default": 1}}}',
+                                     "[" * 100_000])
 def test_a_damaged_list_of_finished_images(place, content):
     files.write_text(Path("pictures.json"), content)
     assert learning._finished(Path("pictures.json")) == {}
