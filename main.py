@@ -24,7 +24,7 @@ from report import trackers
 from restore.restorer import Restorer, Settings
 from runtime import experiment, process
 from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, explained, short
-from runtime.log import Log
+from runtime.log import Log, print_any_text
 from trainer import Trainer
 
 LONGEST = 2000                            # characters of an error message
@@ -32,7 +32,7 @@ LONGEST = 2000                            # characters of an error message
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; return the exit status: 0 for success, 1 for a failure, 2 for an error that the user can correct."""
-    process.print_any_text()
+    print_any_text()
     try:
         args = option.parse(argv)
         if args.list:

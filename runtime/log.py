@@ -1,4 +1,5 @@
 """The log of a run: log.txt for readers, log.jsonl for programs."""
+import io
 import json
 import os
 import sys
@@ -79,3 +80,10 @@ class Log:
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
             whole = file.read(1) in (b"", b"\n")          # a kill may have left an incomplete last line
             file.write(("" if whole else "\n").encode() + line.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def print_any_text() -> None:
+    """Let stdout and stderr print any text: bytes of file names that are not UTF-8 appear as \\udc80 to \\udcff."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

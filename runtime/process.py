@@ -1,7 +1,6 @@
 """Device, precision, signals and random numbers of this process, the process group of torchrun, and the log."""
 import atexit
 import contextlib
-import io
 import os
 import random
 import signal
@@ -58,13 +57,6 @@ def session(cpu: bool, n_gpus: int) -> Iterator[None]:
         _log = Log()
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def print_any_text() -> None:
-    """Let stdout and stderr print any text: bytes of file names that are not UTF-8 appear as \\udc80 to \\udcff."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def leave(command: Callable[[], int]) -> NoReturn:

@@ -2,15 +2,15 @@
 import sys
 from collections.abc import Callable
 
-from runtime import process
 from runtime.errors import Failure, UserError, explained, short
+from runtime.log import print_any_text       # imports no torch, which runtime.waiting must precede
 
 LONGEST = 2000                            # characters of an error message
 
 
 def guarded(name: str, run: Callable[[], object]) -> int:
     """Run a tool, print an error as one sentence, and return the exit status: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
-    process.print_any_text()
+    print_any_text()
     try:
         run()
         return 0
