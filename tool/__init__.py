@@ -3,7 +3,7 @@ import sys
 from collections.abc import Callable
 
 from runtime.errors import Failure, UserError, explained, short
-from runtime.log import print_any_text       # imports no torch, which runtime.waiting must precede
+from runtime.log import print_any_text  # imports no torch, which runtime.waiting must precede
 
 LONGEST = 2000                            # characters of an error message
 
