@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 import metric
 import tester
@@ -20,25 +19,14 @@ from data import quarantine
 from loss import Loss, listed
 from model import detect, norm, teacher, weights
 from model.method import Method
-from model.teacher import Teacher
+from model.step import Step
 from report import plots
 from runtime import experiment, files, process, state
 from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError
+from runtime.pace import Progress
 
 SAVE_INTERVAL = 60                        # minimum seconds between saves of untested epochs
 MAX_SKIPPED = 50                          # number of consecutive skipped steps after which a training fails
-
-
-class Step(nn.Module):
-    """Method and loss as one module, so that DDP can determine which parameters receive a gradient from the loss."""
-
-    def __init__(self, method: Method, loss: Loss, taught: Teacher | None):
-        super().__init__()
-        self.method, self.loss, self.taught = method, loss, taught
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction = self.taught.join(self.method, batch) if self.taught else self.method(batch)
-        return self.loss(prediction, batch)
 
 
 class Trainer:
@@ -82,8 +70,9 @@ class Trainer:
             self._log_plan()
         if self.random:
             process.set_random_state(self.random)
-        end, steps = 0, sum(epochs * count for epochs, count in self.plan)
-        with tqdm(desc=self.run.name, total=steps, unit="step", disable=self.run.kept or process.quiet(), leave=False) as self.bar:
+        end, sizes = 0, [stage.batch_size * stage.patch_size ** 2 for stage in self.stages]
+        plan = [(epochs * count, size) for (epochs, count), size in zip(self.plan, sizes)]
+        with Progress(self.run.name, plan, self._steps_done(), self.run.kept, self.args.epochs) as self.progress:
             for stage in self.stages:
                 loader = self.loaders.pop(0)                       # frees the worker processes after the stage
                 end, history = end + stage.epochs, []
@@ -96,6 +85,11 @@ class Trainer:
                 end = min(end, self.epoch)                         # earlier than planned after a plateau
         if self.average and not self.run.kept:
             self.method.network = self.average
+
+    def _steps_done(self) -> int:
+        """Return the number of steps of the plan before the current one, skipped ones as well."""
+        counts = [count for epochs, count in self.plan for _ in range(epochs)]
+        return sum(counts[:self.epoch]) + self.step
 
     @torch.no_grad()
     def _check_stage(self, stage: Stage, loader: DataLoader) -> None:
@@ -123,9 +117,8 @@ class Trainer:
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
         self.run.before_epoch(self.method, self.epoch)
-        bar = tqdm(quarantine.watched(loader, self.folder), f"epoch {self.epoch + 1}", steps, initial=self.step, unit="step", leave=False,
-                   disable=process.quiet() if self.run.kept else True)
-        for batch in bar if self.step < steps else ():
+        self.progress.restart()
+        for batch in quarantine.watched(loader, self.folder) if self.step < steps else ():
             begun = time.perf_counter()
             rate = self.rate * utility.learning_rate(self.args, self.epoch + self.step / steps)
             for group in self.optimizer.param_groups:
@@ -134,12 +127,13 @@ class Trainer:
             end = values.pop("end")
             self.step += 1
             self.seen += [values] if not self.skipped else []
-            bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
-            self.bar.update()
+            where = f"epoch {self.epoch + 1}, step {self.step}/{steps}"
+            self.progress.step(where, values["loss"])
             if self.run.kept and self.step % self.args.print_every == 0 and self.seen:
                 recent = utility.means(self.seen[-self.args.print_every:])
                 process.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
-                process.log().say(f"[epoch {self.epoch + 1}, step {self.step}/{steps}] {listed(recent)}")
+                process.log().say(f"[{where}] {listed(recent)}")
+                self.progress.spoke()
             if end:
                 detect.check(self.method, self.optimizer)
                 self.save_state()
@@ -223,7 +217,6 @@ class Trainer:
         losses, number = utility.means(self.seen), self.epoch + 1
         if not self.run.kept:
             self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
-            self.bar.set_postfix(loss=f"{self.last_loss:.4g}", refresh=False)
             return
         score, tested = self.best, last or number % self.args.val_epochs == 0
         with utility.replaced(self.method, self.average):

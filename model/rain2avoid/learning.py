@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import metric
-from contract import Item, Numbers, Outcome, Run, Stage, no_change
+from contract import Item, Numbers, Outcome, Run, Stage
 from data import image, loader, tests
 from data.choose import Chosen, choose, names
 from model import norm
@@ -23,6 +23,7 @@ from model.rain2avoid.picture import RESULT, Picture, keep, sample
 from model.rain2avoid.references import References
 from runtime import experiment, files, process
 from runtime.errors import UserError
+from runtime.pace import Cost
 
 Restores = Callable[..., Tensor]          # restore.Restorer: (B, 3, H, W) to the same shape; it has the attribute `method`
 
@@ -78,6 +79,7 @@ class PictureRuns:
         self.path = experiment.folder_of(args.save) / experiment.FINISHED
         self.finished = {} if args.reset else _finished(self.path)
         self.weights: dict[str, Tensor] = {}                      # of the previous image, for --warm_start
+        self.cost = Cost(self.args.epochs)
 
     def __iter__(self) -> Iterator[Run]:
         """Yield one run that returns the results of all finished images, then one run for each other image."""
@@ -88,6 +90,7 @@ class PictureRuns:
         if done:
             yield Run(self.name, None, {}, done=lambda _: [self._outcome(done)], kept=False)
         if rest:
+            self.cost.images = len(rest)
             epochs, strategy = self.args.stages[-1].epochs, self.args.strategy
             process.log().say(f"{self.name}: {len(rest)} images to derain; strategy {strategy}, {epochs} epochs of a network of "
                               f"{self.parameters:,} parameters for each image, on {process.device()}")
@@ -106,8 +109,14 @@ class PictureRuns:
             source = picture.weigh() if self.args.strategy == "online" else drawn
             train = functools.partial(_train, self.args, self.multiple, [picture], [source])
         statistics = Statistics(self.args, self.multiple, picture, drawn) if train else None
+
+        def before_epoch(method: Method, epoch: int) -> None:
+            self.cost.before_epoch(epoch)
+            if statistics:
+                statistics.before_epoch(method, epoch)
+
         return Run(item.name, train, {}, self._begin, functools.partial(self._done, item, picture, statistics), kept=False,
-                   plateau=self.args.plateau, before_epoch=statistics.before_epoch if statistics else no_change)
+                   plateau=self.args.plateau, before_epoch=before_epoch)
 
     def _begin(self, method: Method) -> None:
         """Load the weights of the previous image's network if --warm_start has kept them."""

@@ -1,0 +1,116 @@
+"""The progress of a training: one bar for all of its steps, lines by time, and what the whole training costs."""
+import datetime
+import time
+from collections import deque
+
+from tqdm import tqdm
+
+from runtime import process
+
+WARM = 3                                  # steps that are not timed, because the first ones are slower
+KNOWN = (5, 20.0)                         # timed steps and seconds after which the cost is stated
+RECENT = 200                              # steps from which the speed is computed
+LINES = ((600.0, 60.0), (float("inf"), 600.0))        # until this time there is a line at least this often, both in seconds
+DAY = 86400.0
+UNITS = ((1.0, "second", 90), (60.0, "minute", 90), (3600.0, "hour", 36), (DAY, "day", float("inf")))   # and the most of each
+
+
+class Progress:
+    """Counts the steps of a training.
+
+    name: what the bar shows. plan: (steps, pixels of a batch) of each stage, from which the time of a step in a later stage is
+    estimated. done: steps made before this start. kept: whether the training has a log; lines are printed only then. epochs: the
+    number of epochs of the plan.
+    """
+
+    def __init__(self, name: str, plan: list[tuple[int, int]], done: int, kept: bool, epochs: int):
+        self.plan, self.done, self.kept, self.epochs = plan, done, kept, epochs
+        self.begun = self.last = self.spoken = time.monotonic()
+        self.took: deque[float] = deque(maxlen=RECENT)
+        self.steps, self.stated = 0, False
+        self.bar = tqdm(desc=name, total=sum(steps for steps, _ in plan), initial=done, unit="step", disable=process.quiet(), leave=False)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+
+    def restart(self) -> None:
+        """Begin to measure time, after something that is no step, such as a test."""
+        self.last = time.monotonic()
+
+    def spoke(self) -> None:
+        """Record that the log has just had a line about a step."""
+        self.spoken = time.monotonic()
+
+    def step(self, where: str, loss: float) -> None:
+        """Count one step; where: its epoch and number in words."""
+        now = time.monotonic()
+        self.steps, self.done = self.steps + 1, self.done + 1
+        if self.steps > WARM:
+            self.took.append(now - self.last)
+        self.last = now
+        self.bar.set_postfix_str(f"{where}, loss {loss:.4g}", refresh=False)
+        self.bar.update()
+        if not self.kept or len(self.took) < KNOWN[0]:
+            return
+        if not self.stated and sum(self.took) > KNOWN[1]:
+            self.stated = True
+            process.log().say(self._cost(), keep=False)
+        passed = now - self.begun
+        if now - self.spoken > next(often for until, often in LINES if passed <= until):
+            self.spoken = now
+            process.log().say(f"[{where}] loss {loss:.5g}, {self._speed():.3g} steps/s, {duration(self.left())} left", keep=False)
+
+    def left(self) -> float:
+        """Return the estimated seconds of the steps that are left, without tests; a step's time is in proportion to its pixels."""
+        pixels, end, here = 0, 0, 0
+        for steps, size in self.plan:
+            if not here and self.done < end + steps:
+                here = size
+            pixels += max(min(end + steps - self.done, steps), 0) * size
+            end += steps
+        return pixels / (here or 1) / self._speed()
+
+    def _speed(self) -> float:
+        return len(self.took) / max(sum(self.took), 1e-9)
+
+    def _cost(self) -> str:
+        """Return what the training takes, and above a day what would shorten it."""
+        left = self.left()
+        end = (datetime.datetime.now() + datetime.timedelta(seconds=left)).strftime("%Y-%m-%d %H:%M")
+        total = sum(steps for steps, _ in self.plan)
+        text = (f"at {self._speed():.3g} steps/s the {total - self.done:,} steps that are left take about {duration(left)}, tests not "
+                f"included, until about {end}")
+        if left < DAY or self.epochs < 2:
+            return text
+        fitting = max(int(self.epochs * DAY / left), 1)
+        return f"{text}; --epochs {fitting} would take about a day, and --channels N (a narrower network) or --precision bf16 less time"
+
+
+class Cost:
+    """Says once, after the first epochs of the first image, how long all `images` take, if every image takes `epochs` epochs."""
+
+    FROM, TO = 2, 6                       # the epochs between which the time is measured
+
+    def __init__(self, epochs: int):
+        self.epochs, self.images, self.begun, self.said = epochs, 0, 0.0, False
+
+    def before_epoch(self, epoch: int) -> None:
+        """Measure the time; `epoch` counts from 0."""
+        if epoch == self.FROM:
+            self.begun = time.monotonic()
+        elif epoch == self.TO and not self.said:
+            self.said = True
+            seconds = (time.monotonic() - self.begun) / (self.TO - self.FROM) * self.epochs
+            more = f", all {self.images} about {duration(seconds * self.images)}" if self.images > 1 else ""
+            process.log().say(f"the training for an image takes about {duration(seconds)}{more}", keep=False)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words: 40 seconds, 12 minutes, 3.5 hours, 12 days."""
+    unit, name = next((unit, name) for unit, name, most in UNITS if seconds / unit < most)
+    value = seconds / unit
+    text = f"{value:.1f}" if value < 10 and unit > 60 else f"{value:.0f}"
+    return f"{text} {name}{'s' * (text != '1')}"
