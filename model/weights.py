@@ -206,25 +206,6 @@ def load(path: str | Path) -> Method:
     return method.eval()
 
 
-def renamed(state: dict[str, Tensor], prefixes: dict[str, str], inner: dict[str, str] | None = None) -> dict[str, Tensor]:
-    """Return a released state_dict with the names of this program, for the `from_official` of a package.
-
-    `prefixes` maps the beginning of a key, up to a dot, to its new text; the longest one that matches is replaced. Then the texts
-    of `inner` are replaced in the rest of the key, in their order. A key without a known prefix keeps its name.
-    """
-    return {_renamed(key, prefixes, inner or {}): value for key, value in state.items()}
-
-
-def _renamed(key: str, prefixes: dict[str, str], inner: dict[str, str]) -> str:
-    prefix = max((prefix for prefix in prefixes if key.startswith(f"{prefix}.")), key=len, default=None)
-    if prefix is None:
-        return key
-    rest = key.removeprefix(prefix)
-    for theirs, ours in inner.items():
-        rest = rest.replace(theirs, ours)
-    return prefixes[prefix] + rest
-
-
 def _released(content: dict) -> dict[str, Tensor]:
     """Return the weights of a released file, from the top level or a common key, without the prefix `module.`."""
     for key in ("state_dict", "params_ema", "params", "model"):
