@@ -135,6 +135,7 @@ def halved(proto):
     graph = OnnxModel(convert_float_to_float16(proto, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *EXACT]))
     graph.remove_cascaded_cast_nodes()    # between two float32 operators: a norm keeps its range and precision
     graph.topological_sort()
+    del graph.model.graph.value_info[:]   # types and sizes of intermediate results, which are optional and no longer true
     return graph.model
 
 
