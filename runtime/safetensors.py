@@ -29,7 +29,21 @@ def encoded(content: dict) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError("the file's arguments or note hold other values than texts and numbers, so they cannot be written") from error
     texts["sha256"] = _digest(texts, state)
-    return save(state, {"format": "pt", **{MARK + key: text for key, text in texts.items()}})
+    return _ordered(save(state, {"format": "pt", **{MARK + key: text for key, text in texts.items()}}))
+
+
+def _ordered(data: bytes) -> bytes:
+    """Return a safetensors file with its texts in alphabetical order; the package writes them in another order every time."""
+    header, numbers = _split(data)
+    text = json.dumps(header | {"__metadata__": dict(sorted(header["__metadata__"].items()))}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)       # the numbers begin at a multiple of 8
+    return b"".join((len(text).to_bytes(8, "little"), text, numbers))
+
+
+def _split(data: bytes) -> tuple[dict, memoryview]:
+    """Return the header of a safetensors file and its numbers."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), memoryview(data)[end:]
 
 
 def decoded(path: str | Path, data: bytes) -> dict:
@@ -42,8 +56,8 @@ def decoded(path: str | Path, data: bytes) -> dict:
     except ImportError as error:
         raise UserError(f"{path} is a safetensors file; reading it needs the package safetensors: pip install safetensors") from error
     state = load(data)
-    header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
-    texts = {key.removeprefix(MARK): text for key, text in header.get("__metadata__", {}).items() if key.startswith(MARK)}
+    stated = _split(data)[0].get("__metadata__", {})
+    texts = {key.removeprefix(MARK): text for key, text in stated.items() if key.startswith(MARK)}
     if "format" not in texts:
         return state
     if texts.pop("sha256", "") != _digest(texts, state):
