@@ -108,7 +108,8 @@ def _numbers(file: Path) -> list[str]:
                 and "psnr" in entry]
     except (OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
         rows = []
-    head = ["| data set | images | PSNR in dB | SSIM | of the input | protocol |", "|---|---|---|---|---|---|"]
+    head = [f"Measured with {_code('/'.join(place.parts[-3:]))}, the file from which this one was written.", "",
+            "| data set | images | PSNR in dB (95 % interval) | SSIM | PSNR, SSIM of the input | protocol |", "|---|---|---|---|---|---|"]
     return [*head, *rows] if rows else [f"{UNKNOWN.capitalize()}."]
 
 
@@ -117,7 +118,7 @@ def _row(name: str, entry: dict) -> str:
     before = f"{entry['input_psnr']:.2f}, {entry['input_ssim']:.4f}" if "input_psnr" in entry else UNKNOWN
     images = f"{entry['count']:d}" + (f" ({_code(entry['subset'])})" if entry["subset"] != "all" else "")
     return (f"| {_code(name)} | {images} | {entry['psnr']:.2f} ({low:.2f} to {high:.2f}) | {entry['ssim']:.4f} | {before} "
-            f"| {_code(entry['protocol']['name'])}, {_code(str(entry['channel']).upper())} |")
+            f"| {_code(entry['protocol']['name'])} version {_code(entry['protocol']['version'])}, {_code(str(entry['channel']).upper())} |")
 
 
 def _sets(joined: object) -> list[str]:

@@ -73,7 +73,7 @@ def write_program(method: Method, facts: dict[str, str], args: argparse.Namespac
     with temporary(args.output) as part:
         write_bytes(part, content)
         differences = programs.check(method, opened(part), args.half)
-    return (f"{facts['model']}, {len(content) / 1e6:.1f} MB, any batch, height and width from {facts['smallest_side']} pixels; "
+    return (f"{facts['model']}, {programs.in_words(content)}, any batch, height and width from {facts['smallest_side']} pixels; "
             f"{differences}")
 
 

@@ -30,7 +30,7 @@ def write_file(source: card.Source, output: Path, half: bool) -> str:
         write_bytes(part, data)
         found = _check(source, part, half)
     named = "names of this program" if theirs is None else "names of the released files"
-    return f"{source.flags['model']}, {len(data) / 1e6:.1f} MB, {'float16, ' if half else ''}{named}; {found}"
+    return f"{source.flags['model']}, {programs.in_words(data)}, {'float16, ' if half else ''}{named}; {found}"
 
 
 def halved(value: Tensor) -> Tensor:

@@ -59,6 +59,11 @@ def smallest(method: Method) -> int:
     return max(multiple, (method.least_side - 1) // multiple * multiple) + 1
 
 
+def in_words(content: bytes) -> str:
+    """Return the size of a file in words."""
+    return f"{len(content) / 1e6:.1f} MB" if len(content) >= 1e6 else f"{len(content) / 1e3:.0f} kB"
+
+
 def need(*packages: str) -> None:
     """Raise UserError with the pip command when one of these packages is missing."""
     for name in packages:
