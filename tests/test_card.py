@@ -39,7 +39,8 @@ def test_a_trained_model(tool, trained):
     for words in ("# hub\n", "SMGARN: snow mask guided", f"{numbers['parameters']:,} parameters", "channels `4`",
                   f"- Epoch of these weights: `{note['epoch']}`", "- loss: `1*L1+1*L1:mask`", "- batch_size: `2`",
                   f"| `set` | {numbers['count']}", f"| {numbers['psnr']:.2f} (", f"| {numbers['ssim']:.4f} |",
-                  f"{numbers['input_psnr']:.2f}, {numbers['input_ssim']:.4f}", "`default` version `1`, `RGB`", "`x/model/model_best.pt`, the file",
+                  f"{numbers['input_psnr']:.2f}, {numbers['input_ssim']:.4f}", "`default` version `1`, `RGB`",
+                  "`x/model/model_best.pt`, the file",
                   "- `set`: no licence of this set is known",
                   hashlib.sha256(Path("hub/model.safetensors").read_bytes()).hexdigest(), "all 130 tensors are equal"):
         assert words in page, words
