@@ -116,7 +116,7 @@
   const several = new Set(data.cards.map((card) => card.set)).size > 1;
   const cards = data.cards.map((card) => {
     const picture = frame();
-    const height = Math.min(card.height, 1.25 * card.width), share = height / card.height;    // a tall image is narrower than its frame
+    const height = Math.min(card.height, card.width), share = height / card.height;           // a tall image is narrower than its frame
     picture.node.style.aspectRatio = `${card.width} / ${height}`;
     for (const fit of picture.fits) Object.assign(fit.style, { width: `${100 * share}%`, left: `${50 - 50 * share}%` });
     const open = make("button", { className: "open", type: "button", textContent: card.name, title: card.name });
@@ -125,6 +125,7 @@
     const item = make("li", {}, picture.node, caption);
     if (card.scores.length) item.append(scores(card));
     item.dataset.name = card.name;
+    item.style.setProperty("--ratio", card.width / height);       // the width is in proportion, so the frames of a row have one height
     const entry = { card, picture, item, open };
     open.addEventListener("click", () => enlarge(entry));
     let start = null, moved = false;
