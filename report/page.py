@@ -130,8 +130,8 @@ def numbers(metrics: dict[str, dict], best: dict | None = None) -> str:
         rows += [clean(each) for each in entry.get("clean") or () if isinstance(each, dict)]
         if not rows:
             rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without clean images, so there are no numbers</td></tr>']
-        groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><b>{escape(name)}</b> '
-                      f"<span>{escape(conditions(entry, several, best))}</span></th></tr>{''.join(rows)}</tbody>")
+        groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><div><b>{escape(name)}</b> '
+                      f"<span>{escape(conditions(entry, several, best))}</span></div></th></tr>{''.join(rows)}</tbody>")
     if not groups:
         return ""
     head = ('<tr><th scope="col" rowspan="2">Protocol</th><th scope="col" rowspan="2" class="text">Channel</th>'
@@ -154,7 +154,7 @@ def conditions(entry: dict, weights: bool, best: dict | None) -> str:
     parts += ["mean of 8 flips and rotations"] * bool(entry.get("self_ensemble"))
     parts += [str(entry.get("noise"))] * bool(entry.get("noise"))
     parts += [f"weights {entry.get('weights')}"] * weights
-    return ", ".join(parts + ([f"best epoch: {best['chosen']}"] if best and best["weights"] == entry.get("weights") else []))
+    return ", ".join(parts + ([f"best: {best['chosen']}"] if best and best["weights"] == entry.get("weights") else []))
 
 
 def lines(each: dict, seen: dict[str, str]) -> list[str]:
