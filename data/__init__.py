@@ -9,7 +9,7 @@ import loss
 from contract import Item, Run, TestSet
 from data import audit, cache, image, loader, quarantine, source
 from data.benchmarks import BENCHMARKS
-from data.choose import DEMO_NAMES, Chosen, choose, names, tested
+from data.choose import DEMO_NAMES, Chosen, choose, names, sets_to_test
 from data.sets import DATASETS
 from runtime import process
 from runtime.errors import UserError
@@ -23,7 +23,7 @@ def runs(args) -> list[Run]:
 
     Raises UserError if a data set is unknown, empty or has images without a partner.
     """
-    chosen = {name: choose(args, name, "test") for name in tested(args)}
+    chosen = {name: choose(args, name, "test") for name in sets_to_test(args)}
     test = tests(args, chosen)
     if args.test_only:
         return [Run(args.save, None, test)]

@@ -32,7 +32,7 @@ def names(joined: str) -> list[str]:
     return found
 
 
-def tested(args) -> list[str]:
+def sets_to_test(args) -> list[str]:
     """Return the names of the data sets that --data_test names; a benchmark stands for its sets, without missing ones, which are logged.
 
     Raises UserError if there is none.
