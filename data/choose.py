@@ -37,6 +37,7 @@ def sets_to_test(args) -> list[str]:
 
     Raises UserError if there is none.
     """
+    names(args.data_test)
     absent = []
     for name in benchmarks.named(args.data_test, args.dir_data):
         lacking = benchmarks.missing(name, args.dir_data)
@@ -47,7 +48,7 @@ def sets_to_test(args) -> list[str]:
     found = [name for name in benchmarks.members(args.data_test, args.dir_data) if name not in absent]
     if absent and not found:
         raise UserError(f"--data_test {args.data_test}: none of its data sets is in {args.dir_data}: {', '.join(dict.fromkeys(absent))}")
-    return names("+".join(found))
+    return found
 
 
 def choose(args, name: str, role: str, whole: bool = False) -> Chosen:

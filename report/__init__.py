@@ -37,7 +37,7 @@ def write(folder: Path) -> Path:
     _drawn("log.jsonl", damaged, lambda: charts.append(_charts(found)))
     best = next((record for record in reversed(found) if record["event"] == "best"), None)
     compared: list[str] = []
-    _drawn("the benchmarks in metrics.json", damaged, lambda: compared.append(benchmarks.tables(metrics)))
+    _drawn("the list of benchmarks in metrics.json", damaged, lambda: compared.append(benchmarks.tables(metrics)))
     if damaged:
         process.log().say(f"warning: the result page lacks what is damaged: {' '.join(damaged)}")
     notes = damaged
