@@ -115,7 +115,7 @@ def carry_out(args, job: Run, method: Method, trainer: Trainer | None, folder: P
                     test_best(args, job, method, trainer, folder)
         elif job.test:
             tester.test(method, job.test, args, folder, args.pre_train, finish=job.finish)
-    return job.done(Restorer(method, Settings.of(args)))
+    return job.done(Restorer(method, Settings.of(args)._replace(backend="torch")))       # the network differs for each job
 
 
 def train(args, job: Run, method: Method, trainer: Trainer, folder: Path) -> Trainer:

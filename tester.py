@@ -33,6 +33,7 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
     results: dict[str, dict] = {}
     trouble: list[str] = []
     count = sum(parameter.numel() for parameter in method.network.parameters())
+    settings = Settings.of(args) if epoch is None else Settings.of(args)._replace(backend="torch")       # weights change during a training
     for given, images in sets.items():
         name = outputs.name_for(folder, given, images.source) if epoch is None else given
         if name != given:
@@ -40,7 +41,7 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
                               f"{images.source or 'the data set'} are named {name}")
         start = time.perf_counter()
         further: dict[str, object] = {} if epoch is not None else {**benchmarks.belonging(given, args.data_test, args.dir_data)}
-        restorer = Restorer(method, Settings.of(args), finish)
+        restorer = Restorer(method, settings, finish)
         if epoch is None and not any("image" in item.images for item in images.items):
             rows, tiles, bad = restore_folder(restorer, name, images, args, folder, weights)
             further, trouble = further | (tiles or {}), trouble + bad

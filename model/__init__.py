@@ -70,4 +70,6 @@ def own_flags(name: str) -> dict[str, argparse.Action]:
 
 def build(args) -> Method:
     """Return the method of args.model with its network, but without anything that only training needs."""
-    return package(args.model).build(args)
+    method = package(args.model).build(args)
+    method.built_from = repr((args.model, {name: getattr(args, name, None) for name in own_flags(args.model)}))
+    return method

@@ -2,7 +2,6 @@
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +13,17 @@ from torch import Tensor
 
 from data import demo
 from model.method import Method
-from restore import exported
+from restore import programs
 from runtime import VERSION, files, process
 from runtime.errors import Failure, UserError, short
 
 NAMES = ("torch", "compile", "onnxruntime", "openvino", "auto")
 PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+VERSIONS = ("onnx", "onnxscript", "onnxruntime", "openvino")          # packages whose versions may change what is computed
 EXACT = 1e-4                              # single: greatest difference from PyTorch
 MEAN, PSNR = 0.5, 40.0                    # bf16: greatest mean difference in levels of 255, and least PSNR in dB, from PyTorch in single
 SIDE = 256                                # side in pixels of the picture on which backends are compared and timed
+KEPT = 3                                  # number of backends that stay open
 RUNS = 3                                  # runs of which the median time is taken
 
 Run = Callable[[Tensor], Tensor]
@@ -38,85 +39,87 @@ class Unfit(Exception):
     """A backend cannot be used; the message says why."""
 
 
+_open: dict[tuple, Backend] = {}          # the last KEPT backends
+
+
 def choose(method: Method, wanted: str, precision: str, say: Callable[[str], None]) -> Backend:
     """Return the backend `wanted` for a method, or PyTorch if it cannot be used; `say` receives one line that states what was done.
 
-    `auto` is the fastest backend that is installed and agrees with PyTorch. Its choice is stored, and later starts of the program
-    load and compare only this backend.
+    `auto` is the fastest backend that is installed and agrees with PyTorch. The last backends stay open, by the weights.
     """
-    eager = Backend("torch", method.restore)
     if wanted == "torch":
-        return eager
-    if wanted == "auto":
-        return _fastest(method, eager, precision, say)
+        return Backend("torch", method.restore)
+    key = (wanted, precision, torch.get_num_threads(), _digest(method))
+    if key not in _open:
+        _open[key] = _fastest(method, precision, say) if wanted == "auto" else _named(method, wanted, precision, say)
+        while len(_open) > KEPT:
+            _open.pop(next(iter(_open)))
+    return _open[key]
+
+
+def _named(method: Method, wanted: str, precision: str, say: Callable[[str], None]) -> Backend:
     try:
         return _checked(method, wanted, precision, say)
     except Unfit as error:
         say(f"the backend {wanted} is not used, because {error}; torch computes instead")
-        return eager
+        return Backend("torch", method.restore)
 
 
-def _fastest(method: Method, eager: Backend, precision: str, say: Callable[[str], None]) -> Backend:
-    place = _cached(method, f"{precision}-{torch.get_num_threads()}.json")
-    known = _stored_choice(place)
-    found, reasons = [eager], []
-    for name in (known,) if known in PACKAGES else () if known else PACKAGES:
+def _fastest(method: Method, precision: str, say: Callable[[str], None]) -> Backend:
+    found, reasons = [Backend("torch", method.restore)], []
+    for name in PACKAGES:
         try:
             found.append(_checked(method, name, precision, say))
         except Unfit as error:
-            reasons.append(f"{name}: {error}")
-    if known and found[-1].name == known:
-        return found[-1]
+            reasons.append(f"; not {name}, because {error}")
+    x, seconds = _picture().to(process.device()), {each.name: [] for each in found}
     with torch.inference_mode(), process.autocast(precision), process.exact_convolutions():
-        seconds = {each.name: _median(each.run, _picture().to(process.device())) for each in found}
-    best = min(found, key=lambda each: seconds[each.name])
-    files.write_json(place, {"backend": best.name})
-    say("backend auto: " + ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
-        + f" for {SIDE}x{SIDE} pixels; {best.name} is used" + "".join(f"; {reason}" for reason in reasons))
+        for _ in range(RUNS):             # interleaved, so that another program slows all of them
+            for each in found:
+                start = time.perf_counter()
+                each.run(x).cpu()
+                seconds[each.name].append(time.perf_counter() - start)
+    medians = {name: sorted(values)[RUNS // 2] for name, values in seconds.items()}
+    best = min(found, key=lambda each: medians[each.name])
+    say("backend auto: " + ", ".join(f"{name} {value:.3f} s" for name, value in medians.items())
+        + f" for {SIDE}x{SIDE} pixels in {precision}; {best.name} is used" + "".join(reasons))
     return best
 
 
-def _stored_choice(place: Path) -> str:
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        name = json.loads(place.read_text(encoding="utf-8"))["backend"]
-        return name if name in NAMES[:-1] else ""
-    return ""
-
-
-def _median(run: Run, x: Tensor) -> float:
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        run(x).cpu()
-        seconds.append(time.perf_counter() - start)
-    return sorted(seconds)[RUNS // 2]
-
-
 def _checked(method: Method, name: str, precision: str, say: Callable[[str], None]) -> Backend:
-    """Open a backend and compare it with PyTorch; raises Unfit. A stored export that differs is made once more."""
-    start, missing = time.perf_counter(), [each for each in PACKAGES.get(name, ()) if not _is_installed(each)]
-    if missing:
-        raise Unfit(f"it needs the package{'s' * (len(missing) > 1)} {', '.join(missing)}: pip install {' '.join(missing)}")
-    if name == "compile":
-        backend = Backend(name, _compiled(method))
-        difference = _difference(method, backend.run, precision)
-        made = "compiled"
-    else:
-        if process.device().type != "cpu":
-            raise Unfit("it computes on the CPU only")
-        place = _cached(method, "model.onnx")
-        stored = place.is_file()
+    """Open a backend and compare it with PyTorch; raises Unfit. A stored export that cannot be used is made once more."""
+    _check_support(name, precision)
+    place = _place(method)
+    while True:
+        start, stored = time.perf_counter(), place.is_file()
         try:
             backend = Backend(name, OPENERS[name](method, place, precision))
             difference = _difference(method, backend.run, precision)
-        except Unfit:
-            if not stored:
-                raise
-            place.unlink()
-            return _checked(method, name, precision, say)
-        made = f"{'opened' if stored else 'exported'} {place}"
-    say(f"backend {name}, {precision}: {made} in {time.perf_counter() - start:.1f} s; {difference}")
-    return backend
+        except Exception as error:        # the exporters and runtimes raise many types of exceptions
+            if stored and name != "compile":
+                place.unlink()
+                continue
+            raise error if isinstance(error, Unfit) else Unfit(f"it cannot compute this network: {short(error, 200)}") from error
+        made = "compiled" if name == "compile" else f"{'opened' if stored else 'exported to'} {place}"
+        say(f"backend {name}, {precision}: {made} in {time.perf_counter() - start:.1f} s; {difference}")
+        return backend
+
+
+def _check_support(name: str, precision: str) -> None:
+    """Raise Unfit if a backend is not installed or does not compute in a precision on this machine."""
+    missing = [each for each in PACKAGES.get(name, ()) if not _is_installed(each)]
+    if missing:
+        raise Unfit(f"it needs the package{'s' * (len(missing) > 1)} {', '.join(missing)}: pip install {' '.join(missing)}")
+    if name == "compile":
+        return
+    if process.device().type != "cpu":
+        raise Unfit("it computes on the CPU only")
+    if name == "openvino" and precision == "bf16":
+        import openvino
+        if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return
+    if precision != "single":
+        raise Unfit(f"it does not compute in {precision} on this processor")
 
 
 def _is_installed(package: str) -> bool:
@@ -131,11 +134,8 @@ def _difference(method: Method, run: Run, precision: str) -> str:
     x = _picture().to(process.device())
     with torch.inference_mode(), process.exact_convolutions():
         expected = method.restore(x).float().cpu()
-        try:
-            with process.autocast(precision):
-                found = run(x).float().cpu()
-        except Exception as error:        # the runtimes raise many types of exceptions
-            raise Unfit(f"it cannot compute this network: {short(error, 200)}") from error
+        with process.autocast(precision):
+            found = run(x).float().cpu()
     if found.shape != expected.shape:
         raise Unfit(f"its result has the shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
     change = (found - expected).abs()
@@ -158,22 +158,26 @@ def _picture() -> Tensor:
     return (x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
-def _cached(method: Method, name: str) -> Path:
-    """Return the path of a file in the cache of backends for these weights, this machine's packages and this program."""
-    digest = hashlib.sha256(repr((VERSION, torch.__version__, method.built_from, str(method.network))).encode())
+def _digest(method: Method) -> str:
+    """Return a hash of the network, its weights and the versions that compute it."""
+    packages = [importlib.metadata.version(each) if _is_installed(each) else "" for each in VERSIONS]
+    digest = hashlib.sha256(repr((VERSION, torch.__version__, packages, method.built_from, str(method.network))).encode())
     for key, value in method.network.state_dict().items():
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy() if value.numel() else b"")
-    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
-        digest.update((importlib.metadata.version(package) if _is_installed(package) else "-").encode())
-    return files.make_folder(files.cache() / "backends" / digest.hexdigest()[:32]) / name
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _place(method: Method) -> Path:
+    """Return the path of the exported network in the cache."""
+    return files.make_folder(files.cache() / "backends") / f"{_digest(method)}.onnx"
 
 
 def _onnx(method: Method, place: Path) -> bytes:
     """Return the method as an ONNX file, exported once and then read from `place`; raises Unfit."""
     if not place.is_file():
         try:
-            content = exported.as_onnx(exported.traced(method, "network"), {"model": "network"})
+            content, _ = programs.as_onnx(programs.traced(method, "network"), {"model": "network"})
         except (Failure, UserError) as error:
             raise Unfit(str(error)) from error
         with files.temporary(place) as part:
@@ -181,37 +185,35 @@ def _onnx(method: Method, place: Path) -> bytes:
     return place.read_bytes()
 
 
-def _compiled(method: Method) -> Run:
+def _compile(method: Method, place: Path, precision: str) -> Run:
     return torch.compile(method.restore, dynamic=True)
 
 
 def _onnxruntime(method: Method, place: Path, precision: str) -> Run:
-    if precision != "single":
-        raise Unfit(f"it does not compute in {precision} on a CPU")
+    content = _onnx(method, place)
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(_onnx(method, place), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return _padded(method, lambda x: session.run(None, {"input": x})[0])
 
 
 def _openvino(method: Method, place: Path, precision: str) -> Run:
+    content = _onnx(method, place)
     import openvino
     core = openvino.Core()
-    if precision not in ("single", "bf16") or (precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")):
-        raise Unfit(f"it does not compute in {precision} on this processor")
     settings = {"INFERENCE_PRECISION_HINT": "f32" if precision == "single" else "bf16", "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    request = core.compile_model(core.read_model(_onnx(method, place)), "CPU", settings).create_infer_request()
+    request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()
     return _padded(method, lambda x: request.infer({0: x})[0].copy())
 
 
-OPENERS = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+OPENERS = {"compile": _compile, "onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
 def _padded(method: Method, run: Callable[[np.ndarray], np.ndarray]) -> Run:
     """Return a function of tensors for one of arrays; images that are too small for the exported network are computed by PyTorch."""
-    least = exported.smallest(method)
+    least = programs.smallest(method)
 
     def computed(x: Tensor) -> Tensor:
         if min(x.shape[-2:]) < least:

@@ -1,6 +1,7 @@
 """The flags that control how a network is applied to images and which results are saved."""
 from argparse import BooleanOptionalAction
 
+from restore import backend
 from runtime import process
 from runtime.arguments import COUNT, number, tile_side
 
@@ -17,6 +18,9 @@ def add_arguments(parser) -> None:
         help="memory that a process may use to restore images without ground truth; 0: all that is available")
     add("--self_ensemble", action=BooleanOptionalAction, default=False, help="average the results of the 8 flips and rotations")
     add("--test_precision", default="single", choices=list(process.PRECISIONS), help="precision of tests")
+    add("--backend", default="torch", choices=backend.NAMES,
+        help="what computes the network in a final test and for images without ground truth; auto: the fastest that is installed and "
+             "agrees with torch (pip install -e '.[fast]')")
     add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG (see --format)")
     add("--format", default="png", choices=("png", "jpg", "webp"),
         help="file format of restored images without ground truth; jpg and webp use quality 95; scored results are always PNG")

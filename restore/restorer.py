@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model import tiling
 from model.method import Method
-from restore import memory
+from restore import backend, memory
 from runtime import process
 from runtime.errors import Failure
 
@@ -23,18 +23,19 @@ Finish = Callable[[Tensor, Tensor], Tensor]
 
 class Settings(NamedTuple):
     """How a network is applied: always in tiles (chop), tile side in pixels (None: chosen by memory), overlap in pixels,
-    x8 self-ensemble, precision, and memory in GiB that the process may use (0: all that is available)."""
+    x8 self-ensemble, precision, memory in GiB that the process may use (0: all that is available), and backend."""
     chop: bool = False
     tile: int | None = None
     overlap: int = 96
     ensemble: bool = False
     precision: str = "single"
     memory: float = 0.0
+    backend: str = "torch"
 
     @classmethod
     def of(cls, args) -> "Settings":
         """Return the settings that the flags describe."""
-        return cls(args.chop, args.tile, args.tile_overlap, args.self_ensemble, args.test_precision, args.memory)
+        return cls(args.chop, args.tile, args.tile_overlap, args.self_ensemble, args.test_precision, args.memory, args.backend)
 
 
 DEFAULT = Settings()
@@ -57,6 +58,7 @@ class Restorer:
         self.measured = self.compared = False
         self.tiled: list[int] = []
         self.notes: list[str] = []
+        self.backend = backend.choose(self.method, settings.backend, settings.precision, process.log().say)
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, may_tile: bool = True, name: str = "an image") -> Tensor:
@@ -135,7 +137,7 @@ class Restorer:
         """Return the network's output for a batch in one piece, on the device; raises Failure if it is not finite."""
         with process.autocast(self.settings.precision), process.exact_convolutions():
             x = x.to(self.device)
-            y = (tiling.ensemble(x, self.method.restore) if self.settings.ensemble else self.method.restore(x)).float()
+            y = (tiling.ensemble(x, self.backend.run) if self.settings.ensemble else self.backend.run(x)).float()
         if not y.sum().isfinite() and not y.isfinite().all():
             raise Failure(f"the network's output for {name} is not finite in the precision {self.settings.precision}; the weights are "
                           "damaged, or the precision is too low: try --test_precision single")

@@ -43,6 +43,12 @@ def natural(name: str | Path) -> tuple[str, str]:
     return re.sub("[0-9]+", lambda number: number[0].zfill(DIGITS), text), text
 
 
+def cache() -> Path:
+    """Return the folder of files that the program makes again if they are missing: UNWEATHER_CACHE, or that of the system's user."""
+    system = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    return Path(os.environ.get("UNWEATHER_CACHE") or Path(system or Path.home() / ".cache") / "unweather")
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents if they do not exist; return the path."""
     path.mkdir(parents=True, exist_ok=True)

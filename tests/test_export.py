@@ -11,10 +11,10 @@ from torch import nn
 
 import model
 from model import names, weights
-from restore import worker
+from restore import programs, worker
 from runtime import files
 from runtime.errors import UserError
-from tool import export, guarded, programs, serve
+from tool import export, guarded, serve
 
 QUICK = ("unet",)                         # UNWEATHER_EXPORT=all tests every model, which takes minutes
 HALF = ("dncnn", "nafnet", pytest.param("restormer", marks=pytest.mark.slow))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from model import weights
 from model.method import Method
+from restore import agreement, programs
 from runtime import process
 from runtime.arguments import Parser
 from runtime.errors import UserError
 from runtime.files import temporary, write_bytes
-from tool import card, guarded, network, portable, programs
+from tool import card, guarded, network, portable
 
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 
@@ -72,7 +73,7 @@ def write_program(method: Method, facts: dict[str, str], args: argparse.Namespac
     content, opened = programs.as_onnx(program, facts, args.half) if args.kind == "onnx" else programs.as_torch(program, facts)
     with temporary(args.output) as part:
         write_bytes(part, content)
-        differences = programs.check(method, opened(part), args.half)
+        differences = agreement.check(method, opened(part), args.half)
     return (f"{facts['model']}, {programs.in_words(content)}, any batch, height and width from {facts['smallest_side']} pixels; "
             f"{differences}")
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from model import names, weights
+from restore import agreement, programs
 from runtime import safetensors
 from runtime.errors import Failure
 from runtime.files import make_folder, sync_folder, temporary, write_bytes, write_text
-from tool import card, programs
+from tool import card
 
 NAME = "model.safetensors"                # of the weights in a folder, as model hubs expect it
 
@@ -42,7 +43,7 @@ def _check(source: card.Source, path: Path, half: bool) -> str:
     again = weights.load(path)
     if half:
         with torch.inference_mode():
-            return programs.check(source.method, again.restore, half=True)
+            return agreement.check(source.method, again.restore, half=True)
     first, second = source.method.network.state_dict(), again.network.state_dict()
     wrong = [key for key, value in first.items() if not torch.equal(value, second[key])]
     if wrong:

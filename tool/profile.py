@@ -31,7 +31,7 @@ RUNS = 3                                  # timed runs, of which the median coun
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Namespace]:
     """Return the flags of this tool and those of the network; raises UserError for a wrong flag or value."""
     parser = arguments.Parser(prog="tool.profile", description=__doc__, allow_abbrev=False)
-    parser.add_argument("model", help=f"one of {', '.join(model.MODELS)}; further flags are those of main.py, such as --channels, --batch_size")
+    parser.add_argument("model", help=f"one of {', '.join(model.MODELS)}; other flags are those of main.py, such as --channels")
     parser.add_argument("--side", type=arguments.SIZE, default=512, help="side in pixels of the image that is restored")
     parser.add_argument("--backend", default="torch", metavar="A+B", help="backends to measure, joined by +")
     parser.add_argument("--precisions", default="single+bf16", metavar="A+B", help="precisions to measure, joined by +")
