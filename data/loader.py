@@ -66,7 +66,8 @@ class Images(Dataset):
                 images["height"] = weather.heights(*images["input"].shape[:2])       # is cropped and turned with the photo
             images = augment(images, self.patch_size, self.turns, rng)
             if drawn:
-                images |= source.draw(view, images["input"], images.pop("height"), rng)
+                found = source.draw(view, images["input"], images.pop("height"), rng)
+                images |= {name: found[name] for name in images.keys() & found.keys()}      # 'any' has masks only now and then
         tensors = {name: image.to_tensor(array) for name, array in images.items()}
         return Sample(item.name, tensors.pop("input"), tensors, item.kind)
 
