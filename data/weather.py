@@ -20,7 +20,8 @@ FAINT = 4.6                               # -log of the opacity, relative to tha
 def rain(clean: np.ndarray, strength: float, rng: np.random.Generator, height: np.ndarray | None = None) -> Found:
     """Add streaks to (H, W, 3) uint8: a layer of near ones and one of far ones that are shorter, thinner and fainter, and a veil.
 
-    Drawn: direction, length, width, density, opacity, brightness, veil. The strength scales the density and the veil.
+    Drawn: direction, length, width, density, opacity, brightness, veil. The strength scales the density and the veil; `height` is
+    not used, as in `snow`.
     """
     angle = np.clip(rng.normal(0, 15), -40, 40)                   # degrees from the vertical
     length, radius = _between(rng, 9, 60), _between(rng, 0.6, 1.4)

@@ -50,6 +50,7 @@ def test_any_set_counts_as_photos(photos, name, clean):
         pixels = source.read(item.images["input"])
         assert pixels.shape == target.shape and not np.array_equal(pixels, target)
         source.check_sizes([item])
+        assert str(source.path_of(item.images["input"])).endswith(str(source.path_of(other.images["image"])))
 
 
 def test_a_test_set_is_fixed(photos):
@@ -59,7 +60,9 @@ def test_a_test_set_is_fixed(photos):
         assert all(np.array_equal(one, other) for one, other in zip(first, inputs(f"set@{kind}0.5-1.5")))
         assert not any(np.array_equal(one, other) for one, other in zip(first, inputs(f"set@{kind}", "--seed", "2")))
         assert not any(np.array_equal(one, other) for one, other in zip(first, inputs(f"set@{kind}2-3")))
-        assert chosen(f"set@{kind}").task == kind
+        found = chosen(f"set@{kind}")
+        assert found.task == kind
+        assert len({item.images["input"].value for item in found.items}) == len(found.items)
     for item in chosen("set@snow").items:
         mask, change = (source.read(item.images[key]).astype(int) for key in ("mask", "input"))
         change = np.abs(change - source.read(item.images["image"]))
