@@ -10,8 +10,7 @@ from tqdm import tqdm
 import metric
 import report
 from contract import Batch, Item, Numbers, Outcome, TestSet
-from data import benchmarks, image, loader, source
-from data.choose import noise_kind
+from data import added, benchmarks, image, loader, source
 from metric import summary
 from model.method import Method
 from restore import clean, outputs
@@ -199,9 +198,7 @@ def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: st
     result = {"data_set": name, "count": len(rows), "subset": subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
-              "model": args.model, "parameters": parameters, "weights": weights, **further}
-    if kind := noise_kind(name):
-        result["noise"] = kind
+              "model": args.model, "parameters": parameters, "weights": weights, **added.stated(name), **further}
     if epoch is None and process.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     process.log().record("test", epoch=epoch, **result)
@@ -226,7 +223,7 @@ def _log_numbers(result: dict, measured: list[dict], further: tuple[str, ...], a
         name += f" ({result['subset']})"
     some = f"{result['in_tiles']} of them in " if "in_tiles" in result else ""
     how = (f"{result['precision']}, {some + 'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
-           f"{', x8' if result['self_ensemble'] else ''}{'; ' + result['noise'] if 'noise' in result else ''}")
+           f"{', x8' if result['self_ensemble'] else ''}{''.join('; ' + result[key] for key in ('noise', 'degradation') if key in result)}")
     for numbers in measured:
         if "psnr" in numbers:
             say(f"{name}, {in_words(numbers, further)}; {how}]", aside)

@@ -152,7 +152,7 @@ def conditions(entry: dict, weights: bool, best: dict | None) -> str:
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
              f"{f'{some} of them in ' if some else ''}tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
     parts += ["mean of 8 flips and rotations"] * bool(entry.get("self_ensemble"))
-    parts += [str(entry.get("noise"))] * bool(entry.get("noise"))
+    parts += [str(entry[key]) for key in ("noise", "degradation") if entry.get(key)]
     parts += [f"weights {entry.get('weights')}"] * weights
     return ", ".join(parts + ([f"best: {best['chosen']}"] if best and best["weights"] == entry.get("weights") else []))
 

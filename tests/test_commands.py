@@ -19,7 +19,7 @@ SMALLER = {"smgarn": ["--channels", "4"], "sapnet": PLAIN["sapnet"], "dsrir": PL
            "rain2avoid": ["--channels", "4", "--sdr_num", "3"],
            "two_stage_kd": ["--channels", "4", "--blocks", "1", "--loss",
                             "1*L1:image:teacher_image+1*L1:projected:teacher_projected / 1*L1"]}
-SETS = ("Rain100H", "Rain12", "Rain1400", "Snow100K", "Snow100K-S", "Snow100K-M", "Snow100K-L", "CSD", "SOTS_outdoor")
+SETS = ("Rain100H", "Rain12", "Rain1400", "Snow100K", "Snow100K-S", "Snow100K-M", "Snow100K-L", "CSD", "SOTS_outdoor", "Rain800")
 WEATHERS = ("haze", "rain", "snow")
 
 
@@ -43,6 +43,8 @@ def make_everything(place: Path) -> Path:
     for number in range(3):
         save(root / "BSD400" / f"{number}.png", photo(40, 48, number))
         save(root / "CBSD68" / f"{number}.png", photo(40, 48, number))
+        for part in ("train", "test"):
+            save(root / "BSDS500" / part / f"{number}.png", photo(40, 48, number))
     lines = {"noise": "BSD400/{0}.png,BSD400/{0}.png\n", "rain": "RainTrainH/norain-{1}.png,RainTrainH/rain-{1}.png\n"}
     lists = {name: "".join(line.format(n, n + 1) for n in range(3)) for name, line in lines.items()}
     lists |= {"haze": lists["rain"], "all_in_one": lists["noise"] + lists["rain"]}
