@@ -130,8 +130,13 @@ def unique(values) -> list[str]:
     return list(dict.fromkeys(str(value) for value in values if value))
 
 
+def measured(entry: dict) -> bool:
+    """Return whether an entry of metrics.json holds numbers."""
+    return "psnr" in entry or bool(entry.get("clean"))
+
+
 def numbers(metrics: dict[str, dict]) -> str:
-    """Return the table of metrics.json as HTML: a group for each data set, a row for each protocol and channel."""
+    """Return the table of metrics.json as HTML: a group for each data set, a row for each protocol and channel; '' without numbers."""
     groups, seen, several = [], {}, len(unique(entry.get("weights") for entry in metrics.values())) > 1
     for name, entry in metrics.items():
         rows = []
@@ -139,7 +144,7 @@ def numbers(metrics: dict[str, dict]) -> str:
             rows += lines(each, seen)
         rows += [clean(each) for each in entry.get("clean") or () if isinstance(each, dict)]
         if not rows:
-            rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without clean images, so there are no numbers</td></tr>']
+            continue
         groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><b>{escape(name)}</b> '
                       f"<span>{escape(conditions(entry, several))}</span></th></tr>{''.join(rows)}</tbody>")
     if not groups:
@@ -158,7 +163,8 @@ def numbers(metrics: dict[str, dict]) -> str:
 def conditions(entry: dict, weights: bool) -> str:
     """Return a text about how a set was tested, with the name of the weights if `weights` is true."""
     count, subset, tile, some = (entry.get(key) for key in ("count", "subset", "tile", "in_tiles"))
-    parts = [f"{count} image{'' if count == 1 else 's'}" + ("" if subset in (None, "all") else f" ({subset})"),
+    unit = str(entry.get("unit", "images"))
+    parts = [f"{count} {unit.removesuffix('s') if count == 1 else unit}" + ("" if subset in (None, "all") else f" ({subset})"),
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
              f"{f'{some} of them in ' if some else ''}tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
     parts += ["mean of 8 flips and rotations"] * bool(entry.get("self_ensemble"))
