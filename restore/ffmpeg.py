@@ -24,27 +24,35 @@ CRF = "17"                                # quality of H.264: 0 is lossless, 17 
 SHARP = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 STREAM = re.compile(r"Stream #0:\d+.*?: Video: .*?, (\w+)(?:\((.*?)\))?, \d+x\d+")
 HDR = {"smpte2084": "HDR (PQ)", "arib-std-b67": "HDR (HLG)"}
-MATRICES = {"bt709": "bt709", "bt2020nc": "bt2020", "smpte240m": "smpte240m", "fcc": "fcc"}     # by the name of a colour space; else bt601
+# the matrix by the name of a colour space; others are bt601; for an unknown one, what players assume: bt709 from 720 lines upwards
+MATRICES = {"bt709": "bt709", "bt2020nc": "bt2020", "smpte240m": "smpte240m", "fcc": "fcc"}
 
 
 class Film(NamedTuple):
-    """What a video file holds: the size of its upright frames, the shape of a pixel, the times of the frames in units of `unit`
-    (numerator and denominator, in seconds), the pixel format, range, matrix, primaries and transfer of its colours ('': unknown), and
-    whether there is sound."""
+    """What a video file holds.
+
+    The size of its upright frames; the shape of a pixel; the times of the frames and the end of the last one, in units of `unit`
+    (numerator and denominator, in seconds); the pixel format; range, matrix, primaries and transfer of its colours ('': unknown);
+    whether there is sound.
+    """
     width: int
     height: int
     aspect: str
     unit: tuple[int, int]
     times: list[int]
+    end: int
     pixels: str
     colours: tuple[str, str, str, str]
     sound: bool
 
     def seconds(self, index: int) -> float:
-        """Return the time of a frame; one frame beyond the last is its end, as far as known."""
-        last = len(self.times) - 1
-        step = (self.times[last] - self.times[0]) / last if last else self.unit[1] / self.unit[0] / 25
-        return (self.times[index] if index <= last else self.times[last] + step) * self.unit[0] / self.unit[1]
+        """Return the time of a frame; that of the index after the last frame is the end of the video."""
+        return [*self.times[index:index + 1], self.end][0] * self.unit[0] / self.unit[1]
+
+    def matrix(self) -> str:
+        """Return the matrix between the stored colours and RGB, as the filter `scale` names it."""
+        unknown = "bt709" if min(self.width, self.height) >= 720 or max(self.width, self.height) >= 1280 else "bt601"
+        return MATRICES.get(self.colours[1], "bt601") if self.colours[1] else unknown
 
     def note(self) -> str:
         """Return what the result loses, '' for nothing."""
@@ -122,6 +130,7 @@ def inspect(path: Path) -> Film:
     lines = known.stderr.decode("utf-8", "replace").splitlines()
     found = next((match for line in lines if "attached pic" not in line and (match := STREAM.search(line))), None)
     times: list[int] = []
+    end = 0
     about: dict[str, str] = {}
     arguments = [*reading(path), "-map", "0:V:0", "-fps_mode", "passthrough", "-enc_time_base", "demux", "-c:v", "rawvideo",
                  "-f", "framecrc", "pipe:1"]
@@ -133,13 +142,16 @@ def inspect(path: Path) -> Film:
                 key, _, value = text[1:].partition(":")
                 about[key.split()[0]] = value.strip()
             else:
-                times.append(max(int(text.split(",")[2]), times[-1] + 1 if times else -2**62))
+                time, length = map(int, text.split(",")[2:4])
+                times.append(max(time, times[-1] + 1) if times else time)
+                end = times[-1] + max(length, 1)
         process.wait()
         if not times or not found:
-            raise unreadable(path, reason(errors) if times or process.returncode else "it holds no moving pictures")
+            silent = any("Stream #" in line for line in lines) and not found
+            raise unreadable(path, "it holds no moving pictures" if silent else reason(errors))
     width, height = map(int, about["dimensions"].split("x"))
     first, second = map(int, about["tb"].split("/"))
-    return Film(width, height, about.get("sar", "0/1"), (first, second), times, found[1], _colours(found[2] or ""),
+    return Film(width, height, about.get("sar", "0/1"), (first, second), times, end, found[1], _colours(found[2] or ""),
                 any(": Audio: " in line for line in lines))
 
 
@@ -154,8 +166,8 @@ def _colours(text: str) -> tuple[str, str, str, str]:
 
 def frames(path: Path, film: Film, start: int) -> Iterator[np.ndarray]:
     """Yield the frames from the index `start`, upright, (H, W, 3) uint8; UserError if there are fewer than `inspect` found."""
-    arguments = [*reading(path), "-map", "0:V:0", "-vf", rf"select=gte(n\,{start}),scale={SHARP}", "-fps_mode", "passthrough",
-                 "-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1"]
+    arguments = [*reading(path), "-map", "0:V:0", "-vf", rf"select=gte(n\,{start}),scale=in_color_matrix={film.matrix()}:{SHARP}",
+                 "-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1"]
     size = film.width * film.height * 3
     with tempfile.TemporaryFile() as errors, running(arguments, errors, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -170,11 +182,10 @@ def frames(path: Path, film: Film, start: int) -> Iterator[np.ndarray]:
 def writer(path: Path, film: Film, start: int) -> Iterator["Writer"]:
     """Yield a Writer of the frames from the index `start`; the file, H.264 in MP4, is complete when the block ends, or not written."""
     first, second = film.unit
-    length = max(film.times[-1] - film.times[0], 1) * first
-    rate = f"{max(len(film.times) - 1, 1) * second}/{length}" if len(film.times) > 1 else "25/1"
+    rate = f"{len(film.times) * second}/{(film.end - film.times[0]) * first}"
     kind, matrix, primaries, transfer = film.colours
     layout = "yuv444p" if film.width % 2 or film.height % 2 else "yuv420p"
-    picture = (f"mergeplanes=map0p=0:map1p=1:map2p=2:format=gbrp,scale=out_color_matrix={MATRICES.get(matrix, 'bt601')}:"
+    picture = (f"mergeplanes=map0p=0:map1p=1:map2p=2:format=gbrp,scale=out_color_matrix={film.matrix()}:"
                f"out_range={kind or 'tv'}:{SHARP},format={layout},setsar={film.aspect}")
     stated = {"-color_range": kind, "-colorspace": matrix, "-color_primaries": primaries, "-color_trc": transfer}
     with files.temporary(path) as part, tempfile.TemporaryFile() as errors:
@@ -210,25 +221,29 @@ class Writer:
 
 def ending(path: Path, film: Film) -> str:
     """Return `mp4`, or `mkv` if the sound of a video does not fit into MP4 as it is."""
-    arguments = [*reading(path), "-map", "0:a?", "-c", "copy", "-t", "1", "-f", "mp4", "-movflags", "frag_keyframe+empty_moov", "pipe:1"]
     if not film.sound:
         return "mp4"
-    with tempfile.TemporaryFile() as errors, running(arguments, errors, stdout=subprocess.DEVNULL) as process:
-        return "mkv" if process.wait() else "mp4"
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile() as errors:
+        tried = [*reading(path), "-map", "0:a", "-c", "copy", "-t", "1", "-f", "mp4", f"file:{Path(place) / 'sound'}"]
+        with running(tried, errors) as process:
+            return "mkv" if process.wait() else "mp4"
 
 
-def join(parts: list[tuple[Path, int]], film: Film, source: Path, path: Path) -> None:
-    """Join the files of consecutive frames, each with the index of its first frame, and add the sound and the metadata of `source`."""
+def join(parts: list[tuple[Path, int, int]], film: Film, source: Path, path: Path) -> None:
+    """Join the files of consecutive frames, each with the index of its first frame and of the first one after it, and add the sound and
+    the metadata of `source`."""
     place = parts[0][0].parent
-    ends = [*(index for _, index in parts[1:]), len(film.times)]
-    micro = [round(1e6 * film.seconds(index)) for _, index in parts], [round(1e6 * film.seconds(end)) for end in ends]
-    lines = [f"file {part.name}\nduration {(end - begin) / 1e6:.6f}\n" for (part, _), begin, end in zip(parts, *micro)]
+    times = [[round(1e6 * film.seconds(index)) for index in (start, end)] for _, start, end in parts]       # in microseconds, as ffmpeg's
+    lines = [f"file {part.name}\nduration {(after - first) / 1e6:.6f}\n" for (part, *_), (first, after) in zip(parts, times)]
     files.write_text(place / "list.txt", "ffconcat version 1.0\n" + "".join(lines))
     second = min(film.unit[1] * math.ceil(1000 / film.unit[1]), 2**31 - 1)
+    last = len(film.times) - 1
+    duration = rf"if(eq(N\,{last})\,{film.seconds(last + 1) - film.seconds(last):.6f}/TB\,DURATION)"           # of the last frame
     with files.temporary(path) as part, tempfile.TemporaryFile() as errors:
         arguments = ["-itsoffset", f"{film.seconds(0):.6f}", "-protocol_whitelist", "file", "-f", "concat",
                      "-i", f"file:{place / 'list.txt'}", *reading(source),
                      "-map", "0:v:0", "-map", "1:a?", "-c", "copy", "-map_metadata", "1", "-map_chapters", "1",
+                     "-bsf:v", f"setts=duration={duration}",
                      *(["-video_track_timescale", str(second)] if path.suffix != ".mkv" else []),
                      "-f", ENDINGS[path.suffix[1:]], f"file:{part}"]
         with running(arguments, errors) as process:

@@ -23,6 +23,7 @@ PART = 32                                 # frames in a file of its own: the mos
 SHOWN = 8                                 # frames on the result page
 FORMAT = "unweather parts 1"
 Rows = list[tuple[str, Numbers]]
+Part = tuple[Path, int, int]              # a file with its first frame and the first one after it, from 0
 
 
 def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: Path, weights: str) -> tuple[Rows, dict]:
@@ -66,6 +67,10 @@ def _frame(index: int) -> str:
     return f"frame-{index + 1:06}"
 
 
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
+
+
 def _busy(place: Path, holder: str) -> None:
     raise UserError(f"{place} is used by {holder}, which restores the same video; wait for its end")
 
@@ -96,26 +101,26 @@ def _remove(place: Path) -> None:
         place.rmdir()
 
 
-def _restore(restorer: Restorer, name: str, source: Path, film: ffmpeg.Film, place: Path, folder: Path | None) -> list[tuple[Path, int]]:
-    """Restore the parts that are missing in `place`; return each part with the index of its first frame.
+def _restore(restorer: Restorer, name: str, source: Path, film: ffmpeg.Film, place: Path, folder: Path | None) -> list[Part]:
+    """Restore the parts that are missing in `place`; return all parts.
 
     folder: where the frames for the result page are saved; None for no page.
     """
     count = len(film.times)
-    parts = [(place / f"{number:06}.mp4", start) for number, start in enumerate(range(0, count, PART))]
-    lacking = [start for path, start in parts if not path.is_file()]
+    parts = [(place / f"{number:06}.mp4", start, min(start + PART, count)) for number, start in enumerate(range(0, count, PART))]
+    lacking = [(start, end) for path, start, end in parts if not path.is_file()]
     if not lacking:
         return parts
-    todo = sum(min(PART, count - start) for start in lacking)
-    about = f"{name}: {count} frames of {film.width}x{film.height}, {duration(film.seconds(count) - film.seconds(0))} long"
+    first, todo = lacking[0][0], sum(end - start for start, end in lacking)
+    about = f"{name}: {_frames(count)} of {film.width}x{film.height}, {duration(film.seconds(count) - film.seconds(0))} long"
     process.log().say(about + (f"; {count - todo} of them are already restored" if todo < count else ""), keep=False)
     size = max(BATCH[process.device().type] // (film.width * film.height), 1)
-    stream = ffmpeg.frames(source, film, lacking[0])
+    stream = ffmpeg.frames(source, film, first)
     with Progress(f"restore {name}", todo, "frames") as progress:
         restorer.progress, begun = progress.tiles, time.monotonic()
-        for path, start in parts[lacking[0] // PART:]:
-            whole = itertools.islice(stream, min(PART, count - start))
-            if start not in lacking:
+        for path, start, end in parts[first // PART:]:
+            whole = itertools.islice(stream, end - start)
+            if (start, end) not in lacking:
                 for _ in whole:
                     pass
                 continue
@@ -134,7 +139,8 @@ def _restore(restorer: Restorer, name: str, source: Path, film: ffmpeg.Film, pla
                     progress.end(len(batch))
                     if progress.pieces == len(batch):
                         each = (time.monotonic() - begun) / len(batch)
-                        process.log().say(f"{name}: {each:.2g} s for a frame, about {duration(each * todo)} for {todo} frames", keep=False)
+                        process.log().say(f"{name}: {each:.2g} s for a frame, about {duration(each * todo)} for {_frames(todo)}",
+                                          keep=False)
     return parts
 
 

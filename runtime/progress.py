@@ -71,8 +71,8 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: `40 s`, `12 min`, `3 h 20 min`."""
+    """Return a time in words: `4.0 s`, `40 s`, `12 min`, `3 h 20 min`."""
     if seconds < 99.5:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
