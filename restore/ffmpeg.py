@@ -183,16 +183,17 @@ def writer(path: Path, film: Film, start: int) -> Iterator["Writer"]:
     """Yield a Writer of the frames from the index `start`; the file, H.264 in MP4, is complete when the block ends, or not written."""
     first, second = film.unit
     rate = f"{len(film.times) * second}/{(film.end - film.times[0]) * first}"
-    kind, matrix, primaries, transfer = film.colours
+    kind = film.colours[0]
+    keys = ("range", "colorspace", "color_primaries", "color_trc")
+    stated = ":".join(f"{key}={value}" for key, value in zip(keys, film.colours) if value)
     layout = "yuv444p" if film.width % 2 or film.height % 2 else "yuv420p"
     picture = (f"mergeplanes=map0p=0:map1p=1:map2p=2:format=gbrp,scale=out_color_matrix={film.matrix()}:"
-               f"out_range={kind or 'tv'}:{SHARP},format={layout},setsar={film.aspect}")
-    stated = {"-color_range": kind, "-colorspace": matrix, "-color_primaries": primaries, "-color_trc": transfer}
+               f"out_range={kind or 'tv'}:{SHARP},format={layout},setsar={film.aspect}{',setparams=' * bool(stated)}{stated}")
+    coding = f"fps={rate}:mbtree=0"       # mbtree would store the last frames of each part worse than the others
     with files.temporary(path) as part, tempfile.TemporaryFile() as errors:
         arguments = ["-protocol_whitelist", "pipe", "-f", "ivf", "-i", "pipe:0", "-vf", picture, "-c:v", "libx264", "-crf", CRF,
-                     "-bf", "0", "-x264-params", f"fps={rate}", "-fps_mode", "passthrough", "-enc_time_base", f"{first}:{second}",
-                     "-video_track_timescale", str(second), *(word for each in stated.items() if each[1] for word in each),
-                     "-f", "mp4", f"file:{part}"]
+                     "-bf", "0", "-x264-params", coding, "-fps_mode", "passthrough", "-enc_time_base", f"{first}:{second}",
+                     "-video_track_timescale", str(second), "-f", "mp4", f"file:{part}"]
         with running(arguments, errors, stdin=subprocess.PIPE) as process:
             assert process.stdin
             try:
