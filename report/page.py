@@ -85,12 +85,14 @@ def images(data: dict) -> str:
     """Return the section into which script.js inserts the cards."""
     scale = ""
     measured = f"; the numbers were measured on the full images, by the protocol {escape(data['protocol'])}" if data["protocol"] else ""
-    if any(view["key"].startswith("error") for card in data["cards"] for view in card["views"]):
+    views = [view for card in data["cards"] for view in card["views"]]
+    full = "; the large view shows the files in full size" if any("full" in view for view in views) else ""
+    if any(view["key"].startswith("error") for view in views):
         scale = ('<p class="scale"><span>Error map: mean absolute difference from the clean image</span><span class="ramp">'
                  '<span>0</span><i></i><span>40 of 255 or more</span></span></p>')
     return section("images", "Images", '<form class="tools" id="tools"></form>\n<noscript><p>The images need JavaScript.</p></noscript>\n'
                    + '<ol class="cards" id="cards"></ol>\n' + scale
-                   + f'<p class="fine">Thumbnails, compressed for this page{measured}.</p>')
+                   + f'<p class="fine">Thumbnails, compressed for this page{full}{measured}.</p>')
 
 
 def breakable(text: str) -> str:

@@ -54,22 +54,37 @@ def begin(folder: Path, name: str, args, images: TestSet, flags: dict | None = N
     """
     if process.rank() or not any(getattr(args, kind) for kind in KINDS):
         return
-    results, before = results_folder(folder, name, images), record(folder, name)
-    same_place = isinstance(before.get("flags"), dict) and before["flags"].get("results") == (flags or {}).get("results")
-    earlier = before["pictures"] if same_place else []
-    names = [item.name for item in images.items]
-    if images.results:
-        _check_free(results, set(names) - set(earlier), args.format)
-    for picture in set(earlier) - set(kept):
-        for old in _written(folder, name, results, picture, args):
+    check_free(folder, name, images, args.format)
+    for picture in _earlier(folder, name, images) - set(kept):
+        for old in _written(folder, name, results_folder(folder, name, images), picture, args):
             old.unlink(missing_ok=True)
-    files.write_json(folder / f"restored-{name}.json", {"source": images.source, "flags": flags or {}, "pictures": names})
+    files.write_json(folder / f"restored-{name}.json", {"source": images.source, "flags": flags or {},
+                                                        "pictures": [item.name for item in images.items]})
+
+
+def _earlier(folder: Path, name: str, images: TestSet) -> set[str]:
+    """Return the names of the images that the last test of a set wrote into the same folder."""
+    before = record(folder, name)
+    known = isinstance(before.get("flags"), dict) and before["flags"].get("results", "") == _place(images)
+    return set(before["pictures"]) if known else set()
+
+
+def _place(images: TestSet) -> str:
+    return str(images.results.resolve()) if images.results else ""
+
+
+def check_free(folder: Path, name: str, images: TestSet, ending: str) -> None:
+    """Raise UserError if a result would replace a file that no test of the set wrote, in the folder that the set names for its results."""
+    for picture in sorted({item.name for item in images.items if images.results} - _earlier(folder, name, images), key=files.natural):
+        path = result_path(results_folder(folder, name, images), picture, ending)
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path} exists, and this program did not write it; move it away, or name another place with -o")
 
 
 def conditions(images: TestSet, args, weights: str) -> dict:
     """Return the flags that a result depends on, the path of the weights, and the folder of the results if the set names one."""
     flags = {key: value for key, value in args.flags.items() if key not in UNRELATED} | {"weights": str(Path(weights).resolve())}
-    return flags | ({"results": str(images.results.resolve())} if images.results else {})
+    return flags | ({"results": _place(images)} if images.results else {})
 
 
 def is_newer(result: Path, source: Path, weights: str) -> bool:
@@ -78,12 +93,6 @@ def is_newer(result: Path, source: Path, weights: str) -> bool:
         return result.stat().st_mtime_ns > max(source.stat().st_mtime_ns, Path(weights).stat().st_mtime_ns)
     except OSError:
         return False
-
-
-def _check_free(results: Path, names: Collection[str], ending: str) -> None:
-    for path in (result_path(results, name, ending) for name in sorted(names, key=files.natural)):
-        if path.exists() or path.is_symlink():
-            raise UserError(f"{path} exists, and this program did not write it; move it away, or name another place with -o")
 
 
 def results_folder(folder: Path, name: str, images: TestSet) -> Path:

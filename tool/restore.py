@@ -17,7 +17,7 @@ import tester
 from contract import TestSet
 from data import image
 from data.pictures import is_video
-from restore import ffmpeg, memory
+from restore import ffmpeg, memory, outputs
 from runtime import files, process
 from runtime.arguments import Formatter, Parser, number, tile_side
 from runtime.errors import Failure, UserError
@@ -111,12 +111,15 @@ def run(argv: list[str] | None = None) -> None:
     """Restore what the command line names; UserError for wrong input, and, after all others, for photos that could not be restored."""
     args = arguments(argv)
     where = places(args.path, args.output, args.format)
-    if where.report.exists() and any(where.report.iterdir()) and not any(where.report.glob("restored-*.json")):
+    if where.report.exists() and any(where.report.iterdir()) and not (where.report / "args.json").is_file():
         raise UserError(f"{where.report} exists, and this program did not write it; move it away, or name another place with -o")
     with process.session(args.cpu, 1):
         flags = core(args, where.format)
         job = data.runs(flags)[0]
         sets = {name: placed(images, where) for name, images in job.test.items()}
+        for name, images in sets.items():
+            ending = "mp4" if is_video(args.path) and where.format not in ffmpeg.ENDINGS else where.format
+            outputs.check_free(where.report, outputs.name_for(where.report, name, images.source), images, ending)
         method = main.make_method(flags, job, None)
         files.write_json(files.make_folder(where.report) / "args.json", flags.flags)
         process.log().open(where.report)
