@@ -173,7 +173,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.detector:
             self.detector.reset()
-        sums: dict[str, Tensor] = {}
+        sums, statistics = dict[str, Tensor](), norm.statistics(self.method)
         chunks = list(batch.chunks(self.args.split_batch))
         for chunk in chunks:
             last = chunk is chunks[-1] or process.world() == 1
@@ -188,6 +188,7 @@ class Trainer:
         values = dict(zip([*sums, "end"], process.mean(shared).tolist()))
         trouble = self._trouble(values)
         if trouble:
+            norm.put_back(self.method, statistics)
             self._skip(trouble)
             return values
         if self.args.gclip:

@@ -54,6 +54,17 @@ def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
     return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
 
 
+def statistics(module: nn.Module) -> list[Tensor]:
+    """Return copies of the running statistics of all batch norms, for `put_back`."""
+    return [buffer.clone() for part in norms(module) for buffer in part.buffers()]
+
+
+def put_back(module: nn.Module, kept: list[Tensor]) -> None:
+    """Set the running statistics of all batch norms to what `statistics` returned, so that a skipped step changes none."""
+    for buffer, value in zip((buffer for part in norms(module) for buffer in part.buffers()), kept):
+        buffer.copy_(value)
+
+
 @torch.no_grad()
 def gather(module: nn.Module, x: Tensor) -> None:
     """Replace the running statistics of all batch norms by those of one batch (B, 3, H, W)."""

@@ -257,3 +257,19 @@ def test_weights_that_give_no_numbers(run, pairs, monkeypatch):
     assert "4 of 5 steps skipped" in text
     assert "is not finite in the precision single; return 1 of 1 to the state after epoch 0, step 0, with half the learning rate" in text
     assert "the last good state and weights are kept" in text
+
+
+def test_a_skipped_step_changes_no_running_statistics(run, pairs, monkeypatch):
+    """Batch norm takes its statistics in the forward pass, before it is known that the step must be skipped."""
+    real, calls = trainer.Step.forward, []
+
+    def forward(self, batch):
+        calls.append(1)
+        if len(calls) == 3:
+            batch.input[0, 0, 0, 0] = float("nan")
+        return real(self, batch)
+    monkeypatch.setattr(trainer.Step, "forward", forward)
+    status, text = run("--model", "dncnn", *COMMON)
+    assert status == 0, text
+    assert "1 of 5 steps skipped" in text
+    assert is_good(STATE)
