@@ -5,6 +5,7 @@ no network address, so that a playlist or a reference in a file leads nowhere.
 """
 import contextlib
 import math
+import os
 import re
 import struct
 import subprocess
@@ -33,7 +34,7 @@ class Film(NamedTuple):
 
     The size of its upright frames; the shape of a pixel; the times of the frames and the end of the last one, in units of `unit`
     (numerator and denominator, in seconds); the pixel format; range, matrix, primaries and transfer of its colours ('': unknown);
-    whether there is sound.
+    whether there is sound; what ffmpeg says of damaged places ('': nothing).
     """
     width: int
     height: int
@@ -44,6 +45,7 @@ class Film(NamedTuple):
     pixels: str
     colours: tuple[str, str, str, str]
     sound: bool
+    trouble: str
 
     def seconds(self, index: int) -> float:
         """Return the time of a frame; that of the index after the last frame is the end of the video."""
@@ -55,10 +57,11 @@ class Film(NamedTuple):
         return MATRICES.get(self.colours[1], "bt601") if self.colours[1] else unknown
 
     def note(self) -> str:
-        """Return what the result loses, '' for nothing."""
+        """Return what the result loses, and what is damaged, '' for nothing."""
         deep = re.search(r"(?:p|gray)(9|1[0-6])(?:le|be)?$|p01[0-6]", self.pixels)
         kind = HDR.get(self.colours[3])
-        return f"it is {kind or 'of more than 8 bits'}; the result has 8 bits per channel" if deep or kind else ""
+        return "; ".join([*[f"it is {kind or 'of more than 8 bits'}, the result has 8 bits per channel"] * bool(deep or kind),
+                          *[f"it is damaged, and what can be read is restored ({self.trouble})"] * bool(self.trouble)])
 
 
 def program() -> str:
@@ -149,10 +152,11 @@ def inspect(path: Path) -> Film:
         if not times or not found:
             silent = any("Stream #" in line for line in lines) and not found
             raise unreadable(path, "it holds no moving pictures" if silent else reason(errors))
+        trouble = reason(errors) if errors.seek(0, os.SEEK_END) else ""
     width, height = map(int, about["dimensions"].split("x"))
     first, second = map(int, about["tb"].split("/"))
     return Film(width, height, about.get("sar", "0/1"), (first, second), times, end, found[1], _colours(found[2] or ""),
-                any(": Audio: " in line for line in lines))
+                any(": Audio: " in line for line in lines), trouble)
 
 
 def _colours(text: str) -> tuple[str, str, str, str]:

@@ -93,7 +93,7 @@ def test_colours_and_shape_of_pixels(network_file, capsys):
 def test_more_than_8_bits_is_told(network_file, capsys):
     film(Path("clip.mkv"), rainy(2), False, 0, "", "-c:v", "ffv1", "-pix_fmt", "yuv420p10le")
     status, text = restored(capsys, "clip.mkv")
-    assert status == 0 and "clip: it is of more than 8 bits; the result has 8 bits per channel" in text, text
+    assert status == 0 and "clip: it is of more than 8 bits, the result has 8 bits per channel" in text, text
 
 
 @pytest.mark.parametrize("name", ["-clip.mp4", "a:b%03d.mp4", "http:x.mp4", "ü 'x'.mp4", "concat:a|b.mp4"])
@@ -116,6 +116,15 @@ def test_playlists_and_damaged_files_are_refused(network_file, capsys, content, 
     assert status == 2, text
     assert text.splitlines()[-1].startswith(f"tool.restore: error: cannot read the video clip{ending}: "), text
     assert not list(Path().glob("clip_restored.m*"))
+
+
+def test_a_damaged_video(network_file, capsys):
+    """The frames that can be read are restored, and the command says that the file is damaged."""
+    whole = film(Path("clip.mkv"), rainy(40)).read_bytes()
+    Path("clip.mkv").write_bytes(whole[:len(whole) // 2])
+    status, text = restored(capsys, "clip.mkv", "-o", "new:%d.mkv")
+    assert status == 0 and "clip: it is damaged, and what can be read is restored (" in text, text
+    assert 4 < len(decoded(Path("new:%d.mkv"))) < 40
 
 
 def test_a_file_without_pictures(network_file, capsys):
