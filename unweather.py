@@ -75,7 +75,7 @@ if not _ours(metric.__file__):
 
 
 def load(path: str | Path) -> Method:
-    """Return the method stored in a model file of this program, in evaluation mode on the CPU; raises UserError for any other file."""
+    """Return the method stored in a .pt or .safetensors file of this program, in evaluation mode on the CPU; UserError for other files."""
     with _importing():                    # this imports the model's package
         return weights.load(path)
 
