@@ -41,6 +41,23 @@ def test_frames_times_and_sound_are_kept(network_file, capsys):
     assert not Path("clip_restored.mp4.parts").exists()
 
 
+def test_pictures_that_begin_after_the_sound(network_file, capsys):
+    film(Path("silent.mp4"), rainy(5), sound=False)
+    ffmpeg_does("-itsoffset", "0.7", "-i", "silent.mp4", "-f", "lavfi", "-i", "sine=440:duration=2", "-c:v", "copy", "clip.mp4")
+    assert restored(capsys, "clip.mp4")[0] == 0
+    before, after = ffmpeg.inspect(Path("clip.mp4")), ffmpeg.inspect(RESULT)
+    assert before.seconds(0) == pytest.approx(0.7, abs=0.01) and packets(Path("clip.mp4")) == packets(RESULT)
+    assert [after.seconds(index) for index in range(6)] == pytest.approx([before.seconds(index) for index in range(6)], abs=2e-3)
+
+
+@pytest.mark.parametrize("count", [1, 33])
+def test_a_part_with_one_frame(network_file, capsys, count):
+    """The last frame is shown as long as in the original."""
+    film(Path("clip.mp4"), rainy(count), sound=False)
+    assert restored(capsys, "clip.mp4")[0] == 0
+    assert ffmpeg.inspect(RESULT).seconds(count) == pytest.approx(count / 10, abs=2e-3) and len(decoded(RESULT)) == count
+
+
 def test_the_network_is_applied(network_file, capsys):
     frames = rainy(3)
     film(Path("clip.mp4"), frames)
