@@ -58,6 +58,7 @@ def make_everything(place: Path) -> Path:
         write_weights(Path(f"{name}.pt"), "two_stage_kd")
     for name in ("pictures", "my_photos", "my_rainy_photos"):
         save(place / name / "photo.jpg", photo(40, 48, 1))
+    save(place / "photo.jpg", photo(40, 48, 1))
     return place
 
 
