@@ -11,6 +11,8 @@ and `state` (the network's state_dict). Files of older versions remain readable 
   that build the same network now; it may leave out arguments that have their default.
 - After that, an unknown argument is refused, and so is a value that the flag does not accept.
 - FORMAT changes only if an older program would read a new file wrongly; a program reads all earlier formats.
+
+The same content is also read from safetensors files (runtime/safetensors.py), which tool.export writes.
 """
 import argparse
 import functools
@@ -39,17 +41,21 @@ SHARED_ARGUMENTS = ("rgb_range", "n_colors")          # flags of the program tha
 
 
 class ModelFile(NamedTuple):
-    """The contents of a model file; for a file of another program, `model` is '' and `state` is the whole content."""
+    """The contents of a model file; for a file of another program, `model` is '' and `state` is the whole content.
+
+    released: the tensors have the names of the model's released files (in a safetensors file of this program they may have).
+    """
 
     model: str
     arguments: dict
     note: dict
     state: dict
+    released: bool = False
 
 
 def model_content(method: Method, args, note: dict) -> dict:
     """Return the contents of a model file: the model's name, its arguments, the weights and a note (epoch, data, numbers)."""
-    arguments = {name: getattr(args, name) for name in _known(args.model)}
+    arguments = {name: getattr(args, name) for name in known(args.model)}
     weights = {key: value.detach().cpu() for key, value in method.network.state_dict().items()}
     return {"format": FORMAT, "version": VERSION, "model": args.model, "arguments": arguments, "note": note, "state": weights}
 
@@ -77,7 +83,7 @@ def _read(path: str, identity: tuple[int, ...]) -> ModelFile:
     content = files.read_tensors(path)
     stated = content.get("format")
     if not isinstance(stated, str) or not stated.startswith("unweather "):
-        return ModelFile("", {}, {}, content)
+        return ModelFile("", {}, {}, content, released=True)
     if stated.startswith("unweather state"):
         raise UserError(f"{path} is the state of a training, not a model file; give a model file, for example model_best.pt beside it")
     if stated != FORMAT:
@@ -91,7 +97,7 @@ def _read(path: str, identity: tuple[int, ...]) -> ModelFile:
     if content["model"] not in model.MODELS:
         raise UserError(f"{path}{files.origin(content)} is of the unknown model '{short(content['model'])}'; "
                         f"known: {', '.join(model.MODELS)}")
-    file = ModelFile(content["model"], _arguments(path, content), content["note"], content["state"])
+    file = ModelFile(content["model"], _arguments(path, content), content["note"], content["state"], content.get("names") == "released")
     _check_size(path, file)
     return file
 
@@ -129,12 +135,12 @@ def _arguments(path: str, content: dict) -> dict:
     translate = getattr(model.package(name), "translate", None)
     if translate:
         stated = translate(dict(stated), tuple(map(int, re.findall("[0-9]{1,9}", str(version))[:3])))
-    known, result = _known(name), {}
+    flags, result = known(name), {}
     for key in stated:
-        if key not in known:
+        if key not in flags:
             raise UserError(f"{path}{files.origin(content)} states the argument '{short(key)}', which {name} does not have in unweather "
-                            f"{VERSION}: it takes {', '.join(known)}; use the version that wrote the file, or a newer one")
-    for key, action in known.items():
+                            f"{VERSION}: it takes {', '.join(flags)}; use the version that wrote the file, or a newer one")
+    for key, action in flags.items():
         value = stated.get(key, action.default)
         try:
             result[key] = converted(action, value)
@@ -144,7 +150,7 @@ def _arguments(path: str, content: dict) -> dict:
     return result
 
 
-def _known(name: str) -> dict[str, argparse.Action]:
+def known(name: str) -> dict[str, argparse.Action]:
     """Return by name the flags that the files of a model store."""
     holder = argparse.ArgumentParser(add_help=False)
     data_flags.add_arguments(holder)
@@ -173,11 +179,9 @@ def load_weights(method: Method, path: str | Path, name: str, again: bool = Fals
     if file.model and file.model != name:
         raise UserError(f"{path} is a checkpoint of the model {file.model}, not of {name}; "
                         f"give a file of {name}, or use --model {file.model}")
-    if file.model:
-        state, source = file.state, "own file"
-    else:
-        package = importlib.import_module(type(method).__module__)         # of the backbone, if the model has one
-        state, source = package.from_official(_released(file.state)), "released file"
+    state, source = (file.state, "own file") if file.model else (_released(file.state), "released file")
+    if file.released:
+        state = importlib.import_module(type(method).__module__).from_official(state)      # of the backbone, if the model has one
     expected = method.network.state_dict()
     broken = next((key for key in expected if isinstance(state.get(key), Tensor) and not _is_finite(state[key], expected[key])), None)
     if broken:
@@ -196,33 +200,38 @@ def load_weights(method: Method, path: str | Path, name: str, again: bool = Fals
     return f"{path} ({source}): {len(fitting)} of {len(expected)} tensors matched"
 
 
-def load(path: str | Path) -> Method:
-    """Return a model that is ready to restore images, built from the arguments in its file; raises UserError for released files."""
-    stated = describe(path)
-    if not stated:
-        raise UserError(f"{path} does not state its model; load released files with --model and --pre_train")
-    method = model.build(Namespace(**stated))
-    load_weights(method, path, stated["model"])
-    return method.eval()
+def network_flags(path: str | Path, typed: dict | None = None) -> dict:
+    """Return the flags from which the network of a file is built: those in the file, changed by `typed`, flags with their values.
 
-
-def renamed(state: dict[str, Tensor], prefixes: dict[str, str], inner: dict[str, str] | None = None) -> dict[str, Tensor]:
-    """Return a released state_dict with the names of this program, for the `from_official` of a package.
-
-    `prefixes` maps the beginning of a key, up to a dot, to its new text; the longest one that matches is replaced. Then the texts
-    of `inner` are replaced in the rest of the key, in their order. A key without a known prefix keeps its name.
+    A file that does not state its model, such as a released one, needs `typed["model"]`; flags that are not in `typed` then have the
+    defaults of the model's recipe. Raises UserError if the model is unknown, or is not that of the file.
     """
-    return {_renamed(key, prefixes, inner or {}): value for key, value in state.items()}
+    stated, typed = describe(path), typed or {}
+    if not stated and "model" not in typed:
+        raise UserError(f"{path} does not state its model; name it with --model NAME, and its width if it is not the default")
+    if stated and typed.get("model", stated["model"]) != stated["model"]:
+        raise UserError(f"{path} is a checkpoint of the model {stated['model']}, not of {typed['model']}; "
+                        f"leave out --model or use --model {stated['model']}")
+    return (stated or defaults(typed["model"])) | typed
 
 
-def _renamed(key: str, prefixes: dict[str, str], inner: dict[str, str]) -> str:
-    prefix = max((prefix for prefix in prefixes if key.startswith(f"{prefix}.")), key=len, default=None)
-    if prefix is None:
-        return key
-    rest = key.removeprefix(prefix)
-    for theirs, ours in inner.items():
-        rest = rest.replace(theirs, ours)
-    return prefixes[prefix] + rest
+def typed_for(path: str | Path, typed: dict | None) -> dict:
+    """Return `typed`, flags of one model, for one of several files: {} if the file states another model."""
+    return typed if typed and describe(path).get("model", typed["model"]) == typed["model"] else {}
+
+
+def defaults(name: str) -> dict:
+    """Return the flags that the files of a model store, with the values of its recipe, else their defaults."""
+    recipe = model.package(name).RECIPE
+    return {key: converted(action, recipe.get(key, action.default)) for key, action in known(name).items()}
+
+
+def load(path: str | Path, typed: dict | None = None) -> Method:
+    """Return a model that is ready to restore images, built from the arguments in its file and `typed` (see `network_flags`)."""
+    flags = network_flags(path, typed)
+    method = model.build(Namespace(**flags))
+    load_weights(method, path, flags["model"])
+    return method.eval()
 
 
 def _released(content: dict) -> dict[str, Tensor]:

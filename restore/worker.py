@@ -42,11 +42,12 @@ class Restored(NamedTuple):
 class Service:
     """Restores photos with one of several model files.
 
-    weights: the path of each model file by its name on the page; whole: photos with more pixels are restored in tiles.
+    weights: the path of each model file by its name on the page; whole: photos with more pixels are restored in tiles; typed: flags of
+    a network, for the files that do not state their model (see `weights.typed_for`).
     """
 
-    def __init__(self, weights: dict[str, Path], whole: int):
-        self.weights, self.whole = weights, whole
+    def __init__(self, weights: dict[str, Path], whole: int, typed: dict | None = None):
+        self.weights, self.whole, self.typed = weights, whole, typed
         self.loaded: OrderedDict[tuple[str, int], Method] = OrderedDict()
 
     def restore(self, photo: Path, name: str, folder: Path, progress: Progress = lambda done, count: None) -> Restored:
@@ -87,7 +88,7 @@ class Service:
         try:
             key = (name, path.stat().st_mtime_ns)
             if key not in self.loaded:
-                self.loaded[key] = weights.load(path).to(process.device())
+                self.loaded[key] = weights.load(path, weights.typed_for(path, self.typed)).to(process.device())
         except (OSError, UserError) as error:
             raise UserError("These weights can no longer be read; please choose others.") from error
         self.loaded.move_to_end(key)
@@ -135,8 +136,8 @@ class Worker:
     `start` and `restore` are called by one thread; any thread may call `close`, which ends the process for good.
     """
 
-    def __init__(self, weights: dict[str, Path], whole: int, cpu: bool, seconds: float):
-        self.weights, self.seconds, self.arguments = weights, seconds, (weights, whole, cpu)
+    def __init__(self, weights: dict[str, Path], whole: int, cpu: bool, seconds: float, typed: dict | None = None):
+        self.weights, self.seconds, self.arguments = weights, seconds, (weights, whole, cpu, typed)
         self.process: multiprocessing.process.BaseProcess | None = None
         self.lock, self.closed = threading.Lock(), False
 
@@ -200,11 +201,11 @@ def minutes(seconds: float) -> str:
     return f"{seconds:g} seconds" if seconds < 120 else f"{seconds / 60:g} minutes"
 
 
-def _work(pipe, weights: dict[str, Path], whole: int, cpu: bool) -> None:
+def _work(pipe, weights: dict[str, Path], whole: int, cpu: bool, typed: dict | None) -> None:
     """Answer every (photo, name, folder) with the progress and a Restored, or a sentence; return when the other process has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)          # Ctrl-C reaches all processes; the other one ends this one
     with process.session(cpu, 1):
-        service = Service(weights, whole)
+        service = Service(weights, whole, typed)
         pipe.send("ready")
         while True:
             try:

@@ -17,6 +17,7 @@ from typing import IO
 import torch
 from torch import Tensor, nn
 
+from runtime import safetensors
 from runtime.errors import UserError, short
 
 try:
@@ -131,16 +132,22 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a binary file, whose parts follow one another, to the disk; not atomically: see `temporary`."""
+    with open(path, "wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_tensors(path: Path, content: dict) -> None:
     """Write a dictionary of tensors and plain values, followed by a checksum, atomically."""
     buffer = io.BytesIO()                 # torch.save to a file would hide the cause of a write error
     torch.save(content, buffer)
     data = buffer.getbuffer()
-    with temporary(path) as part, open(part, "wb") as file:
-        file.write(data)
-        file.write(SUM + hashlib.sha256(data).hexdigest().encode())
-        file.flush()
-        os.fsync(file.fileno())
+    with temporary(path) as part:
+        write_bytes(part, data, SUM + hashlib.sha256(data).hexdigest().encode())
 
 
 def read_tensors(path: str | Path) -> dict:
@@ -149,7 +156,7 @@ def read_tensors(path: str | Path) -> dict:
     The bytes are read and hashed once and freed on return; only the tensors stay in memory, which are never larger than the file.
     """
     if not Path(path).is_file():
-        raise UserError(f"the file {path} does not exist; a file of weights (.pt, .pth) is required")
+        raise UserError(f"the file {path} does not exist; a file of weights (.pt, .pth, .safetensors) is required")
     data = Path(path).read_bytes()
     mark, digest = data[-64 - len(SUM):-64], data[-64:]
     body = memoryview(data)[:-64 - len(SUM)]                       # a view: does not copy a large file
@@ -160,10 +167,13 @@ def read_tensors(path: str | Path) -> dict:
             stated = zipfile.ZipFile(io.BytesIO(data)).infolist()
             if any(entry.compress_type for entry in stated) or sum(entry.file_size for entry in stated) > len(data):
                 raise UserError(f"{path} is a compressed archive, not a file of weights, whose parts are stored as they are")
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if safetensors.is_safetensors(data):
+            content = safetensors.decoded(path, data)
+        else:
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (MemoryError, UserError):
         raise
-    except Exception as error:            # torch.load raises many types of errors for other files
+    except Exception as error:            # both readers raise many types of errors for other files
         raise UserError(f"{path} is damaged or is not a file of weights (only tensors and plain values are read)") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not contain named weights")

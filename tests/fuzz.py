@@ -28,7 +28,7 @@ import option
 import report
 from data import image
 from model import build, weights
-from runtime import experiment, files
+from runtime import experiment, files, safetensors
 from runtime.errors import UserError
 from tests.conftest import photo
 from tests.stored import unpack
@@ -39,6 +39,7 @@ ODD = (None, True, -1, 0, 1, 10**7, 2**63, -2**70, 1e308, float("nan"), float("i
        [], [[[]]], {}, {1: 2}, ["a"] * 1000, torch.zeros(0), torch.full((3,), float("nan")), torch.zeros(2, dtype=torch.complex64),
        torch.eye(3).to_sparse(), torch.zeros(2, device="meta"), torch.zeros(2, dtype=torch.float8_e5m2))
 PLAIN = tuple(value for value in ODD if not isinstance(value, torch.Tensor) and value != {1: 2})
+DENSE = tuple(value for value in ODD if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta)
 Target = Callable[[random.Random], None]
 
 
@@ -119,15 +120,37 @@ def model_files() -> Target:
         contents.append(weights.model_content(build(args), args, {"epoch": 1, "data_train": "x"}))
 
     def target(rng: random.Random) -> None:
-        content, path = rng.choice(contents), Path("w.pt")
-        if rng.random() < 0.5:
+        content, path, kind = rng.choice(contents), Path("w.pt"), rng.random()
+        typed = {}
+        if kind < 0.3:
             files.write_tensors(path, changed(content, rng, ODD))
-        else:
+        elif kind < 0.6:
             files.write_tensors(path, content)
             path.write_bytes(damaged(path.read_bytes(), rng))
+        else:
+            path.write_bytes(odd_safetensors(content, rng))
+            typed = rng.choice(({}, {"model": content["model"], **content["arguments"]}))
         weights.forget()
-        weights.load(path)
+        weights.load(path, typed)
     return target
+
+
+def odd_safetensors(content: dict, rng: random.Random) -> bytes:
+    """Return a safetensors file with odd arguments, tensors or header, or damaged; with this program's texts or without."""
+    content, kind = content | {"names": rng.choice(("own", "released", "x"))}, rng.randrange(4)
+    if kind == 0:
+        content |= {key: changed(content[key], rng, PLAIN) for key in safetensors.JSON}
+    elif kind == 1:
+        content |= {"state": content["state"] | {rng.choice(list(content["state"])): rng.choice(DENSE)}}
+    data = safetensors.encoded(content)
+    if kind == 2:
+        return damaged(data, rng)
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + length])
+    if rng.random() < 0.4:
+        del header["__metadata__"]
+    text = json.dumps(changed(header, rng, PLAIN) if kind == 3 else header).encode("utf-8", "surrogatepass")
+    return len(text).to_bytes(8, "little") + text + data[8 + length:]
 
 
 def states() -> Target:

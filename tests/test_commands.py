@@ -59,9 +59,9 @@ def make_everything(place: Path) -> Path:
     return place
 
 
-def write_weights(path: Path, name: str) -> None:
-    """Write a model file of a small network with random weights."""
-    args = option.parse(["--model", name, "--data_train", "x", *smaller(name)])
+def write_weights(path: Path, name: str, typed: tuple[str, ...] = ()) -> None:
+    """Write a model file of a small network, changed by typed flags, with random weights."""
+    args = option.parse(["--model", name, "--data_train", "x", *smaller(name), *typed])
     files.make_folder(path.parent)
     files.write_tensors(path, weights.model_content(model.build(args), args, {}))
 
@@ -101,8 +101,10 @@ def place_files(flags: list[str], run: Callable | None = None) -> None:
     With `run`, an experiment that the command continues is trained. For MS-SSIM, images of sufficient size are written.
     """
     for word in flags:
-        if re.search(r"\.pth?$", word) and not Path(word).exists():
-            write_weights(Path(word), named(flags, "--model", model.DEFAULT))
+        if re.search(r"\.(pth?|safetensors)$", word) and not Path(word).exists():
+            name = named(flags, "--model", model.DEFAULT)
+            typed = [(f"--{flag}", named(flags, f"--{flag}")) for flag in model.own_flags(name) if f"--{flag}" in flags]
+            write_weights(Path(word), name, sum(typed, ()))
     if "ms_ssim" in flags:
         make_pairs(Path("dataset/mine"), 4, size=(176, 180), masks=True)
     made = [Path(named(flags, "--config")).parent.name] if "--config" in flags else []

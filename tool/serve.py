@@ -18,22 +18,26 @@ from runtime import experiment
 from runtime.arguments import Parser, number
 from runtime.errors import UserError
 from runtime.files import natural
-from tool import guarded
+from tool import guarded, network
 from tool.page import HOST, Server
 
-ZOO = Path("zoo")
+ZOO, ENDINGS = Path("zoo"), (".pt", ".safetensors")
 ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?")
 
 
-def find(given: list[str]) -> dict[str, Path]:
-    """Return the model files by the name that the page shows; UserError when there is none, or when a file of `given` cannot be used."""
-    usual = [*sorted(experiment.ROOT.glob("*/model/model_best.pt"), key=natural), *sorted(ZOO.glob("*.pt"), key=natural)]
+def find(given: list[str], typed: dict | None = None) -> dict[str, Path]:
+    """Return the model files by the name that the page shows; UserError when there is none, or when a file of `given` cannot be used.
+
+    typed: flags of the network of files that do not state their model.
+    """
+    usual = [*sorted(experiment.ROOT.glob("*/model/model_best.pt"), key=natural),
+             *sorted((path for path in ZOO.glob("*.*") if path.suffix in ENDINGS), key=natural)]
     found: dict[str, Path] = {}
     for path in map(Path, given or usual):
         try:
-            stated = weights.describe(path)
-            if not stated:
-                raise UserError(f"{path} does not state its model")
+            stated = weights.network_flags(path, weights.typed_for(path, typed))
+            if not weights.describe(path):
+                weights.load(path, typed)                     # only now it is known whether the file fits these flags
         except UserError as error:
             if given:
                 raise
@@ -43,8 +47,11 @@ def find(given: list[str]) -> dict[str, Path]:
         label = f"{short} ({stated['model']})"
         found[label if label not in found else f"{path} ({stated['model']})"] = path
     weights.forget()
+    if typed and found and not any(label.endswith(f"({typed['model']})") for label in found):
+        raise UserError(f"none of the files is of the model {typed['model']}: {', '.join(found)}; leave out --model")
     if not found:
-        raise UserError(f"there are no model files {experiment.ROOT}/*/model/model_best.pt or {ZOO}/*.pt; name one with --weights FILE")
+        raise UserError(f"there are no model files {experiment.ROOT}/*/model/model_best.pt or {ZOO}/*{' or *'.join(ENDINGS)}; "
+                        "name one with --weights FILE")
     return found
 
 
@@ -59,7 +66,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed flags; UserError for an unknown flag."""
     parser = Parser(prog="tool.serve", description=__doc__, allow_abbrev=False)
     parser.add_argument("--weights", nargs="+", default=[], metavar="FILE",
-                        help="model files that the page offers; default: every experiment/*/model/model_best.pt and zoo/*.pt")
+                        help="model files that the page offers; default: every experiment/*/model/model_best.pt and all in zoo/")
     parser.add_argument("--port", type=number(int, 1, 65535), default=7860, help="port of the page; default: 7860")
     parser.add_argument("--address", nargs="+", type=address, default=[], metavar="NAME:PORT",
                         help="further addresses under which a browser may open the page, as localhost:8000 behind "
@@ -69,7 +76,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--time_limit", type=number(float, 0.01, 10_000), default=10.0, metavar="MINUTES",
                         help="a photo that takes longer is given up; default: 10")
     parser.add_argument("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
-    return parser.parse_args(argv)
+    return network.parse(parser, argv)
 
 
 def run(argv: list[str] | None = None, ended: threading.Event | None = None) -> None:
@@ -79,7 +86,7 @@ def run(argv: list[str] | None = None, ended: threading.Event | None = None) -> 
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda *_: ended.set())
-    worker = Worker(find(args.weights), round(args.whole * 1e6), args.cpu, 60 * args.time_limit)
+    worker = Worker(find(args.weights, args.network), round(args.whole * 1e6), args.cpu, 60 * args.time_limit, args.network)
     with tempfile.TemporaryDirectory(prefix="unweather-", ignore_cleanup_errors=True) as place:
         try:
             server = Server(args.port, args.address, Jobs(worker, Path(place)))

@@ -2,7 +2,7 @@
 from torch import Tensor
 
 from contract import Prediction
-from model import weights
+from model import names
 from model.dncnn.network import LAYERS, DnCNN
 from model.method import Method
 from runtime.arguments import SIZE
@@ -11,7 +11,7 @@ RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs
               data_train="", data_test="")
 TINY = dict(channels=4)                   # a small network, for the tests
 
-# prefix of a released name -> the name here; the release numbers convolutions, norms and ReLUs in one sequence
+# beginning of a released name -> the name here; the release numbers convolutions, norms and ReLUs in one sequence
 RELEASED = {
     "dncnn.0": "head",
     **{f"dncnn.{3 * layer + 2}": f"layers.{layer}.conv" for layer in range(LAYERS)},
@@ -43,4 +43,9 @@ def build(args) -> Method:
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network; unknown names stay."""
-    return weights.renamed(state, RELEASED)
+    return names.renamed(state, RELEASED)
+
+
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict of this network with the released names."""
+    return names.renamed(state, RELEASED, back=True)

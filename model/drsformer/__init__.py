@@ -2,7 +2,7 @@
 from torch import Tensor
 
 from contract import Prediction
-from model import restormer, weights
+from model import names, restormer
 from model.drsformer.network import DRSformer
 from model.method import Method
 
@@ -13,25 +13,27 @@ TEMPLATES = {                             # the released configuration for Rain2
 }
 TINY = dict(channels=4, blocks="1-1-1-1")                 # a small network, for the tests
 
-# prefix of a released name -> the name here; RELEASED_BLOCK has the names inside
-RELEASED = restormer.RELEASED | {"encoder_level0": "before", "refinement": "after"}
-RELEASED_BLOCK = restormer.RELEASED_BLOCK | {
-    ".attn1": ".shares.0",
-    ".attn2": ".shares.1",
-    ".attn3": ".shares.2",
-    ".attn4": ".shares.3",
-    ".dwconv3x3.": ".local3.",
-    ".dwconv5x5.": ".local5.",
-    ".dwconv3x3_1.": ".across3.",
-    ".dwconv5x5_1.": ".across5.",
-    ".layers.0.ca_fc.0.": ".squeeze.",
-    ".layers.0.ca_fc.2.": ".excite.",
-    ".layers.1.preprocess.op.0.": ".enter.",
-    ".layers.1._ops.": ".steps.",
-    "._ops.": ".experts.",
-    ".op.": ".",
-    "._out.0.": ".out.",
+# beginning of a released name -> the name here
+LEVELS = {theirs: ours for theirs, ours in restormer.LEVELS.items() if theirs != "refinement"}
+BLOCK = restormer.BLOCK | {
+    "attn.attn1": "attention.shares.0",
+    "attn.attn2": "attention.shares.1",
+    "attn.attn3": "attention.shares.2",
+    "attn.attn4": "attention.shares.3",
+    "ffn.dwconv3x3": "feedforward.local3",
+    "ffn.dwconv5x5": "feedforward.local5",
+    "ffn.dwconv3x3_1": "feedforward.across3",
+    "ffn.dwconv5x5_1": "feedforward.across5",
 }
+MIXTURE = {
+    "layers.0.ca_fc.0": "squeeze",
+    "layers.0.ca_fc.2": "excite",
+    "layers.1.preprocess.op.0": "enter",
+    "layers.1._ops.*._ops.*.op": "steps.*.experts.*",
+    "layers.1._ops.*._out.0": "steps.*.out",
+}
+RELEASED = (restormer.OUTSIDE | names.inside({f"{theirs}.*": f"{ours}.*" for theirs, ours in LEVELS.items()}, BLOCK)
+            | names.inside({"encoder_level0": "before", "refinement": "after"}, MIXTURE))
 
 
 class Deraining(Method):
@@ -59,4 +61,9 @@ def build(args) -> Method:
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network; unknown names stay."""
-    return weights.renamed(state, RELEASED, RELEASED_BLOCK)
+    return names.renamed(state, RELEASED)
+
+
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict of this network with the released names."""
+    return names.renamed(state, RELEASED, back=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 from torch import Tensor
 
 from contract import Prediction
+from model import names
 from model.dsrir.network import DSRIR
 from model.method import Method
 from runtime.arguments import SIZE, is_whole
@@ -20,7 +21,7 @@ TESTS = {"noise": [f"{name}@{sigma}" for name in ("CBSD68", "Urban100") for sigm
          "rain": ["Rain100L"], "haze": ["SOTS_outdoor"]}
 TESTS["all_in_one"] = [*TESTS["noise"][:3], *TESTS["rain"], *TESTS["haze"]]
 
-# prefix of a released name -> the name here; the first prefix that matches is used, then the names inside are replaced
+# beginning of a released name -> the name here
 RELEASED = {
     "ebd": "embedding",
     "SN1.encoder1": "subnet1.encoders.0",
@@ -59,10 +60,14 @@ RELEASED = {
     "channel_comp1": "merge2",
     "channel_comp2": "merge3",
 }
-RELEASED_BLOCK = {"PA.conv_du.0": "attention.squeeze", "PA.conv_du.2": "attention.excite"}
-RELEASED_PRU = {"fr.0": "squeeze", "fr.2": "excite"}
-RELEASED_USAU = {"conv1": "from_feature", "conv_in": "from_image", "conv_out": "to_image", "conv2": "onward",
-                 "var_est.0": "uncertainty", "var_map.0": "to_log_scale", "att_map.0": "attention"}
+ATTENTION = {"PA.conv_du.0": "attention.squeeze", "PA.conv_du.2": "attention.excite"}
+USAU = {"conv1": "from_feature", "conv_in": "from_image", "conv_out": "to_image", "conv2": "onward",
+        "var_est.0": "uncertainty", "var_map.0": "to_log_scale", "att_map.0": "attention"}
+SUBNETS = {theirs: ours for theirs, ours in RELEASED.items() if ours.startswith("subnet")}
+RELEASED |= names.inside({theirs: ours for theirs, ours in SUBNETS.items() if ".skips." in ours}, ATTENTION)
+RELEASED |= names.inside({f"{theirs}.*": f"{ours}.*" for theirs, ours in SUBNETS.items()}, ATTENTION)
+RELEASED |= names.inside({f"PRU{number}": f"pru{number}" for number in (1, 2, 3)}, {"fr.0": "squeeze", "fr.2": "excite"})
+RELEASED |= names.inside({f"usau_{number}": f"usau{number}" for number in (1, 2, 3)}, USAU)
 
 
 class AllInOneRestoration(Method):
@@ -134,15 +139,9 @@ def build(args) -> Method:
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network; unknown names stay."""
-    return {_rename(key): value for key, value in state.items()}
+    return names.renamed(state, RELEASED)
 
 
-def _rename(key: str) -> str:
-    for released, ours in RELEASED.items():
-        if key.startswith(f"{released}."):
-            rest = key[len(released):]
-            inner = RELEASED_USAU if ours.startswith("usau") else RELEASED_PRU if ours.startswith("pru") else RELEASED_BLOCK
-            for theirs, name in inner.items():
-                rest = rest.replace(f".{theirs}.", f".{name}.")
-            return ours + rest
-    return key
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict of this network with the released names."""
+    return names.renamed(state, RELEASED, back=True)

@@ -4,7 +4,7 @@ import re
 from torch import Tensor
 
 from contract import Prediction
-from model import weights
+from model import names
 from model.method import Method
 from model.nafnet.network import NAFNet
 from runtime.arguments import COUNT, SIZE
@@ -24,10 +24,11 @@ TEMPLATES = {
 }
 TINY = dict(channels=4, blocks="1-1/1/1-1")               # a small network, for the tests
 
-# prefix of a released name -> the name here; RELEASED_BLOCK has the names inside
-RELEASED = {"intro": "head", "ending": "tail", "middle_blks": "middle", "encoders": "encoders", "decoders": "decoders"}
-RELEASED_BLOCK = {".conv1.": ".enter1.", ".conv2.": ".local.", ".conv3.": ".out1.", ".conv4.": ".enter2.", ".conv5.": ".out2.",
-                  ".sca.1.": ".attention.mix.", ".beta": ".scale1", ".gamma": ".scale2"}
+# beginning of a released name -> the name here
+RELEASED = {"intro": "head", "ending": "tail", "middle_blks": "middle", "ups.*.0": "ups.*"} | names.inside(
+    {"encoders.*.*": "encoders.*.*", "middle_blks.*": "middle.*", "decoders.*.*": "decoders.*.*"},
+    {"conv1": "enter1", "conv2": "local", "conv3": "out1", "conv4": "enter2", "conv5": "out2", "sca.1": "attention.mix",
+     "beta": "scale1", "gamma": "scale2"})
 
 
 class Restoration(Method):
@@ -72,5 +73,9 @@ def blocks(text: str) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network; unknown names stay."""
-    state = {re.sub(r"^(ups\.[0-9]+)\.0\.", r"\1.", key): value for key, value in state.items()}
-    return weights.renamed(state, RELEASED, RELEASED_BLOCK)
+    return names.renamed(state, RELEASED)
+
+
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict of this network with the released names."""
+    return names.renamed(state, RELEASED, back=True)

@@ -2,7 +2,7 @@
 from torch import Tensor
 
 from contract import Prediction
-from model import weights
+from model import names
 from model.method import Method
 from model.resnet.network import ResNet
 from runtime.arguments import SIZE
@@ -11,21 +11,18 @@ RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, schedule="cosine", epochs
               data_train="", data_test="")
 TINY = dict(channels=4)                   # a small network, for the tests
 
-# prefix of a released name -> the name here
-RELEASED = {
+# beginning of a released name -> the name here
+BLOCKS = {"down2.1": "encoders.0", "down3": "encoders.1", "down4": "encoders.2", "down5.0": "encoders.3"}
+RELEASED = BLOCKS | {
     "down1.0": "head",
     "down1.1": "norm",
-    "down2.1": "encoders.0",
-    "down3": "encoders.1",
-    "down4": "encoders.2",
-    "down5.0": "encoders.3",
     "up1.main.0": "decoders.0",
     "up2.main.0": "decoders.1",
     "up3.main.0": "decoders.2",
     "up4.main.0": "decoders.3",
     "up5.main.0": "tail",
-}
-RELEASED_BLOCK = {".bn1.": ".norm1.", ".bn2.": ".norm2.", ".downsample.": ".shortcut."}
+} | names.inside({f"{theirs}.*": f"{ours}.*" for theirs, ours in BLOCKS.items()},
+                 {"bn1": "norm1", "bn2": "norm2", "downsample": "shortcut"})
 RELEASED_TWICE = ("resnet18.", "resnet.")               # the encoder a second time, and a classifier that is not used
 
 
@@ -55,4 +52,4 @@ def build(args) -> Method:
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network, each tensor once; unknown names stay."""
     once = {key: value for key, value in state.items() if not key.startswith(RELEASED_TWICE)}
-    return weights.renamed(once, RELEASED, RELEASED_BLOCK)
+    return names.renamed(once, RELEASED)

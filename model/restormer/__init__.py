@@ -4,7 +4,7 @@ import re
 from torch import Tensor
 
 from contract import Prediction
-from model import weights
+from model import names
 from model.method import Method
 from model.restormer.network import Restormer
 from runtime.arguments import SIZE
@@ -19,13 +19,19 @@ TEMPLATES = {
 }
 TINY = dict(channels=4, blocks="1-1-1-1")                 # a small network, for the tests
 
-# prefix of a released name -> the name here; RELEASED_BLOCK has the names inside
-RELEASED = {
-    "patch_embed.proj": "embedding",
+# beginning of a released name -> the name here
+LEVELS = {
     "encoder_level1": "body.encoders.0",
     "encoder_level2": "body.encoders.1",
     "encoder_level3": "body.encoders.2",
     "latent": "body.encoders.3",
+    "decoder_level1": "body.decoders.0",
+    "decoder_level2": "body.decoders.1",
+    "decoder_level3": "body.decoders.2",
+    "refinement": "refinement",
+}
+OUTSIDE = LEVELS | {
+    "patch_embed.proj": "embedding",
     "down1_2.body.0": "body.downs.0.conv",
     "down2_3.body.0": "body.downs.1.conv",
     "down3_4.body.0": "body.downs.2.conv",
@@ -34,13 +40,11 @@ RELEASED = {
     "up4_3.body.0": "body.ups.2.conv",
     "reduce_chan_level2": "body.merges.1",
     "reduce_chan_level3": "body.merges.2",
-    "decoder_level1": "body.decoders.0",
-    "decoder_level2": "body.decoders.1",
-    "decoder_level3": "body.decoders.2",
-    "refinement": "refinement",
 }
-RELEASED_BLOCK = {".norm1.body.": ".norm1.", ".norm2.body.": ".norm2.", ".attn.": ".attention.", ".qkv_dwconv.": ".local.",
-                  ".ffn.": ".feedforward.", ".dwconv.": ".local.", ".project_in.": ".enter.", ".project_out.": ".out."}
+BLOCK = {"norm1.body": "norm1", "norm2.body": "norm2", "attn": "attention", "attn.qkv_dwconv": "attention.local",
+         "attn.project_out": "attention.out", "ffn": "feedforward", "ffn.project_in": "feedforward.enter",
+         "ffn.dwconv": "feedforward.local", "ffn.project_out": "feedforward.out"}
+RELEASED = OUTSIDE | names.inside({f"{theirs}.*": f"{ours}.*" for theirs, ours in LEVELS.items()}, BLOCK)
 
 
 class Restoration(Method):
@@ -78,4 +82,9 @@ def size(args) -> tuple[int, tuple[int, ...]]:
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network; unknown names stay."""
-    return weights.renamed(state, RELEASED, RELEASED_BLOCK)
+    return names.renamed(state, RELEASED)
+
+
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict of this network with the released names."""
+    return names.renamed(state, RELEASED, back=True)

@@ -4,7 +4,7 @@ from argparse import BooleanOptionalAction
 from torch import Tensor
 
 from contract import Prediction, Stage
-from model import weights
+from model import names
 from model.method import Method
 from model.sapnet.network import SAPNet
 from runtime.arguments import COUNT, SIZE, number
@@ -16,7 +16,7 @@ RECIPE = dict(loss="1*SSIM+0.4*PCL+1*LPISL / 1*SSIM+0.4*PCL+1*LPISL+0.1*UBS", ep
               data_train="RainTrainH", data_test="", no_augment=True)
 TINY = dict(channels=16, recurrent_iter=2)                # a small network, for the tests
 
-# prefix of a released name -> the name here
+# beginning of a released name -> the name here
 RELEASED = {
     "conv0.0": "head",
     "conv_i.0": "memory.input_gate",
@@ -85,4 +85,9 @@ def build(args) -> Method:
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network; unknown names stay."""
-    return weights.renamed(state, RELEASED)
+    return names.renamed(state, RELEASED)
+
+
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict of this network with the released names."""
+    return names.renamed(state, RELEASED, back=True)

@@ -2,6 +2,7 @@
 from torch import Tensor
 
 from contract import Prediction
+from model import names
 from model.method import Method
 from model.smgarn.network import SMGARN
 from runtime.arguments import SIZE
@@ -16,8 +17,16 @@ TEMPLATES = {                             # the demo: two CPU cores train a widt
                  save_results=True, save_gt=True),
 }
 
-# prefix of a released name -> the name here; the longest prefix that matches is used
-RELEASED = {
+# beginning of a released name -> the name here
+UNITS = {
+    "Stage_II.fusion.ru_1": "fusion.image_unit1",
+    "Stage_II.fusion.ru_2": "fusion.mask_unit1",
+    "Stage_II.fusion.ru": "fusion.unit1",
+    "Stage_II.fusion.ru_1_1": "fusion.image_unit2",
+    "Stage_II.fusion.ru_2_1": "fusion.mask_unit2",
+    "Stage_II.fusion.ru_": "fusion.unit2",
+}
+RELEASED = UNITS | {
     "Stage_I.head": "mask_net.head",
     "Stage_I.g_mp1.smblock": "mask_net.block.attention",
     "Stage_I.g_mp1.conv3": "mask_net.block.tail",
@@ -26,25 +35,20 @@ RELEASED = {
     "Stage_I.conv_out2": "mask_net.to_mask",
     "Stage_II.fusion.conv_1": "fusion.from_image",
     "Stage_II.fusion.conv_2": "fusion.from_mask",
-    "Stage_II.fusion.ru_1": "fusion.image_unit1",
-    "Stage_II.fusion.ru_2": "fusion.mask_unit1",
     "Stage_II.fusion.conv_1_2": "fusion.difference1",
-    "Stage_II.fusion.ru": "fusion.unit1",
-    "Stage_II.fusion.ru_1_1": "fusion.image_unit2",
-    "Stage_II.fusion.ru_2_1": "fusion.mask_unit2",
     "Stage_II.fusion.conv_2_2": "fusion.difference2",
-    "Stage_II.fusion.ru_": "fusion.unit2",
     "Stage_II.fusion.conv_tail_1": "fusion.tail.0",
     "Stage_II.fusion.conv_tail_2": "fusion.tail.2",
     "Stage_II.recon": "blocks",
     "Stage_II.tail": "tail",
+    **names.inside(UNITS, {"conv1": "spatial", "conv2": "expand", "conv3": "reduce"}),
+    **names.inside({"Stage_I.g_mp1.smblock": "mask_net.block.attention"}, {
+        "conv_head": "head", "conv_self": "self_pixel", "conv1": "middle", "conv1_1": "cross_pixel1", "conv1_2": "cross_pixel2",
+        "conv_tail": "tail"}),
+    **names.inside({"Stage_II.recon.*": "blocks.*"}, {
+        "conv_dl2": "branch1.0", "conv1_1": "branch1.1", "conv_dl3": "branch2.0", "conv1_2": "branch2.1", "conv_dl5": "branch3.0",
+        "conv1_3": "branch3.1", "conv2_1": "merge12", "conv2_2": "merge23", "conv_tail": "tail"}),
 }
-RELEASED_UNIT = {"conv1": "spatial", "conv2": "expand", "conv3": "reduce"}
-RELEASED_ATTENTION = {"conv_head": "head", "conv_self": "self_pixel", "conv1": "middle", "conv1_1": "cross_pixel1",
-                      "conv1_2": "cross_pixel2", "conv_tail": "tail"}
-RELEASED_BLOCK = {"conv_dl2": "branch1.0", "conv1_1": "branch1.1", "conv_dl3": "branch2.0", "conv1_2": "branch2.1",
-                  "conv_dl5": "branch3.0", "conv1_3": "branch3.1", "conv2_1": "merge12", "conv2_2": "merge23",
-                  "conv_tail": "tail"}
 
 
 class SnowRemoval(Method):
@@ -72,16 +76,9 @@ def build(args) -> Method:
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network; unknown names stay."""
-    return {_rename(key): value for key, value in state.items()}
+    return names.renamed(state, RELEASED)
 
 
-def _rename(key: str) -> str:
-    parts = key.split(".")
-    for length in range(len(parts), 0, -1):
-        prefix = RELEASED.get(".".join(parts[:length]))
-        if prefix:
-            rest = parts[length:]
-            inner = (RELEASED_ATTENTION if prefix.endswith("attention") else
-                     RELEASED_BLOCK if prefix == "blocks" else RELEASED_UNIT if "unit" in prefix else {})
-            return ".".join([prefix, *(inner.get(part, part) for part in rest)])
-    return key
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict of this network with the released names."""
+    return names.renamed(state, RELEASED, back=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import loss
 from contract import Batch, Prediction, Stage
-from model import weights
+from model import names, weights
 from model.method import Method
 from model.two_stage_kd.ckt import Collation
 from model.two_stage_kd.network import MSBDN
@@ -34,50 +34,60 @@ TEMPLATES = {
 }
 TAUGHT = {"teacher_image", "projected", "teacher_projected", "reconstructed", "teacher_feature"}      # outputs that need teachers
 
-# prefix of a released name -> the name here
+# beginning of a released name -> the name here
 RELEASED = {
-    "conv_input": "head",
+    "conv_input.conv2d": "head",
     "dense0": "blocks",
-    "conv2x": "encoders.0.down",
+    "conv2x.conv2d": "encoders.0.down",
     "conv1": "encoders.0.mix.dense",
     "fusion1": "encoders.0.mix.fuse",
     "dense1": "encoders.0.blocks",
-    "conv4x": "encoders.1.down",
+    "conv4x.conv2d": "encoders.1.down",
     "conv2": "encoders.1.mix.dense",
     "fusion2": "encoders.1.mix.fuse",
     "dense2": "encoders.1.blocks",
-    "conv8x": "encoders.2.down",
+    "conv8x.conv2d": "encoders.2.down",
     "conv3": "encoders.2.mix.dense",
     "fusion3": "encoders.2.mix.fuse",
     "dense3": "encoders.2.blocks",
-    "conv16x": "encoders.3.down",
+    "conv16x.conv2d": "encoders.3.down",
     "conv4": "encoders.3.mix.dense",
     "fusion4": "encoders.3.mix.fuse",
-    "dehaze": "bottleneck",
-    "convd16x": "decoders.0.up",
+    "dehaze.res*": "bottleneck.*",
+    "convd16x.conv2d": "decoders.0.up",
     "dense_4": "decoders.0.blocks",
     "conv_4": "decoders.0.mix.dense",
     "fusion_4": "decoders.0.mix.fuse",
-    "convd8x": "decoders.1.up",
+    "convd8x.conv2d": "decoders.1.up",
     "dense_3": "decoders.1.blocks",
     "conv_3": "decoders.1.mix.dense",
     "fusion_3": "decoders.1.mix.fuse",
-    "convd4x": "decoders.2.up",
+    "convd4x.conv2d": "decoders.2.up",
     "dense_2": "decoders.2.blocks",
     "conv_2": "decoders.2.mix.dense",
     "fusion_2": "decoders.2.mix.fuse",
-    "convd2x": "decoders.3.up",
+    "convd2x.conv2d": "decoders.3.up",
     "dense_1": "decoders.3.blocks",
     "conv_1": "decoders.3.mix.dense",
     "fusion_1": "decoders.3.mix.fuse",
-    "conv_output": "tail",
+    "conv_output.conv2d": "tail",
 }
-RELEASED_CONV = {"conv2d": ""}            # a part whose new name is "" is dropped
-RELEASED_BLOCK = {"conv2d": "", "relu": "act"}
-RELEASED_DENSE = {"dense_layers": "layers", "conv": "", "conv_1x1": "merge"}
-RELEASED_FUSE = {"conv": "0", "deconv": "0", "act": "1"}
-RELEASED_FUSE_DOWN = {**RELEASED_FUSE, "up_convs": "go", "down_convs": "back"}
-RELEASED_FUSE_UP = {**RELEASED_FUSE, "down_convs": "go", "up_convs": "back"}
+
+
+def _parts(end: str, parts: dict[str, str], start: str = "") -> dict[str, str]:
+    """Return the names inside the parts of the network whose names here begin and end with these texts."""
+    return names.inside({theirs: ours for theirs, ours in RELEASED.items() if ours.startswith(start) and ours.endswith(end)}, parts)
+
+
+RELEASED |= {
+    **_parts("blocks", {"*.conv*.conv2d": "*.conv*", "*.relu": "*.act"}),
+    **_parts("bottleneck.*", {"conv*.conv2d": "conv*", "relu": "act"}),
+    **_parts("dense", {"dense_layers.*.conv": "layers.*", "conv_1x1": "merge"}),
+    **_parts("fuse", {"up_convs.*.deconv": "go.*.0", "up_convs.*.act": "go.*.1",
+                      "down_convs.*.conv": "back.*.0", "down_convs.*.act": "back.*.1"}, "encoders"),
+    **_parts("fuse", {"down_convs.*.conv": "go.*.0", "down_convs.*.act": "go.*.1",
+                      "up_convs.*.deconv": "back.*.0", "up_convs.*.act": "back.*.1"}, "decoders"),
+}
 
 
 class AllWeatherRestoration(Method):
@@ -241,22 +251,9 @@ def build(args) -> Method:
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a released state_dict with the names of this network; unknown names stay."""
-    return {_rename(key): value for key, value in state.items()}
+    return names.renamed(state, RELEASED)
 
 
-def _rename(key: str) -> str:
-    first, *rest = key.split(".")
-    prefix = RELEASED.get(first)
-    if not prefix:
-        return key
-    inner = _inner(prefix)
-    parts = (inner.get(part, part.removeprefix("res") if prefix == "bottleneck" else part) for part in rest)
-    return ".".join([prefix, *(part for part in parts if part)])
-
-
-def _inner(prefix: str) -> dict[str, str]:
-    """Return the names to replace inside the part of the network that has this prefix."""
-    kind = prefix.rpartition(".")[2]
-    if kind == "fuse":
-        return RELEASED_FUSE_DOWN if prefix.startswith("encoders") else RELEASED_FUSE_UP
-    return {"dense": RELEASED_DENSE, "blocks": RELEASED_BLOCK, "bottleneck": RELEASED_BLOCK}.get(kind, RELEASED_CONV)
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state_dict of this network with the released names."""
+    return names.renamed(state, RELEASED, back=True)

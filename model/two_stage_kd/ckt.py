@@ -2,9 +2,9 @@
 import torch
 from torch import Tensor, nn
 
-from model import weights
+from model import names
 
-RELEASED = {                              # prefix of a released name -> the name here
+RELEASED = {                              # beginning of a released name -> the name here
     "teacher_projectors.PFPs": "teacher",
     "teacher_projectors.IPFPs": "inverse",
     "student_projector.PFP": "student",
@@ -54,4 +54,4 @@ class Collation(nn.Module):
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the state_dict of a released Transfer with the names of this one; unknown names stay."""
-    return weights.renamed(state, RELEASED)
+    return names.renamed(state, RELEASED)
