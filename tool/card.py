@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import model
-from model import weights
 from data.licences import licence
 from data.sets import DATASETS
 from model import weights

@@ -3,9 +3,10 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from contract import Prediction, Stage
-from model import names, tiling, weights
+from model import names, weights
 from model.method import Method
 from runtime.arguments import number
 from runtime.errors import UserError, short
@@ -27,7 +28,8 @@ class Recognised(Method):
         super().__init__(found.model)
         need = found.size_requirements
         self.kind, self.apply_to, self.noise_level = found.architecture.name, found._call_fn, noise_level
-        self.multiple_of, self.least_side, self.square = need.multiple_of, max(need.minimum, 1), need.square
+        inside = getattr(found.model, "padder_size", 1)           # NAFNet and KBNet pad with zeros themselves; ours is a reflection
+        self.multiple_of, self.least_side, self.square = max(need.multiple_of, inside), max(need.minimum, 1), need.square
         self.takes_noise = _takes_noise(found)
 
     def stages(self, args) -> list[Stage]:
@@ -45,8 +47,14 @@ class Recognised(Method):
         return {"image": self.apply_to(self.network, x)}
 
     def restore(self, x: Tensor) -> Tensor:
-        """Return the restored images for (B, 3, H, W) in [0, 1] of any size; a network for squares gets the padded square."""
-        return tiling.padded(x, super().restore, 1, max(x.shape[-2:]) if self.square else 1)
+        """Return the restored images for (B, 3, H, W) in [0, 1] of any size; a network for squares gets a padded square."""
+        if not self.square:
+            return super().restore(x)
+        height, width = x.shape[-2:]
+        side = -(-max(height, width, self.least_side) // self.multiple_of) * self.multiple_of
+        part = functional.pad(x, (0, min(side - width, width - 1), 0, min(side - height, height - 1)), mode="reflect")
+        part = functional.pad(part, (0, side - part.shape[-1], 0, side - part.shape[-2]), mode="replicate")
+        return super().restore(part)[..., :height, :width]
 
     def shown(self, x: Tensor) -> dict[str, Tensor]:
         """Return no other predictions, because there are none."""
@@ -67,7 +75,23 @@ def build(args) -> Method:
     found = _found(path)
     if args.noise_level != NOISE and not _takes_noise(found):
         raise UserError(f"--noise_level {args.noise_level:g} has no effect: {path} is a {found.architecture.name}, which takes none")
-    return Recognised(found, args.noise_level)
+    method = Recognised(found, args.noise_level)
+    _try(method, path)
+    return method
+
+
+def _try(method: Recognised, path: str) -> None:
+    """Apply a network once to a small image; raises UserError if it fails, because spandrel guesses what the weights do not tell."""
+    x = torch.linspace(0, 1, 3 * 40 * 48).reshape(1, 3, 40, 48)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            method.eval().restore(x)
+    except MemoryError:
+        raise
+    except Exception as error:            # the layers raise many types of errors
+        raise UserError(f"{path} is a {method.kind} for spandrel, but it does not run: {type(error).__name__}: "
+                        f"{short(error, 200)}") from error
+    method.train()
 
 
 def _found(path: str):
