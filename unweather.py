@@ -75,7 +75,7 @@ if not _ours(metric.__file__):
 
 
 def load(path: str | Path, arch: str = "") -> Method:
-    """Return the method stored in a model file of this program, in evaluation mode on the CPU; raises UserError for any other file.
+    """Return the method stored in a .pt or .safetensors file of this program, in evaluation mode on the CPU; UserError for other files.
 
     arch: FILE.py:CLASS, the code of the network if its model needs that (docs/systems/external.md); the file is run.
     """

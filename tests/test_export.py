@@ -194,6 +194,8 @@ def test_padding_inside_is_that_outside(place, name):
     (("x.pt", "--torch", "--output", "x.pt"), "--output x.pt: the name must end in .pt2"),
     (("x.pt", "--torch", "--output", "no/x.pt2"), "there is no folder no"),
     (("none.pt", "--torch"), "the file none.pt does not exist"),
+    (("", "--torch"), "FILE '' is not the name of a model file"),
+    ((".", "--safetensors", "--card"), "FILE '.' is not the name of a model file"),
     (("bad.pt", "--torch"), "bad.pt is damaged or is not a file of weights"),
     (("other.pt", "--torch"), "does not state its model; name it with --model NAME"),
     (("other.pt", "--torch", "--model", "x"), "unknown model 'x' in --model"),

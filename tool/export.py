@@ -35,6 +35,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--half does not apply to --torch, whose file keeps the types of the weights")
     if args.card and args.kind != "safetensors":
         parser.error("--card needs --safetensors")
+    if not Path(args.file).name:
+        raise UserError(f"FILE '{args.file}' is not the name of a model file")
     ending = "" if args.card else ENDINGS[args.kind]
     args.output = Path(args.output or Path(args.file).with_suffix(ending))
     if not args.output.parent.is_dir():
