@@ -132,6 +132,7 @@ def place_files(flags: list[str], run: Callable | None = None) -> None:
             assert run(*training)[0] == 0
         else:
             files.write_json(files.make_folder(Path("experiment", name)) / "args.json", option.parse(training).flags)
+            write_weights(Path("experiment", name, "model/model_best.pt"), *(foreign[1:] or [model.DEFAULT]))
 
 
 @pytest.fixture
