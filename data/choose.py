@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contract import Item
-from data import paired
+from data import benchmarks, paired
 from data.sets import DATASETS
 from data.source import View
 from runtime import process
@@ -32,6 +32,25 @@ def names(joined: str) -> list[str]:
     return found
 
 
+def sets_to_test(args) -> list[str]:
+    """Return the names of the data sets that --data_test names; a benchmark stands for its sets, without missing ones, which are logged.
+
+    Raises UserError if there is none.
+    """
+    names(args.data_test)
+    absent = []
+    for name in benchmarks.named(args.data_test, args.dir_data):
+        lacking = benchmarks.missing(name, args.dir_data)
+        if lacking:
+            process.log().say(f"warning: {name} is tested without {', '.join(lacking)}, which {'is' if len(lacking) == 1 else 'are'} "
+                              f"missing in {args.dir_data}")
+        absent += lacking
+    found = [name for name in benchmarks.members(args.data_test, args.dir_data) if name not in absent]
+    if absent and not found:
+        raise UserError(f"--data_test {args.data_test}: none of its data sets is in {args.dir_data}: {', '.join(dict.fromkeys(absent))}")
+    return found
+
+
 def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     """Return the items of a data set for the role 'train' or 'test', selected by --data_range or the default hold-out.
 
@@ -52,7 +71,7 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     if any("input" not in item.images for item in items):
         raise UserError(f"{base} has clean photos only; name a noise level, as in {base}@25, or for training a range, as in {base}@0-55")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
-    shared = not (own_part or whole) and name in args.data_train.split("+") and name in args.data_test.split("+")
+    shared = not (own_part or whole) and name in args.data_train.split("+") and name in benchmarks.members(args.data_test, args.dir_data)
     if args.data_range and (whole or not (base in DEMO_NAMES and args.dir_demo)):
         chosen = _by_range(args, name, "train" if whole else role, items, shared)
     elif shared:
@@ -104,9 +123,11 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
         return entry.embedded(root, role), True, entry.task
     if entry:
         return *paired.find(root, role, entry.layouts), entry.task
+    if name in benchmarks.BENCHMARKS and not root.is_dir():
+        raise UserError(f"{name} is a benchmark, which only --data_test can name; for training name data sets with --data_train")
     if "/" in name or not root.is_dir():
         raise UserError(f"unknown data set '{name}'; known: {', '.join(DATASETS)}, Folder with --dir_demo, a list (.json, .csv), "
-                        f"or any folder under {args.dir_data} with input/ and target/")
+                        f"or any folder under {args.dir_data} with input/ and target/; benchmarks: {', '.join(benchmarks.BENCHMARKS)}")
     return *paired.find(root, role), ""
 
 
