@@ -200,7 +200,9 @@ def show_lists() -> int:
     print("data sets:", *(f"  {name:14} {entry.task + ': ' if entry.task else ''}{entry.about}"
                           for name, entry in data.DATASETS.items()),
           "  NAME@25        clean photos with Gaussian noise of sigma 25, clipped and truncated to 8 bits",
-          "  NAME@25f       the same as float, neither clipped nor rounded, as in many papers; NAME@0-55, NAME@0-55f: training", sep="\n")
+          "  NAME@25f       the same as float, neither clipped nor rounded, as in many papers; NAME@0-55, NAME@0-55f: training",
+          "  NAME@rain      clean images under rain that is drawn anew for every crop; also @snow, @haze, @any; a strength: @rain0.5-1.5",
+          sep="\n")
     print("benchmarks, for --data_test:", *(f"  {name:14} {each.about}: {' '.join(each.members)}, protocol {each.protocol}"
                                             for name, each in data.BENCHMARKS.items()), sep="\n")
     print("metrics:", *(f"  {name:14} {first_line(entry.function)}{' (lower is better)' if entry.lower_is_better else ''}"

@@ -5,21 +5,22 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import metric
 import report
 from contract import Batch, Item, Numbers, Outcome, TestSet
-from data import benchmarks, image, loader, source
-from data.choose import noise_kind
+from data import added, benchmarks, image, loader, source
+from data.pictures import is_video
 from metric import summary
 from model.method import Method
 from restore import clean, outputs
 from restore.folder import restore_folder
 from restore.restorer import Finish, Restorer, Settings
+from restore.video import restore_video
 from runtime import files, process
 from runtime.errors import Failure, Interrupted, UserError
 from runtime.files import natural
+from runtime.progress import Progress
 
 
 def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: str, epoch: int | None = None,
@@ -42,7 +43,10 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
         start = time.perf_counter()
         further: dict[str, object] = {} if epoch is not None else {**benchmarks.belonging(given, args.data_test, args.dir_data)}
         restorer = Restorer(method, settings, finish)
-        if epoch is None and not any("image" in item.images for item in images.items):
+        if epoch is None and is_video(images.source):
+            rows, about = restore_video(restorer, name, images, args, folder, weights)
+            further |= about
+        elif epoch is None and not any("image" in item.images for item in images.items):
             rows, tiles, bad = restore_folder(restorer, name, images, args, folder, weights)
             further, trouble = further | (tiles or {}), trouble + bad
         else:
@@ -141,9 +145,11 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
     dataset = loader.Images(images.items, ("image",), images.read)
     batches = loader.test_loader(dataset, args.n_threads, process.rank(), process.world())
     if epoch is None:
-        outputs.begin(folder, name, args, [item.name for item in images.items], images.source)
+        outputs.begin(folder, name, args, images)
         process.barrier()
-    for batch in tqdm(batches, f"test {name}", unit="image", disable=process.quiet(), leave=False):
+    progress = Progress(f"test {name}", len(batches), "images")
+    restorer.progress = progress.tiles
+    for batch in progress.each(batches):
         if process.asked_to_end():
             raise Interrupted
         numbers: Numbers = {}
@@ -200,9 +206,7 @@ def _summarise(name: str, rows: list[tuple[str, Numbers]], task: str, subset: st
     result = {"data_set": name, "count": len(rows), "subset": subset, **first, "others": others,
               "precision": args.test_precision, "tile": args.tile if args.chop else None,
               "tile_overlap": args.tile_overlap if args.chop else None, "self_ensemble": args.self_ensemble,
-              "model": args.model, "parameters": parameters, "weights": weights, **further}
-    if kind := noise_kind(name):
-        result["noise"] = kind
+              "model": args.model, "parameters": parameters, "weights": weights, **added.stated(name), **further}
     if epoch is None and process.rank() == 0 and any(scored.values()):
         summary.write_table(folder / f"metrics-{name}.csv", [row[0] for row in rows], scored)
     process.log().record("test", epoch=epoch, **result)
@@ -222,12 +226,12 @@ def _by_size(protocols: list[metric.Protocol]) -> dict[str, list[metric.Protocol
 
 def _log_numbers(result: dict, measured: list[dict], further: tuple[str, ...], aside: str) -> None:
     """Log the numbers of a set, one line per protocol, with how they were measured; `aside` is printed but not written to log.txt."""
-    say, name = process.log().say, f"{result['data_set']}: {result['count']} images"
+    say, name = process.log().say, f"{result['data_set']}: {result['count']} {result.get('unit', 'images')}"
     if result["subset"] != "all":
         name += f" ({result['subset']})"
     some = f"{result['in_tiles']} of them in " if "in_tiles" in result else ""
     how = (f"{result['precision']}, {some + 'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
-           f"{', x8' if result['self_ensemble'] else ''}{'; ' + result['noise'] if 'noise' in result else ''}")
+           f"{', x8' if result['self_ensemble'] else ''}{''.join('; ' + result[key] for key in ('noise', 'degradation') if key in result)}")
     for numbers in measured:
         if "psnr" in numbers:
             say(f"{name}, {in_words(numbers, further)}; {how}]", aside)

@@ -1,20 +1,16 @@
 """Choose the images of each data set that a run uses for training and for testing."""
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from contract import Item
-from data import benchmarks, paired
+from data import benchmarks, paired, pictures
+from data.added import Added, split, with_input
 from data.sets import DATASETS
-from data.source import View
 from runtime import process
-from runtime.arguments import is_whole
-from runtime.errors import UserError, short
+from runtime.errors import UserError
 
-DEMO_NAMES = ("Demo", "Folder")             # with --dir_demo: a folder of images, usually without targets
+DEMO_NAMES = ("Demo", "Folder", "video")    # with --dir_demo: an image, a video or a folder of images, usually without targets
 LISTS = (".json", ".csv")
-TEST_SIGMA = 25                           # noise level of a test if a range of levels is given
-CLIPPED, FLOAT = "noise clipped and truncated to 8 bits", "float noise, neither clipped nor rounded"
 
 
 class Chosen(NamedTuple):
@@ -54,24 +50,26 @@ def sets_to_test(args) -> list[str]:
 def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
     """Return the items of a data set for the role 'train' or 'test', selected by --data_range or the default hold-out.
 
-    `CBSD68@25` is a set of clean photos with Gaussian noise of sigma 25 in 8 bits, `CBSD68@25f` with float noise. `whole`: no
-    image is held out, for methods that train without targets; --data_range then selects the images to restore. Raises UserError
-    if the data set or the range is unknown, empty or invalid.
+    A name with an @, as in `CBSD68@25`, stands for the clean images of the set and what is added to them (see data/added.py).
+    `whole`: no image is held out, for methods that train without targets; --data_range then selects the images to restore. Raises
+    UserError if the data set or the range is unknown, empty or invalid.
     """
-    base, _, sigma = name.partition("@")
-    exact = sigma.endswith("f")
+    base, added = split(name)
     items, own_part, task = _open(args, base, role)
-    if sigma:
-        items = [item._replace(images={"image": item.images["image"]}) for item in items]
-    if sigma or (args.sigma and base.lower().endswith(LISTS)):
-        if exact and whole:
+    if added:
+        if added.how == "float noise" and whole:
             raise UserError(f"'{name}': this method trains on the images themselves and reads 8 bits; use {name.removesuffix('f')}")
-        levels = _noise_levels(name, sigma.removesuffix("f")) if sigma else args.sigma
-        items = _with_noise(items, base, levels, role, args.seed, "float noise" if exact else "noise")
+        photos = [item._replace(images={key: each for key, each in item.images.items() if key == "image"}) for item in items]
+        items, task = with_input(photos, base, added, role, args.seed), added.task
+        if role == "train" and added.is_weather:
+            process.log().say(f"{name}: {added.in_words()}, drawn anew for every crop")
+    elif args.sigma and base.lower().endswith(LISTS):
+        items = with_input(items, base, Added("noise", *args.sigma), role, args.seed)
     if any("input" not in item.images for item in items):
-        raise UserError(f"{base} has clean photos only; name a noise level, as in {base}@25, or for training a range, as in {base}@0-55")
+        raise UserError(f"{base} has clean photos only; name a noise level, as in {base}@25, or for training a range, as in {base}@0-55, "
+                        f"or weather, as in {base}@rain")
     count, subset = len(items), _count_note(base, role, own_part, len(items))
-    shared = not (own_part or whole) and name in args.data_train.split("+") and name in benchmarks.members(args.data_test, args.dir_data)
+    shared = not (own_part or whole) and _in_both(args, name)
     if args.data_range and (whole or not (base in DEMO_NAMES and args.dir_demo)):
         chosen = _by_range(args, name, "train" if whole else role, items, shared)
     elif shared:
@@ -80,6 +78,14 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
         return Chosen(items, task, subset)
     part = f"{len(chosen)} of {count}: {chosen[0].name} … {chosen[-1].name}"
     return Chosen(chosen, task, part if subset == "all" else f"{part}; {subset}")
+
+
+def _in_both(args, name: str) -> bool:
+    """Return whether the images of a data set serve for training and for testing; with weather, whatever is added to them there."""
+    train, test = ([each for each in joined.split("+") if each.partition("@")[0] == name.partition("@")[0]]
+                   for joined in (args.data_train, "+".join(benchmarks.members(args.data_test, args.dir_data))))
+    with_weather = any((added := split(each)[1]) and added.is_weather for each in train + test)
+    return bool(train and test) if with_weather else name in train and name in test
 
 
 def _by_range(args, name: str, role: str, items: list[Item], shared: bool) -> list[Item]:
@@ -112,9 +118,9 @@ def _held_out(name: str, role: str, items: list[Item]) -> list[Item]:
 def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     """Return all items of a data set, whether they come from its own part for this role (train/, test/), and the task of the set."""
     if name in DEMO_NAMES and args.dir_demo and role == "test":
-        return paired.pictures(Path(args.dir_demo)), True, ""
-    if name == "Folder":
-        raise UserError("the data set Folder is the folder of images that --dir_demo specifies; give --dir_demo")
+        return pictures.find(Path(args.dir_demo)), True, ""
+    if name == "Folder" or (name == "video" and not (Path(args.dir_data) / name).is_dir()):
+        raise UserError(f"the data set {name} is what --dir_demo specifies; give --dir_demo")
     if name.lower().endswith(LISTS):
         photos = tuple(each for each, entry in DATASETS.items() if entry.task == "noise") if args.sigma else ()
         return paired.listed(Path(name), Path(args.train_dir or args.dir_data), photos), False, ""
@@ -129,37 +135,6 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
         raise UserError(f"unknown data set '{name}'; known: {', '.join(DATASETS)}, Folder with --dir_demo, a list (.json, .csv), "
                         f"or any folder under {args.dir_data} with input/ and target/; benchmarks: {', '.join(benchmarks.BENCHMARKS)}")
     return *paired.find(root, role), ""
-
-
-def noise_kind(name: str) -> str:
-    """Return in words how the noise of a data set was added: CLIPPED for `CBSD68@25`, FLOAT for `CBSD68@25f`, '' without noise level."""
-    _, mark, level = name.partition("@")
-    return "" if not mark else FLOAT if level.endswith("f") else CLIPPED
-
-
-def _noise_levels(name: str, text: str) -> tuple[int, int]:
-    """Return (lowest, highest) noise level of `25` or `0-55`, from the text after the @ of a data set name; UserError if it is invalid."""
-    levels = text.split("-")
-    if len(levels) > 2 or not all(is_whole(level, 0, 255) for level in levels) or int(levels[0]) > int(levels[-1]):
-        raise UserError(f"'{short(name)}': a noise level is a whole number on the 0-255 scale, as in CBSD68@25, or for training a range, "
-                        "as in BSD400@0-55; an f at its end keeps the noise as float, as in CBSD68@25f")
-    return int(levels[0]), int(levels[-1])
-
-
-def _with_noise(items: list[Item], name: str, levels: tuple[int, int], role: str, seed: int, kind: str) -> list[Item]:
-    """Add inputs with a `kind` of noise (see data/source.py) to the clean photos; in training the level is drawn for each crop.
-
-    A test uses one level: of a range, the level closest to 25. Its noise depends only on (seed, set, index).
-    Raises UserError if a photo is not a separate file.
-    """
-    low, high = levels
-    if not all("input" in item.images or isinstance(item.images["image"], Path) for item in items):
-        raise UserError(f"noise can be added only to photos that are separate files; those of {name} are not")
-    key, sigma = zlib.crc32(name.encode()), min(max(TEST_SIGMA, low), high)
-    return [item if "input" in item.images else item._replace(images={**item.images, "input": (
-                View(item.images["image"], f"drawn {kind}", levels) if role == "train" and low < high else
-                View(item.images["image"], kind, (sigma, seed, key, index)))})
-            for index, item in enumerate(items)]
 
 
 def _count_note(name: str, role: str, own_part: bool, count: int) -> str:

@@ -27,6 +27,11 @@ def haze(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
     depth = np.clip(ramp + 0.08 * _clouds((height, width), rng), 0, None)
     transmission = np.exp(-strength * rng.uniform(0.35, 0.55) * depth)[..., None]
     air = rng.uniform(0.72, 0.85) + rng.uniform(-0.02, 0.02, 3)
+    return scattered(image, transmission, air)
+
+
+def scattered(image: np.ndarray, transmission: np.ndarray, air: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) behind haze of this transmission (H, W, 1) with air light (3,)."""
     return np.clip(image * transmission + air * (1 - transmission), 0, 1)
 
 
@@ -40,8 +45,12 @@ def rain(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
         peak = 0.35 / (width * length)                            # the peak of a single drop of brightness 1
         soft = gaussian_filter(lines / peak, 0.4)
         streaks = 1 - (1 - streaks) * (1 - opacity * np.clip(soft, 0, 1))
-    alpha, veil = streaks[..., None], 0.05 * strength
-    return np.clip((image * (1 - veil) + 0.75 * veil) * (1 - alpha) + 0.90 * alpha, 0, 1)
+    return behind_streaks(image, streaks[..., None], 0.05 * strength)
+
+
+def behind_streaks(image: np.ndarray, alpha: np.ndarray, veil: float, tone: float = 0.90) -> np.ndarray:
+    """Return an image (H, W, 3) behind a grey veil and, nearer, streaks of this opacity (H, W, 1) and brightness."""
+    return np.clip((image * (1 - veil) + 0.75 * veil) * (1 - alpha) + tone * alpha, 0, 1)
 
 
 def snow(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,11 +71,16 @@ def snow(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
     mask = np.clip(tone * shade, 0, 1)
     mask *= (1 - clear)[..., None]
     veil = rng.uniform(0.02, 0.06) * strength * np.linspace(1.2, 0.8, image.shape[0])[:, None, None]
+    return behind_flakes(image, mask, clear[..., None], veil), mask
+
+
+def behind_flakes(image: np.ndarray, mask: np.ndarray, clear: np.ndarray, veil: np.ndarray | float) -> np.ndarray:
+    """Return an image (H, W, 3) behind a veil and, nearer, flakes (H, W, 3) that leave the share `clear` (H, W, 1) of a pixel free."""
     snowy = image * (1 - veil)                                    # in place from here on: a large photo takes hundreds of megabytes
     snowy += 0.85 * veil
-    snowy *= clear[..., None]
+    snowy *= clear
     snowy += mask
-    return np.clip(snowy, 0, 1, out=snowy), mask
+    return np.clip(snowy, 0, 1, out=snowy)
 
 
 def _flakes(shape: tuple[int, int], radius: float, share: float, rng: np.random.Generator) -> np.ndarray:

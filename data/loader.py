@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from contract import Item, Sample, collate
-from data import image, source
+from data import image, source, weather
 from data.quarantine import name_of
 from data.source import View
 from data.transform import augment
@@ -58,13 +58,16 @@ class Images(Dataset):
         if len({array.shape for array in images.values()}) > 1:
             sizes = ", ".join(f"{name} {array.shape[1]}x{array.shape[0]}" for name, array in images.items())
             raise UserError(f"the images of {item.name} differ in size (width x height): {sizes}")
+        view = item.images["input"]
+        drawn = isinstance(view, View) and view.how.startswith(source.DRAWN)
         if self.patch_size:
             rng = np.random.default_rng((self.seed, epoch, position))
+            if drawn:
+                images["height"] = weather.heights(*images["input"].shape[:2])       # is cropped and turned with the photo
             images = augment(images, self.patch_size, self.turns, rng)
-            view = item.images["input"]
-            if isinstance(view, View) and view.how.startswith("drawn "):
-                add = source.NOISES[view.how.removeprefix("drawn ")]
-                images["input"] = add(images["input"], int(rng.integers(*view.value, endpoint=True)), rng)
+            if drawn:
+                found = source.draw(view, images["input"], images.pop("height"), rng)
+                images |= {name: found[name] for name in images.keys() & found.keys()}      # 'any' has masks only now and then
         tensors = {name: image.to_tensor(array) for name, array in images.items()}
         return Sample(item.name, tensors.pop("input"), tensors, item.kind)
 

@@ -1,4 +1,4 @@
-"""Sources of images: a file, an array in memory, or a view of a file (a half, the centre, with noise)."""
+"""Sources of images: a file, an array in memory, or a view of one (a half, the centre, with noise or weather)."""
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -6,19 +6,19 @@ from typing import NamedTuple
 import numpy as np
 
 from contract import Item
-from data import image
+from data import image, weather
 from runtime.errors import UserError
 
 
 class View(NamedTuple):
-    """A modified view of a file: 'left' or 'right' half, 'centre' (height, width), 'noise' or 'float noise' (sigma, *seed).
+    """A modified view of a source: 'left' or 'right' half, 'centre' (height, width), or what `degrade` adds (amount, *seed).
 
-    'drawn noise' and 'drawn float noise' (low, high) are the unchanged file; the loader draws a sigma for each crop and adds
-    noise to it. For the kinds of noise see the functions `noisy` and `float_noisy`.
+    'snow mask' is the mask of 'snow'. 'drawn X' (low, high) is the unchanged source; the loader draws an amount for each crop and
+    adds X to it.
     """
-    path: Path
+    of: "Source"
     how: str
-    value: tuple[int, ...] = ()
+    value: tuple[float, ...] = ()
 
 
 Source = Path | View | np.ndarray
@@ -26,7 +26,7 @@ Source = Path | View | np.ndarray
 
 def path_of(source: Source) -> Path | None:
     """Return the path of the file of a source, None for an array."""
-    return source.path if isinstance(source, View) else source if isinstance(source, Path) else None
+    return path_of(source.of) if isinstance(source, View) else source if isinstance(source, Path) else None
 
 
 def size(source: Source) -> tuple[int, int]:
@@ -35,8 +35,10 @@ def size(source: Source) -> tuple[int, int]:
         return source.shape[:2]
     if not isinstance(source, View):
         return image.size(source)
-    height, width = image.size(source.path)
-    return {"left": (height, width // 2), "right": (height, width // 2), "centre": source.value}.get(source.how, (height, width))
+    height, width = size(source.of)
+    if source.how == "centre":
+        return int(source.value[0]), int(source.value[1])
+    return height, width // 2 if source.how in SIDES else width
 
 
 def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -> np.ndarray:
@@ -45,18 +47,40 @@ def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -
         return source
     if isinstance(source, Path):
         return read_file(source)
-    whole = read_file(source.path)
-    if source.how in NOISES:
-        sigma, *seed = source.value
-        return NOISES[source.how](whole, sigma, np.random.default_rng(seed))
-    if source.how.startswith("drawn "):
+    whole = read(source.of, read_file)
+    if source.how.startswith(DRAWN):
         return whole
     half = whole.shape[1] // 2
     if source.how == "centre":
-        height, width = source.value
+        height, width = size(source)
         top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
         return whole[top:top + height, left:left + width]
-    return whole[:, :half] if source.how == "left" else whole[:, half:2 * half]
+    if source.how in SIDES:
+        return whole[:, :half] if source.how == "left" else whole[:, half:2 * half]
+    amount, *seed = source.value
+    kind, mask = source.how.removesuffix(MASK), source.how.endswith(MASK)
+    return degrade(kind, whole, amount, np.random.default_rng([int(each) for each in seed]))["mask" if mask else "input"]
+
+
+def degrade(kind: str, pixels: np.ndarray, amount: float, rng: np.random.Generator,
+            height: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Return the 'input', of snow also the 'mask', for clean uint8 pixels; the amount is a noise level (0-255 scale) or a strength.
+
+    height: the height of each pixel in the photo if the pixels are a crop of it (see data/weather.py).
+    """
+    if kind in NOISES:
+        return {"input": NOISES[kind](pixels, amount, rng)}
+    return weather.KINDS[kind](pixels, amount, rng, height)
+
+
+def draw(view: View, pixels: np.ndarray, height: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return `degrade` of a crop for a view 'drawn X', with a drawn amount; 'any' draws one of noise (any level) and the weathers."""
+    kind, (low, high) = view.how.removeprefix(DRAWN), view.value
+    if kind == "any":
+        kind = ("noise", *weather.KINDS)[rng.integers(1 + len(weather.KINDS))]
+        low, high = ANY_NOISE if kind == "noise" else (low, high)
+    amount = int(rng.integers(int(low), int(high), endpoint=True)) if kind in NOISES else rng.uniform(low, high)
+    return degrade(kind, pixels, amount, rng, height)
 
 
 def noisy(pixels: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
@@ -70,6 +94,9 @@ def float_noisy(pixels: np.ndarray, sigma: float, rng: np.random.Generator) -> n
 
 
 NOISES = {"noise": noisy, "float noise": float_noisy}
+SIDES = ("left", "right")
+DRAWN, MASK = "drawn ", " mask"           # how 'drawn X' begins and 'snow mask' ends
+ANY_NOISE = (0, 55)                       # range of the noise levels that 'any' draws
 
 
 def check_sizes(items: list[Item]) -> None:

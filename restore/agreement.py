@@ -4,7 +4,7 @@ import math
 import torch
 
 from model.method import Method
-from restore.programs import Run
+from restore import programs
 from restore.restorer import Restorer
 from runtime.errors import Failure
 
@@ -12,13 +12,13 @@ LIMIT = 1e-4                              # greatest allowed absolute difference
 LEAST_PSNR = 60.0                         # of a program in float16 against the original network, in dB of the range 0 to 1
 
 
-def check(method: Method, exported: Run, half: bool = False) -> str:
+def check(method: Method, exported: programs.Run, half: bool = False) -> str:
     """Compare a program with the Restorer's result over three image sizes and return the differences in words.
 
     Raises Failure if the greatest absolute difference is above LIMIT, or with `half` if the PSNR of a result is below LEAST_PSNR.
     """
     restorer = Restorer(method)
-    unit, random, worst, mean, psnr = max(method.multiple_of, 8), torch.Generator().manual_seed(0), 0.0, 0.0, math.inf
+    unit, random, worst, mean, psnr = programs.least_unit(method), torch.Generator().manual_seed(0), 0.0, 0.0, math.inf
     for count, height, width in ((1, 4 * unit, 5 * unit), (2, 3 * unit + 1, 4 * unit - 1), (1, 6 * unit + 3, 3 * unit + 5)):
         x = torch.rand(count, 3, height, width, generator=random)
         expected, size = restorer(x, may_tile=False), f"{count}x3x{height}x{width}"

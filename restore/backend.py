@@ -72,7 +72,8 @@ def _fastest(method: Method, precision: str, say: Callable[[str], None]) -> Back
             found.append(_checked(method, name, precision, say))
         except Unfit as error:
             reasons.append(f"; not {name}, because {error}")
-    x, seconds = _picture().to(process.device()), {each.name: [] for each in found}
+    x = _picture().to(process.device())
+    seconds: dict[str, list[float]] = {each.name: [] for each in found}
     with torch.inference_mode(), process.autocast(precision), process.exact_convolutions():
         for _ in range(RUNS):             # interleaved, so that another program slows all of them
             for each in found:

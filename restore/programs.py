@@ -35,15 +35,20 @@ class Restored(nn.Module):
         super().__init__()
         self.method = method
 
+    def _predicted(self, x: Tensor) -> Tensor:
+        image = self.method.predict(x)["image"]
+        assert isinstance(image, Tensor)
+        return image
+
     def forward(self, image: Tensor) -> Tensor:
         multiple, sides = self.method.multiple_of, image.shape[-2:]
         if multiple == 1:
-            return self.method.predict(image)["image"]
+            return self._predicted(image)
         x = image                         # reflected by index, because F.pad adds conditions on the sizes that the exporter cannot prove
         for axis, side in zip((-2, -1), sides):
             position = torch.arange((side + multiple - 1) // multiple * multiple, device=image.device)
             x = x.index_select(axis, side - 1 - (side - 1 - position).abs())
-        x = self.method.predict(x)["image"]
+        x = self._predicted(x)
         for axis, side in zip((-2, -1), sides):
             x = x.index_select(axis, torch.arange(side, device=image.device))
         return x
@@ -53,6 +58,11 @@ def smallest(method: Method) -> int:
     """Return the smallest height and width in pixels that the exported network accepts."""
     multiple = method.multiple_of
     return max(multiple, (method.least_side - 1) // multiple * multiple) + 1
+
+
+def least_unit(method: Method) -> int:
+    """Return a length in pixels, of which the images for tracing and checking have at least three."""
+    return max(method.multiple_of, 8, -(-smallest(method) // 3))
 
 
 def in_words(content: bytes) -> str:
@@ -88,7 +98,7 @@ def traced(method: Method, name: str) -> torch.export.ExportedProgram:
         raise UserError(f"torch {torch.__version__} is too old for this export; use 2.9 or newer")
     least = smallest(method)
     sizes = {axis: torch.export.Dim(name, min=1 if name == "batch" else least, max=LONGEST) for axis, name in AXES.items()}
-    unit = max(method.multiple_of, 8)
+    unit = least_unit(method)
     example = torch.rand(2, 3, 4 * unit + 3, 5 * unit + 5)
     try:
         with torch.no_grad(), no_output():
@@ -110,8 +120,10 @@ def as_onnx(program: torch.export.ExportedProgram, facts: dict[str, str], half: 
     """Return the bytes of an ONNX file and a function that opens it in onnxruntime; Failure when ONNX cannot express the program."""
     try:
         with no_output():
-            proto = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["input"], output_names=["image"],
-                                      opset_version=OPSET).model_proto
+            written = torch.onnx.export(program, dynamo=True, verbose=False, input_names=["input"], output_names=["image"],
+                                        opset_version=OPSET)
+            assert written
+            proto = written.model_proto
             proto = halved(proto) if half else proto
     except Exception as error:            # see traced
         raise cannot(facts["model"], error) from error

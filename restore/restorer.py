@@ -23,19 +23,22 @@ Finish = Callable[[Tensor, Tensor], Tensor]
 
 class Settings(NamedTuple):
     """How a network is applied: always in tiles (chop), tile side in pixels (None: chosen by memory), overlap in pixels,
-    x8 self-ensemble, precision, memory in GiB that the process may use (0: all that is available), and backend."""
+    x8 self-ensemble, precision, memory in GiB that the process may use (0: all that is available), the number of pixels above which
+    an image is restored in tiles even if it fits into the memory (0: none is), and backend."""
     chop: bool = False
     tile: int | None = None
     overlap: int = 96
     ensemble: bool = False
     precision: str = "single"
     memory: float = 0.0
+    whole: int = 0
     backend: str = "torch"
 
     @classmethod
     def of(cls, args) -> "Settings":
         """Return the settings that the flags describe."""
-        return cls(args.chop, args.tile, args.tile_overlap, args.self_ensemble, args.test_precision, args.memory, args.backend)
+        return cls(args.chop, args.tile, args.tile_overlap, args.self_ensemble, args.test_precision, args.memory, round(args.whole * 1e6),
+                   args.backend)
 
 
 DEFAULT = Settings()
@@ -49,7 +52,7 @@ class Restorer:
     """
 
     def __init__(self, method: Method, settings: Settings = DEFAULT, finish: Finish | None = None,
-                 progress: Callable[[int, int], None] | None = None):
+                 progress: Callable[[int, int], None] = lambda done, count: None):
         self.method, self.settings, self.finish, self.progress = method.eval(), settings, finish, progress
         self.device = next((parameter.device for parameter in method.parameters()), process.device())
         self.too_large = float("inf")     # pixels of the smallest batch that did not fit
@@ -73,7 +76,7 @@ class Restorer:
                 return torch.cat([self(each, may_tile, name).cpu() for each in x.split(1)])
             try:
                 y = self._apply(x, name) if whole else self._in_tiles(x, may_tile, name)
-                if whole and self.progress:
+                if whole:
                     self.progress(1, 1)
                 return y if self.finish is None else _finished(self.finish, x, y)
             except (MemoryError, RuntimeError) as error:
@@ -85,6 +88,8 @@ class Restorer:
         """Return whether to compute a batch in one piece; no other function decides this."""
         if self.settings.chop:
             return max(x.shape[-2:]) <= self.most
+        if may_tile and 0 < self.settings.whole < x.shape[-2] * x.shape[-1]:
+            return False
         return not may_tile or self._fits(x)
 
     def _fits(self, x: Tensor) -> bool:
@@ -153,8 +158,7 @@ class Restorer:
         def restored(part: Tensor) -> Tensor:
             nonlocal done
             result, done = self._apply(part, name).cpu(), done + 1
-            if self.progress:
-                self.progress(done, count)
+            self.progress(done, count)
             return result
 
         y = tiling.tiled(x, restored, self.side, overlap)

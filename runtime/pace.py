@@ -6,13 +6,13 @@ from collections import deque
 from tqdm import tqdm
 
 from runtime import process
+from runtime.progress import duration
 
 WARM = 3                                  # steps that are not timed, because the first ones are slower
 KNOWN = (5, 20.0)                         # timed steps and seconds after which the cost is stated
 RECENT = 200                              # steps from which the speed is computed
 LINES = ((600.0, 60.0), (float("inf"), 600.0))        # until this time there is a line at least this often, both in seconds
 DAY = 86400.0
-UNITS = ((1.0, "second", 90), (60.0, "minute", 90), (3600.0, "hour", 36), (DAY, "day", float("inf")))   # and the most of each
 
 
 class Progress:
@@ -106,11 +106,3 @@ class Cost:
             seconds = (time.monotonic() - self.begun) / (self.TO - self.FROM) * self.epochs
             more = f", all {self.images} about {duration(seconds * self.images)}" if self.images > 1 else ""
             process.log().say(f"the training for an image takes about {duration(seconds)}{more}", keep=False)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words: 40 seconds, 12 minutes, 3.5 hours, 12 days."""
-    unit, name = next((unit, name) for unit, name, most in UNITS if seconds / unit < most)
-    value = seconds / unit
-    text = f"{value:.1f}" if value < 10 and unit > 60 else f"{value:.0f}"
-    return f"{text} {name}{'s' * (text != '1')}"

@@ -83,4 +83,4 @@ def test_cost_of_many_images(clock, said):
     for epoch in range(20):
         cost.before_epoch(epoch)
         clock.now += 3
-    assert said == ["the training for an image takes about 5 minutes, all 10 about 50 minutes"]
+    assert said == ["the training for an image takes about 5 min, all 10 about 50 min"]

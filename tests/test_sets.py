@@ -96,11 +96,12 @@ def test_a_folder_for_each_scene(place):
         chosen("GoPro", "train", "--data_range", "1-9")
 
 
-def test_a_test_part_alone_is_not_trained_on(place):
-    for weather in ("rain", "snow"):
+@pytest.mark.parametrize("weathers", [["rain", "snow"], [""]])
+def test_a_test_part_alone_is_not_trained_on(place, weathers):
+    for weather in weathers:
         for folder in ("input", "target"):
             save(Path("dataset/WeatherBench/test") / weather / folder / "1.png", photo(20, 30, 1))
-    assert [item.name for item in chosen("WeatherBench", "test").items] == ["rain_1", "snow_1"]
+    assert [item.name for item in chosen("WeatherBench", "test").items] == [f"{weather}_1".lstrip("_") for weather in weathers]
     with pytest.raises(UserError, match="does not have a known folder layout"):
         chosen("WeatherBench", "train", "--data_range", "1-9")
 

@@ -36,6 +36,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--half does not apply to --torch, whose file keeps the types of the weights")
     if args.card and args.kind != "safetensors":
         parser.error("--card needs --safetensors")
+    if not Path(args.file).name:
+        raise UserError(f"FILE '{args.file}' is not the name of a model file")
     ending = "" if args.card else ENDINGS[args.kind]
     args.output = Path(args.output or Path(args.file).with_suffix(ending))
     if not args.output.parent.is_dir():
@@ -82,7 +84,7 @@ def about(flags: dict, method: Method) -> dict[str, str]:
     """Return the metadata of an exported file; `flags` holds the arguments that the network was built from."""
     return {"model": flags["model"], "input": "(batch, 3, height, width), float32, RGB", "range": "[0, 1], output not clipped",
             "multiple": f"{method.multiple_of}, padded and cropped inside", "smallest_side": str(programs.smallest(method)),
-            "arguments": json.dumps({key: value for key, value in flags.items() if key not in ("model", "data_train", "data_range")})}
+            "arguments": json.dumps({key: flags[key] for key in weights.known(flags["model"])})}
 
 
 if __name__ == "__main__":

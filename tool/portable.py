@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import model
 from model import names, weights
 from restore import agreement, programs
 from runtime import safetensors
@@ -40,7 +41,8 @@ def halved(value: Tensor) -> Tensor:
 
 
 def _check(source: card.Source, path: Path, half: bool) -> str:
-    again = weights.load(path)
+    name = source.flags["model"]
+    again = weights.load(path, {flag: source.flags[flag] for flag in model.code_flags(name) if flag in source.flags})
     if half:
         with torch.inference_mode():
             return agreement.check(source.method, again.restore, half=True)
