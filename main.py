@@ -22,7 +22,7 @@ from model import weights
 from model.method import Method
 from report import trackers
 from restore.restorer import Restorer, Settings
-from runtime import experiment, process
+from runtime import experiment, machine, process
 from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError, explained, short
 from runtime.log import Log, print_any_text
 from trainer import Trainer
@@ -82,6 +82,7 @@ def run(args) -> None:
                 held.enter_context(experiment.exclusive(args.save))
                 experiment.open_experiment(args, trains)
                 process.log().open(folder, log_lengths(job, state))
+                process.log().time("session", trains=bool(trains), **machine.describe())
                 if threads := process.about_threads():
                     process.log().say(threads, keep=False)
                 state = None              # the Trainer has it; this frees its memory
@@ -147,7 +148,10 @@ def test_best(args, job: Run, method: Method, trainer: Trainer, folder: Path) ->
     """Load and test the best weights of a training; raises Stopped after SIGTERM or SIGINT."""
     best = folder / "model" / "model_best.pt"
     process.barrier()
-    process.log().say(f"the best checkpoint is that of epoch {weights.read(best).note.get('epoch')}; it is tested now")
+    note = weights.read(best).note
+    chosen = f"epoch {short(note.get('epoch'))}" + (f", {short(note['chosen_by'], 200)}" if note.get("chosen_by") else "")
+    process.log().say(f"the best checkpoint is that of {chosen}; it is tested now")
+    process.log().record("best", weights=str(best), chosen=chosen)
     weights.load_weights(method, best, args.model)
     try:
         tester.test(method, job.test, args, folder, str(best), finish=job.finish)
@@ -188,7 +192,7 @@ def about_worker(text: str) -> str:
 
 
 def show_lists() -> int:
-    """Print the models, templates, losses, data sets, metrics and protocols, one per line; return 0."""
+    """Print the models, templates, losses, data sets, benchmarks, metrics and protocols, one per line; return 0."""
     print("models:", *(f"  {name:14} {about_model(name)}" for name in model.MODELS), sep="\n")
     print("templates:", *(f"  {name:14} {owner}: {' '.join(f'--{k} {v}' for k, v in flags.items())}"
                           for name, (owner, flags) in model.templates().items()), sep="\n")
@@ -199,6 +203,8 @@ def show_lists() -> int:
           "  NAME@25f       the same as float, neither clipped nor rounded, as in many papers; NAME@0-55, NAME@0-55f: training",
           "  NAME@rain      clean images under rain that is drawn anew for every crop; also @snow, @haze, @any; a strength: @rain0.5-1.5",
           sep="\n")
+    print("benchmarks, for --data_test:", *(f"  {name:14} {each.about}: {' '.join(each.members)}, protocol {each.protocol}"
+                                            for name, each in data.BENCHMARKS.items()), sep="\n")
     print("metrics:", *(f"  {name:14} {first_line(entry.function)}{' (lower is better)' if entry.lower_is_better else ''}"
                         for name, entry in (metric.ALWAYS | metric.METRICS).items()), sep="\n")
     print("protocols:", *(f"  {name:14} {metric.described(each)}" for name, each in metric.PROTOCOLS.items()), sep="\n")

@@ -12,6 +12,7 @@ import loss
 import metric
 import model
 from contract import Stage
+from data import benchmarks
 from data import flags as data_flags
 from loss import flags as loss_flags
 from metric import flags as metric_flags
@@ -59,7 +60,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
     lower = [_checked(full, source) for source in (Source(f"recipe {name}", package.RECIPE), *stored)]
     full.set_defaults(**_fold([default, *lower])[0])                     # --help shows these defaults
     typed = Source(TYPED, full.given(argv))
-    _check_rising(typed.flags.get("epoch_chg", ""))
+    arguments.check_rising(typed.flags.get("epoch_chg", ""))
     if hasattr(package, "recipe"):        # a recipe that depends on other flags
         flags, _ = _fold([default, *lower, typed])
         lower.insert(1, _checked(full, Source(f"recipe {name}", package.recipe(Namespace(**flags)))))
@@ -160,7 +161,8 @@ def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
     """Return the values that must change together with `changes`: (flag, new value, flag that causes it).
 
     A new `epochs` without `epoch_chg` scales the ends of the stages, and likewise `warmup` and `hold`; a new `epoch_chg`
-    without `epochs` sets `epochs`; other data sets reset `data_range`, which was given for the previous ones.
+    without `epochs` sets `epochs`; other data sets reset `data_range`, which was given for the previous ones; a benchmark in
+    `data_test` sets `protocol`.
     """
     found = []
     if "epochs" in changes and changes["epochs"] != values["epochs"]:
@@ -175,13 +177,10 @@ def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
     other = [flag for flag in before if changes.get(flag, before[flag]) != before[flag]]
     if other and values["data_range"] and "data_range" not in changes:
         found.append(("data_range", "", other[0]))
+    if changes.get("data_test") and "protocol" not in changes:
+        own = benchmarks.protocol_of(changes["data_test"], changes.get("dir_data", values["dir_data"]))
+        found += [("protocol", own, "data_test")] if own else []
     return [(flag, value, cause) for flag, value, cause in found if value != values[flag]]
-
-
-def _check_rising(epoch_chg: str) -> None:
-    ends = arguments.whole_numbers(epoch_chg, "--epoch_chg") if epoch_chg else []
-    if sorted(set(ends)) != ends:
-        raise UserError(f"--epoch_chg {epoch_chg} must rise; it lists the epochs at which the stages end, as in 135-238-314-347")
 
 
 def _interpret(flags: dict, origin: dict[str, str]) -> Namespace:
@@ -234,7 +233,7 @@ def parser(package: ModuleType | None = None) -> Parser:
     add("--pre_train", default="", metavar="FILE",
         help="weights to start from or to test: a file of this program or one released with a paper")
     add("--config", default="", metavar="JSON", help="use the flags of an experiment/<save>/args.json; typed flags override them")
-    add("--list", action="store_true", help="print models, templates, losses, data sets, metrics and protocols, and exit")
+    add("--list", action="store_true", help="print models, templates, losses, data sets, benchmarks, metrics and protocols, and exit")
     add("--explain", action="store_true", help="print each flag that is not at its built-in default and the source of its value, and exit")
 
     data_flags.add_arguments(result)

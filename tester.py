@@ -10,7 +10,7 @@ from tqdm import tqdm
 import metric
 import report
 from contract import Batch, Item, Numbers, Outcome, TestSet
-from data import added, image, loader, source
+from data import added, benchmarks, image, loader, source
 from metric import summary
 from model.method import Method
 from restore import clean, outputs
@@ -38,22 +38,35 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
             process.log().say(f"{folder} has results of another folder or data set named {given}; those of "
                               f"{images.source or 'the data set'} are named {name}")
         start = time.perf_counter()
-        further: dict[str, object] = {}
+        further: dict[str, object] = {} if epoch is not None else {**benchmarks.belonging(given, args.data_test, args.dir_data)}
         restorer = Restorer(method, Settings.of(args), finish)
         if epoch is None and not any("image" in item.images for item in images.items):
             rows, tiles, bad = restore_folder(restorer, name, images, args, folder, weights)
-            further, trouble = tiles or {}, trouble + bad
+            further, trouble = further | (tiles or {}), trouble + bad
         else:
             rows = _rows(restorer, name, images, args, folder, epoch)
-            further = {"clean": clean.changes(restorer, name, images, args)} if epoch is None and args.do_no_harm else {}
+            further |= {"clean": clean.changes(restorer, name, images, args)} if epoch is None and args.do_no_harm else {}
         results[name] = _summarise(name, rows, images.task, images.subset, args, folder, weights, count, epoch,
                                    time.perf_counter() - start, further)
         _write(results, args, folder, epoch)
+    _log_benchmarks(results)
     if trouble:
         more = f"; {len(trouble) - 1} more are listed in {folder / 'log.txt'}" if len(trouble) > 1 else ""
         raise UserError(f"{len(trouble)} of {sum(len(each.items) for each in sets.values())} images could not be restored; "
                         f"all others were restored: {trouble[0]}{more}")
     return results
+
+
+def judge(results: dict[str, dict], best: str, loss: float, blind_epoch: int = 0) -> tuple[float, str]:
+    """Return the score of a tested epoch, of which the highest one is the best, and the number behind it in words.
+
+    It is the number that --best names, or the training loss if no test set has it. If the targets must not select the weights,
+    `blind_epoch` is the number of the epoch, and the last one is the best.
+    """
+    if blind_epoch:
+        return blind_epoch, "the last tested one"
+    found = metric.score(results, best)
+    return (-loss, f"training loss {loss:.4g}") if found is None else (found, metric.stated(results, best))
 
 
 def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
@@ -66,11 +79,24 @@ def conclude(outcomes: list[Outcome], args, folder: Path) -> None:
     for name, (_, task, subset, rows, weights, parameters) in joined.items():
         _show(name, rows, args, folder)
         results[name] = _summarise(name, [(item.name, numbers) for item, numbers in rows], task, subset, args, folder, weights,
-                                   parameters, None, None, {})
+                                   parameters, None, None, {**benchmarks.belonging(name, args.data_test, args.dir_data)})
         if args.do_no_harm:
             process.log().say(f"{name}: --do_no_harm does not apply to these results, because the training computed them itself")
     if results:
         _write(results, args, folder, None)
+        _log_benchmarks(results)
+
+
+def _log_benchmarks(results: dict[str, dict]) -> None:
+    """Log a table of each benchmark that the results belong to, with the published rows."""
+    for table in benchmarks.tables(results):
+        for line in benchmarks.in_words(table):
+            process.log().say(line)
+        for row in table.rows:
+            if not row.published:
+                psnr, ssim = row.cells[-1]
+                process.log().record("benchmark", name=table.benchmark, protocol=table.protocol, psnr=psnr, ssim=ssim,
+                                     over=row.over or "all")
 
 
 def _show(name: str, rows: list[tuple[Item, Numbers]], args, folder: Path) -> None:

@@ -12,7 +12,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-import metric
 import tester
 import utility
 from contract import Batch, Run, Stage, collate, plan_of
@@ -62,7 +61,7 @@ class Trainer:
         self.epoch, self.step, self.seen = 0, 0, []       # finished epochs; steps of the current epoch, and their losses
         self.steps, self.skipped, self.missed = 0, 0, 0   # all steps made; skipped ones: in a row up to now, in all
         self.rate, self.rollbacks = 1.0, 0                # factor of the learning rate, which each return to an earlier state halves
-        self.best, self.last_loss = -math.inf, math.inf
+        self.best, self.chosen, self.last_loss = -math.inf, "", math.inf           # chosen: the best epoch and its number in words
         self.saved = time.monotonic()
         # every stage is checked here, before anything is trained or written
         self.stages = method.stages(args)
@@ -89,7 +88,7 @@ class Trainer:
                 end, history = end + stage.epochs, []
                 if self.epoch < end:
                     self.enter(stage)
-                while self.epoch < end and not self._has_plateaued(history):
+                while self.epoch < end and not utility.has_plateaued(history, self.run.plateau):
                     self.train_epoch(loader)
                     self._end_epoch(last=self.epoch + 1 == self.args.epochs)
                     history.append(self.last_loss)
@@ -225,7 +224,7 @@ class Trainer:
             self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
             self.bar.set_postfix(loss=f"{self.last_loss:.4g}", refresh=False)
             return
-        score, tested = self.best, last or number % self.args.val_epochs == 0
+        score, words, tested = self.best, "", last or number % self.args.val_epochs == 0
         with utility.replaced(self.method, self.average):
             if tested:
                 try:
@@ -235,16 +234,19 @@ class Trainer:
                 except Failure as error:
                     raise Diverged(f"{error}; {detect.ADVICE}") from error
             if tested and results:
-                found = metric.score(results, self.args.best)             # no test set has this number: use minus the loss
-                score = number if self.run.blind else -losses.get("loss", math.inf) if found is None else found
+                score, words = tester.judge(results, self.args.best, losses.get("loss", math.inf), number if self.run.blind else 0)
             keep = tested or time.monotonic() - self.saved > SAVE_INTERVAL
             if keep and process.rank() == 0:
-                note = {"epoch": number, "score": score, "data_train": self.args.data_train, "data_range": self.args.flags["data_range"]}
+                note = {"epoch": number, "score": score, "chosen_by": words, "data_train": self.args.data_train,
+                        "data_range": self.args.flags["data_range"]}
                 content = weights.model_content(self.method, self.args, note)
         if tested and results is None:
             self.save_state(self.mark)
             self.stop()
         self.best, improved = max(self.best, score), tested and score > self.best
+        self.chosen = f"epoch {number}, {words}" if improved else self.chosen
+        if tested and self.chosen:
+            process.log().say(f"best so far: {self.chosen}")
         self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
         if keep and process.rank() == 0:
             folder, kept = self.folder / "model", [str(number)] * (tested and self.args.save_models)
@@ -272,11 +274,6 @@ class Trainer:
             experiment.save_state(self.folder / "model", state.collect(self) | ({"log": log} if log else {}))
             self.saved_steps = self.steps
         self.saved = time.monotonic()
-
-    def _has_plateaued(self, losses: list[float]) -> bool:
-        """Return whether the mean loss has stopped falling, as defined by the run's `plateau`."""
-        count = self.run.plateau
-        return 0 < 2 * count <= len(losses) and sum(losses[-count:]) > 0.99 * sum(losses[-2 * count:-count])
 
     def stop(self) -> None:
         """Raise Stopped after SIGTERM or SIGINT; the state must be saved already."""

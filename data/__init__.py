@@ -8,13 +8,14 @@ from torch.utils.data import DataLoader
 import loss
 from contract import Item, Run, TestSet
 from data import audit, cache, image, loader, quarantine, source
-from data.choose import DEMO_NAMES, Chosen, choose, names
+from data.benchmarks import BENCHMARKS
+from data.choose import DEMO_NAMES, Chosen, choose, names, sets_to_test
 from data.sets import DATASETS
 from runtime import process
 from runtime.errors import UserError
 from runtime.files import UNWRITABLE
 
-__all__ = ["DATASETS", "runs", "tests"]
+__all__ = ["BENCHMARKS", "DATASETS", "runs", "tests"]
 
 
 def runs(args) -> list[Run]:
@@ -22,7 +23,7 @@ def runs(args) -> list[Run]:
 
     Raises UserError if a data set is unknown, empty or has images without a partner.
     """
-    chosen = {name: choose(args, name, "test") for name in names(args.data_test)}
+    chosen = {name: choose(args, name, "test") for name in sets_to_test(args)}
     test = tests(args, chosen)
     if args.test_only:
         return [Run(args.save, None, test)]

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contract import Item
-from data import paired
+from data import benchmarks, paired
 from data.added import Added, split, with_input
 from data.sets import DATASETS
 from runtime import process
@@ -25,6 +25,25 @@ def names(joined: str) -> list[str]:
     found = [name for name in joined.split("+") if name]
     if not found:
         raise UserError(f"'{joined}' names no data set; --list shows the known ones")
+    return found
+
+
+def sets_to_test(args) -> list[str]:
+    """Return the names of the data sets that --data_test names; a benchmark stands for its sets, without missing ones, which are logged.
+
+    Raises UserError if there is none.
+    """
+    names(args.data_test)
+    absent = []
+    for name in benchmarks.named(args.data_test, args.dir_data):
+        lacking = benchmarks.missing(name, args.dir_data)
+        if lacking:
+            process.log().say(f"warning: {name} is tested without {', '.join(lacking)}, which {'is' if len(lacking) == 1 else 'are'} "
+                              f"missing in {args.dir_data}")
+        absent += lacking
+    found = [name for name in benchmarks.members(args.data_test, args.dir_data) if name not in absent]
+    if absent and not found:
+        raise UserError(f"--data_test {args.data_test}: none of its data sets is in {args.dir_data}: {', '.join(dict.fromkeys(absent))}")
     return found
 
 
@@ -63,8 +82,8 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
 
 def _in_both(args, name: str) -> bool:
     """Return whether the images of a data set serve for training and for testing; with weather, whatever is added to them there."""
-    train, test = ([each for each in joined.split("+") if each.partition("@")[0] == name.partition("@")[0]]
-                   for joined in (args.data_train, args.data_test))
+    train, test = ([each for each in found if each.partition("@")[0] == name.partition("@")[0]]
+                   for found in (args.data_train.split("+"), benchmarks.members(args.data_test, args.dir_data)))
     with_weather = any((added := split(each)[1]) and added.is_weather for each in train + test)
     return bool(train and test) if with_weather else name in train and name in test
 
@@ -110,9 +129,11 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
         return entry.embedded(root, role), True, entry.task
     if entry:
         return *paired.find(root, role, entry.layouts), entry.task
+    if name in benchmarks.BENCHMARKS and not root.is_dir():
+        raise UserError(f"{name} is a benchmark, which only --data_test can name; for training name data sets with --data_train")
     if "/" in name or not root.is_dir():
         raise UserError(f"unknown data set '{name}'; known: {', '.join(DATASETS)}, Folder with --dir_demo, a list (.json, .csv), "
-                        f"or any folder under {args.dir_data} with input/ and target/")
+                        f"or any folder under {args.dir_data} with input/ and target/; benchmarks: {', '.join(benchmarks.BENCHMARKS)}")
     return *paired.find(root, role), ""
 
 

@@ -11,7 +11,8 @@ def add_arguments(parser) -> None:
     add("--dir_demo", default="", metavar="DIR", help="folder of images to restore, with --data_test Demo (or Folder)")
     add("--data_train", default="DIV2K", metavar="A+B",
         help="data sets to train on; any folder in --dir_data that contains input/ and target/ is a data set")
-    add("--data_test", default="", metavar="A+B", help="data sets to test on; default: those of --data_train")
+    add("--data_test", default="", metavar="A+B",
+        help="data sets or benchmarks to test on (--list shows both); default: the data sets of --data_train")
     add("--train_dir", default="", metavar="DIR", help="directory that the paths of a CSV list are relative to; default: --dir_data")
     add("--data_range", default="", metavar="a-b/c-d",
         help="positions of the images for training / for testing; a-b with --test_only; names in natural order: 1, 2, 10, 11")

@@ -13,7 +13,7 @@ from runtime import process
 from runtime.errors import UserError, short
 from runtime.files import natural
 
-PARTS = {"train": ("train", "training"), "test": ("test", "testing")}     # folders of separate training and test parts
+PARTS = {"train": ("train", "training", "our485"), "test": ("test", "testing", "test1", "eval15")}   # folders of separate parts
 
 
 class Layout(NamedTuple):
@@ -21,7 +21,8 @@ class Layout(NamedTuple):
 
     `pattern` must match the stem of an input; `partner` is the template that makes the stem of the clean file from the match.
     view: 'sides' for one file with both images (left clean, right degraded), 'centre' for clean images that may be larger
-    than the input, 'clean' for clean images only.
+    than the input, 'clean' for clean images only. Folders that begin with '*/' are in every subfolder, as in a set with a folder
+    for each scene; its name is put before the names of the images. '{name}' is the name of the set, '{part}' train or test.
     """
     input: str
     target: str = ""
@@ -51,14 +52,15 @@ def find(root: Path, split: str, layouts: tuple[Layout, ...] = (INPUT_TARGET, ED
     parts = [place for place in (locate(root, name) for name in PARTS[split]) if place]
     for base in (*parts, root):
         for layout in layouts:
-            layout = layout._replace(**{key: getattr(layout, key).format(name=root.name) for key in ("input", "target", "mask")})
-            if _fits(base, layout):
-                return items(base, layout), base != root
+            filled = layout._replace(**{key: getattr(layout, key).format(name=root.name, part=split)
+                                        for key in ("input", "target", "mask")})
+            if _fits(base, filled):
+                return items(base, filled), base != root or "{part}" in layout.input
     for base in (*parts, root):
         for layout in layouts:
             _check_pattern(base, layout, root.name)
     raise UserError(f"{root} does not have a known folder layout; it needs "
-                    f"{' or '.join(str(layout).format(name=root.name) for layout in layouts)}{_no_truth(root)}")
+                    f"{' or '.join(str(layout).format(name=root.name, part=split) for layout in layouts)}{_no_truth(root)}")
 
 
 def _no_truth(folder: Path) -> str:
@@ -78,7 +80,20 @@ def locate(root: Path, relative: str) -> Path | None:
     return root
 
 
+def _groups(base: Path, layout: Layout) -> list[Path]:
+    """Return the subfolders that have the folders of a layout that begins with '*/'; those of a part (train, test) are no groups."""
+    parts = {name for names in PARTS.values() for name in names}
+    folders = sorted((each for each in base.iterdir() if each.is_dir() and each.name.lower() not in parts), key=natural)
+    return [folder for folder in folders if _fits(folder, _inside(layout))]
+
+
+def _inside(layout: Layout) -> Layout:
+    return layout._replace(input=layout.input.removeprefix("*/"), target=layout.target.removeprefix("*/"))
+
+
 def _fits(base: Path, layout: Layout) -> bool:
+    if layout.input.startswith("*/"):
+        return bool(_groups(base, layout))
     folder, target = locate(base, layout.input), locate(base, layout.target)
     if layout.target and layout.target != layout.input and (folder or target) and layout.pattern == "(.+)":
         return True                           # one of the two is enough: `items` raises an error that names the missing one
@@ -96,6 +111,9 @@ def _check_pattern(base: Path, layout: Layout, name: str) -> None:
 
 def items(base: Path, layout: Layout) -> list[Item]:
     """Pair the files of a layout's folders below base; UserError if an input has no clean partner."""
+    if layout.input.startswith("*/"):
+        return [item._replace(name=f"{group.name}_{item.name}") for group in _groups(base, layout)
+                for item in items(group, _inside(layout))]
     if layout.view == "clean":
         return [Item(stem, {"image": path}) for stem, path in _by_stem(base, layout.input, "clean").items()]
     inputs = _by_stem(base, layout.input, "degraded")

@@ -10,7 +10,7 @@ from data.paired import EDSR, INPUT_TARGET, Layout
 
 
 class Entry(NamedTuple):
-    """A data set: task (noise, rain, haze, snow, drops), description, published numbers of images by split, possible layouts.
+    """A data set: task (noise, rain, haze, snow, drops, blur, dark), description, published numbers of images by split, possible layouts.
 
     embedded: the function that lists the items of a set that is part of the program.
     """
@@ -25,8 +25,11 @@ RAIN_IN_ONE = Layout(".", ".", pattern=r"rain-?(\d+)", partner=r"norain-\1")
 RAIN_LAYOUTS = (INPUT_TARGET, Layout("rainy", "gt", pattern=r"rain-?(\d+)", partner=r"norain-\1"),
                 Layout("rain", "norain", pattern=r"rain-?(\d+)", partner=r"norain-\1"), RAIN_IN_ONE,
                 Layout("rainy", "gt"), Layout("rain", "norain"))                # copies in which both files have one name
+RAIN_X2 = dict(target="norain", pattern=r"norain-(\d+)x2", partner=r"norain-\1")
+RAIN_200 = (INPUT_TARGET, Layout("rain/X2", **RAIN_X2), Layout("rain", **RAIN_X2), *RAIN_LAYOUTS[1:])
 RAIN_BY_14 = (Layout("rainy_image", "ground_truth", pattern=r"(\d+)_\d+"), INPUT_TARGET)
-SNOW = (Layout("synthetic", "gt", "mask"), INPUT_TARGET)
+INPUT_GT = Layout("input", "gt", pattern="(.*)")          # both must exist, unlike with (.+)
+SNOW = (INPUT_GT, Layout("synthetic", "gt", "mask"), INPUT_TARGET)
 SNOW_CASED = (Layout("Snow", "Gt", "Mask"), INPUT_TARGET)
 HAZE_KEYS = dict(pattern=r"(\d+)(_.+)?", view="centre")
 HAZE = (Layout("hazy", "clear", **HAZE_KEYS), Layout("hazy", "gt", **HAZE_KEYS), Layout("input", "target", **HAZE_KEYS))
@@ -42,6 +45,8 @@ DATASETS = {
                     (INPUT_TARGET, Layout(".", ".", pattern=r"(\d+)_in", partner=r"\1_GT"))),
     "Rain1400": Entry("rain", "DDN-Data: 900 + 100 scenes, 14 rains each", {"train": 12600, "test": 1400}, RAIN_BY_14),
     "Rain12600": Entry("rain", "the training part of Rain1400", {"train": 12600}, RAIN_BY_14),
+    "Rain200L": Entry("rain", "light rain streaks, the revised Rain100L", {"train": 1800, "test": 200}, RAIN_200),
+    "Rain200H": Entry("rain", "heavy rain streaks, the revised Rain100H", {"train": 1800, "test": 200}, RAIN_200),
     "Rain800": Entry("rain", "one JPEG per pair: left half clean, right half rainy", {"train": 700, "test": 100},
                      (INPUT_TARGET, Layout(".", ".", view="sides"))),
     "Snow100K": Entry("snow", "snow with masks; train, and all of the test", {"train": 50000, "test": 50000}, SNOW),
@@ -55,12 +60,18 @@ DATASETS = {
     "SOTS_indoor": Entry("haze", "RESIDE's indoor test: 50 scenes, 10 hazes each", {"test": 500}, HAZE),
     "SOTS_outdoor": Entry("haze", "RESIDE's outdoor test: 492 scenes", {"test": 500}, HAZE),
     "Outdoor-Rain": Entry("rain", "rain and fog", {"train": 9000, "test": 750},
-                          tuple(Layout(i, t, pattern=r"(im_\d+)_s\d+_a\d+") for i, t in (("in", "gt"), ("input", "target")))),
+                          tuple(Layout(i, t, pattern=r"(im_\d+)_s\d+_a\d+")
+                                for i, t in (("in", "gt"), ("input", "gt"), ("input", "target")))),
     "Raindrop": Entry("drops", "drops on the lens", {"train": 861, "test": 58},
-                      (*(Layout(f"{part}data", f"{part}gt", pattern=r"(\d+)_rain", partner=r"\1_clean") for part in ("", "test_a/")),
-                       INPUT_TARGET)),
+                      (*(Layout(i, t, pattern=r"(\d+)_rain", partner=r"\1_clean")
+                         for i, t in (("data", "gt"), ("test_a/data", "test_a/gt"), ("input", "gt"))), INPUT_TARGET)),
     "Raindrop-b": Entry("drops", "Raindrop's larger test", {},
                         (Layout("data", "gt", pattern=r"(\d+)_rain", partner=r"\1_clean"), INPUT_TARGET)),
+    "GoPro": Entry("blur", "blur of a moving camera, a folder for each scene", {"train": 2103, "test": 1111},
+                   (Layout("*/blur", "*/sharp"), Layout("blur", "sharp"), INPUT_TARGET)),
+    "LOL": Entry("dark", "photos taken with little light", {"train": 485, "test": 15}, (Layout("low", "high"), INPUT_TARGET)),
+    "WeatherBench": Entry("", "real rain, snow and haze, a folder for each weather", {"train": 41402, "test": 600},
+                          (Layout("*/input", "*/target"), Layout("*/{part}/input", "*/{part}/target"), INPUT_TARGET)),
     "BSDS500": Entry("noise", "Berkeley's photos: 200 train, 200 test (100 val)", {"train": 200, "test": 200}, CLEAN),
     "BSD400": Entry("noise", "clean photos; for a test with noise use BSD400@25", {"train": 400}, CLEAN),
     "CBSD68": Entry("noise", "clean photos; for a test with noise use CBSD68@25", {"test": 68}, CLEAN),

@@ -10,7 +10,7 @@ from metric.further import ALWAYS, METRICS, Metric
 from runtime.errors import UserError
 
 __all__ = ["ALWAYS", "METRICS", "PROTOCOLS", "Metric", "Protocol", "check_best", "compare", "described", "measures", "prepare",
-           "protocols", "resolved", "score"]
+           "protocols", "resolved", "score", "stated"]
 
 CHANNELS = {"rgb": "RGB", "y": "Y (float)", "y8": "Y (8 bits)", "task": "Y for rain, else RGB"}      # each with its text in --list
 ROUNDING = {"round": "rounded to 8 bits", "truncate": "truncated to 8 bits", "none": "not rounded"}
@@ -113,12 +113,20 @@ def score(results: dict[str, dict], best: str) -> float | None:
     The first data set with this number and the first of its protocols with it are used. A measure for which lower is better
     is negated.
     """
-    for result in results.values():
-        for numbers in (result, *result.get("others", ())):
-            if best in numbers:
-                lower = best not in measures(list(PROTOCOLS.values()), ()) and further.lower_is_better(best)
-                return -numbers[best] if lower else numbers[best]
-    return None
+    found = _first(results, best)
+    lower = found and best not in measures(list(PROTOCOLS.values()), ()) and further.lower_is_better(best)
+    return -found[1] if found and lower else found[1] if found else None
+
+
+def stated(results: dict[str, dict], best: str) -> str:
+    """Return the number that `score` uses in words, for example `psnr 27.4312 on DemoSnow`, '' if it was not measured."""
+    found = _first(results, best)
+    return f"{best} {found[1]:.4f} on {found[0]}" if found else ""
+
+
+def _first(results: dict[str, dict], best: str) -> tuple[str, float] | None:
+    return next(((name, numbers[best]) for name, result in results.items() for numbers in (result, *result.get("others", ()))
+                 if best in numbers), None)
 
 
 def compare(output: Tensor, target: Tensor, protocol: Protocol, task: str = "", extra: tuple[str, ...] = ()) -> dict[str, float]:

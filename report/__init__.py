@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from report import curves, page
+from report import benchmarks, curves, facts, page
 from report.thumbnail import FORMAT, LIMIT, Album, sample
 from runtime import files, process
 from runtime.files import natural
@@ -19,13 +19,10 @@ VIEWS = {"input": "Input", "result": "Result", "truth": "Truth", "error": "Error
 SHEET = ("input", "result", "truth")       # the order of the images that --save_gt saves side by side
 ORDERS = (("Worst first", "psnr", True), ("Best first", "psnr", False), ("Largest gain first", "gain", False),
           ("Smallest gain first", "gain", True))
-SHORT = {"loss": "Loss", "epochs": "Epochs", "test_every": "Steps an epoch", "batch_size": "Batch", "patch_size": "Patch",
-         "optimizer": "Optimiser", "lr": "Learning rate", "schedule": "Schedule", "ema": "Averaged", "precision": "Precision",
-         "seed": "Seed"}
 
 
 def write(folder: Path) -> Path:
-    """Write report.html from metrics.json, cards-*.json, log.jsonl and args.json of an experiment; return its path.
+    """Write report.html from metrics.json, cards-*.json, log.jsonl, times.jsonl and args.json of an experiment; return its path.
 
     Missing or damaged files are left out, and the page lists them.
     """
@@ -35,8 +32,12 @@ def write(folder: Path) -> Path:
     flags = _object(folder / "args.json", damaged)
     flags = flags if _drawn("args.json", damaged, functools.partial(_flags, flags)) else {}
     albums = {content["data_set"]: content for content in _albums(folder, damaged)}
+    found = curves.records(folder)
     charts: list[str] = []
-    _drawn("log.jsonl", damaged, lambda: charts.append(_charts(folder)))
+    _drawn("log.jsonl", damaged, lambda: charts.append(_charts(found)))
+    best = next((record for record in reversed(found) if record["event"] == "best"), None)
+    compared: list[str] = []
+    _drawn("the list of benchmarks in metrics.json", damaged, lambda: compared.append(benchmarks.tables(metrics)))
     if damaged:
         process.log().say(f"warning: the result page lacks what is damaged: {' '.join(damaged)}")
     notes = damaged
@@ -44,18 +45,21 @@ def write(folder: Path) -> Path:
     notes += [f"There are no thumbnails of {name}." for name in metrics if name not in albums]
     cards = [_card(content, card, folder) for content in albums.values() for card in content["cards"]]
     data = {"cards": cards, "protocol": _protocols(albums.values()), "orders": _orders(cards, ORDERS), "left": "input", "right": "result"}
-    text = page.build(folder.name, page.facts(metrics, flags, SHORT), page.numbers(metrics), "".join(charts), data, notes, flags)
+    about = facts.network(metrics, flags) | ({"Best epoch": best["chosen"].removeprefix("epoch ")} if best else {})
+    text = page.build(folder.name, about | facts.circumstances(folder, metrics), "".join([*compared, page.numbers(metrics, best)]),
+                      "".join(charts), data, notes, flags)
     path = folder / "report.html"
     files.write_text(path, text)
     return path
 
 
 def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[str, float]]], name: str, about: str,
-            rows: list[dict[str, str]]) -> Path:
+            rows: list[dict[str, str]], flags: list[dict[str, str]]) -> Path:
     """Write a page with the results of several runs to `path` and return `path`.
 
     runs: the output directory of each run by name (or its CSV file); found: the numbers of each run, image -> measure -> value;
-    name: the data set; about: how the numbers were measured; rows: the rows of the table, {heading: text}.
+    name: the data set; about: how the numbers were measured; rows: the rows of the table, {heading: text}; flags: likewise, a row for
+    each flag that differs between the runs.
     """
     notes: list[str] = []
     albums = {}
@@ -82,8 +86,11 @@ def compare(path: Path, runs: dict[str, Path], found: dict[str, dict[str, dict[s
             "orders": _orders(cards, orders),
             "left": f"result {base}" if base in albums else "input", "right": f"result {next((r for r in others if r in albums), base)}"}
     title = " and ".join(runs) if len(runs) == 2 else f"{len(runs)} runs"
-    facts = {"Data set": name or "unknown", "Measured": about, "Compared with": base}
-    files.write_text(path, page.build(title, facts, page.table(rows), "", data, notes, {}))
+    tables = page.table(rows, "Runs")
+    if flags:
+        tables += f"<h3>Flags that differ</h3>{page.table(flags, 'Flags that differ', text=True)}"
+    measured = {"Data set": name or "unknown", "Measured": about, "Compared with": base}
+    files.write_text(path, page.build(title, measured, tables, "", data, notes, {}))
     return path
 
 
@@ -98,12 +105,12 @@ def _drawn(what: str, notes: list[str], draw: Callable[[], object]) -> bool:
 
 
 def _numbers(metrics: dict) -> None:
-    page.facts(metrics, {}, SHORT)
+    facts.network(metrics, {})
     page.numbers(metrics)
 
 
 def _flags(flags: dict) -> None:
-    page.facts({}, flags, SHORT)
+    facts.network({}, flags)
     page.all_flags(flags)
 
 
@@ -241,16 +248,10 @@ def _orders(cards: list[dict], orders) -> list[dict]:
             if any(key in card["values"] for card in cards)] + [{"label": "Name", "key": "", "up": True}]
 
 
-def _charts(folder: Path) -> str:
-    """Return the charts of log.jsonl as HTML, '' if there is nothing to draw."""
-    losses: dict[str, curves.Line] = {}
-    scores: dict[str, curves.Line] = {}
-    for record in curves.records(folder):
-        if record["event"] == "epoch":
-            for name, value in record["losses"].items():
-                losses.setdefault(name, []).append((record["epoch"], value))
-        elif "psnr" in record:
-            scores.setdefault(record["data_set"], []).append((record["epoch"], record["psnr"]))
-    if list(losses)[:1] == ["loss"] and len(losses) == 2:                  # the total loss equals its only term
-        losses.pop("loss")
-    return curves.chart("Training loss", "", losses) + curves.chart("Test PSNR", "dB, first protocol", scores)
+def _charts(found: list[dict]) -> str:
+    """Return the charts of the records of log.jsonl as HTML, '' if there is nothing to draw."""
+    charts = [curves.chart("Training loss", "", curves.losses(found))]
+    for measured, lines, inputs in curves.scores(found):
+        charts.append(curves.chart("Test PSNR", f"dB, {measured}" if measured else "dB", lines,
+                                   {f"input of {name}" if len(lines) > 1 else "input": value for name, value in inputs.items()}))
+    return "".join(charts)

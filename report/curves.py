@@ -1,8 +1,11 @@
-"""Line charts as inline SVG, coloured by the page's style sheet."""
+"""The curves of a training: their values from log.jsonl, and line charts as inline SVG, coloured by the page's style sheet."""
 import json
 import math
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
+
+from report.page import CHANNELS
 
 WIDTH, HEIGHT = 390, 220                  # of a chart in SVG units; text is 11 units high
 LEFT, TOP, BOTTOM = 46, 12, 34            # margins
@@ -13,8 +16,18 @@ MOST = 1e100                              # larger values are left out
 Line = list[tuple[float, float]]
 
 
+class Scores(NamedTuple):
+    """Test PSNR by one measurement: its name as in the table, the curves by data set, and the PSNR of the inputs by data set."""
+    measurement: str
+    lines: dict[str, Line]
+    inputs: dict[str, float]
+
+
 def records(folder: Path) -> list[dict]:
-    """Return the records of log.jsonl about epochs and their tests, without damaged lines, such as the last one of a killed process."""
+    """Return the records of log.jsonl about epochs, tests and the best epoch.
+
+    Damaged lines are left out, such as the last one of a killed process.
+    """
     try:
         lines = (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -23,22 +36,74 @@ def records(folder: Path) -> list[dict]:
 
 
 def _record(line: str) -> list[dict]:
-    """Return [record] for a line about an epoch or its test, [] for any other line and for a damaged one."""
+    """Return [record] for a line about an epoch, a test or the best epoch, [] for any other line and for a damaged one."""
     try:
         record = json.loads(line)
-        about = record["losses"] if record["event"] == "epoch" else {record["data_set"]: record.get("psnr", 0)}
-        fits = (record["event"] in ("epoch", "test") and type(record["epoch"]) is int and 0 < record["epoch"] <= 10**9
+        event = record["event"]
+        if event == "best":
+            return [record] if isinstance(record["chosen"], str) and isinstance(record["weights"], str) else []
+        about = record["losses"] if event == "epoch" else {record["data_set"]: record.get("psnr", 0), "": record.get("input_psnr", 0)}
+        final = event == "test" and record["epoch"] is None
+        fits = (event in ("epoch", "test") and (final or (type(record["epoch"]) is int and 0 < record["epoch"] <= 10**9))
                 and all(isinstance(name, str) and abs(value) < MOST for name, value in about.items()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
     return [record] if fits else []
 
 
-def chart(title: str, unit: str, lines: dict[str, Line]) -> str:
-    """Return a figure with named lines over the epoch, each labelled with its name and its last value; '' without points."""
-    lines = {name: thinned(line) for name, line in lines.items() if line}
+def losses(found: list[dict]) -> dict[str, Line]:
+    """Return the curves of the training loss and its terms."""
+    lines: dict[str, Line] = {}
+    for record in found:
+        if record["event"] == "epoch":
+            for name, value in record["losses"].items():
+                lines.setdefault(name, []).append((record["epoch"], value))
+    return lines
+
+
+def scores(found: list[dict]) -> list[Scores]:
+    """Return the curves of the test PSNR, and the PSNR of the inputs from a final test of the same images by the same protocol."""
+    found = [record for record in found if record["event"] == "test" and "psnr" in record]
+    final = {(measurement(each), each["data_set"], str(each.get("subset"))): each.get("input_psnr") for each in found
+             if each["epoch"] is None}
+    groups: dict[str, Scores] = {}
+    for record in found:
+        if record["epoch"] is not None:
+            how, name = measurement(record), record["data_set"]
+            group = groups.setdefault(how, Scores(how, {}, {}))
+            group.lines.setdefault(name, []).append((record["epoch"], record["psnr"]))
+            before = final.get((how, name, str(record.get("subset"))))
+            group.inputs.update({name: before} if before is not None else {})
+    return list(groups.values())
+
+
+def measurement(record: dict) -> str:
+    """Return how a PSNR was measured: the protocol's name and version and the channel, as in the table."""
+    protocol = record.get("protocol")
+    if not isinstance(protocol, dict):
+        return ""
+    channel = str(record.get("channel"))
+    return f"{protocol.get('name')} v{protocol.get('version')}, {CHANNELS.get(channel, channel)}"
+
+
+def distinct(lines: dict[str, Line]) -> dict[str, Line]:
+    """Return the lines, of which equal ones are one line with all names, as in `loss = L1`."""
+    names: dict[tuple, list[str]] = {}
+    for name, line in lines.items():
+        names.setdefault(tuple(line), []).append(name)
+    return {" = ".join(found): list(line) for line, found in names.items()}
+
+
+def chart(title: str, unit: str, lines: dict[str, Line], bases: dict[str, float] | None = None) -> str:
+    """Return a figure with named lines over the epoch, each labelled with its name and its last value; '' without points.
+
+    Equal lines are drawn once. bases: named values that are drawn as dotted horizontal lines, to compare the lines with.
+    """
+    lines = {name: thinned(line) for name, line in distinct({name: line for name, line in lines.items() if line}).items()}
     if not lines:
         return ""
+    own, first = len(lines), min(line[0][0] for line in lines.values())
+    lines |= distinct({name: [(first, value)] for name, value in (bases or {}).items()})
     labels = {name: f"{shortened(name)} {number(line[-1][1])}" for name, line in lines.items()}
     right = WIDTH - 14 - LETTER * max(map(len, labels.values()))
     epochs = [x for line in lines.values() for x, _ in line]
@@ -59,11 +124,12 @@ def chart(title: str, unit: str, lines: dict[str, Line]) -> str:
     parts.append(f'<text class="axis" x="{(LEFT + right) / 2:.1f}" y="{HEIGHT - 3}" text-anchor="middle">epoch</text>')
     heights = apart([up(line[-1][1]) for line in lines.values()], 13, TOP + 4, HEIGHT - BOTTOM)
     for place, (name, line) in enumerate(lines.items()):
-        kind = f"line{min(place, LINES - 1)}"
-        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line)
-        if len(line) > 1:
+        kind = f"line{min(place, LINES - 1)}" if place < own else "base"
+        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line) if place < own else (
+            f"{LEFT},{up(line[0][1]):.1f} {right:.1f},{up(line[0][1]):.1f}")
+        if len(line) > 1 or place >= own:
             parts.append(f'<polyline class="{kind}" points="{path}"/>')
-        for x, y in line if len(line) < 30 else line[-1:]:
+        for x, y in () if place >= own else line if len(line) < 30 else line[-1:]:
             parts.append(f'<circle class="{kind}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.4">'
                          f"<title>{escape(name)}, epoch {x:g}: {number(y)}</title></circle>")
         parts.append(f'<text class="label {kind}" x="{right + 8:.1f}" y="{heights[place] + 3.8:.1f}">{escape(labels[name])}</text>')

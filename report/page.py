@@ -112,26 +112,16 @@ def worded(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def facts(metrics: dict[str, dict], flags: dict, short: dict[str, str]) -> dict[str, str]:
-    """Return the facts at the top of the page: model, parameters, weights, and the flags in `short` (flag -> label)."""
-    entries = list(metrics.values())
-    result = {"Model": ", ".join(unique(entry.get("model") for entry in entries) or [str(flags.get("model", "unknown"))])}
-    sizes = unique(f"{entry['parameters']:,}" for entry in entries if isinstance(entry.get("parameters"), int))
-    result |= {"Parameters": ", ".join(sizes)} if sizes else {}
-    result |= {"Weights": ", ".join(unique(entry.get("weights") for entry in entries))} if entries else {}
-    if not flags.get("test_only"):
-        result |= {"Trained on": str(flags["data_train"])} if "data_train" in flags else {}
-        result |= {name: worded(flags[key]) for key, name in short.items() if flags.get(key) not in (None, "", 0)}
-    return result
-
-
 def unique(values) -> list[str]:
     """Return the non-empty values as text, each once."""
     return list(dict.fromkeys(str(value) for value in values if value))
 
 
-def numbers(metrics: dict[str, dict]) -> str:
-    """Return the table of metrics.json as HTML: a group for each data set, a row for each protocol and channel."""
+def numbers(metrics: dict[str, dict], best: dict | None = None) -> str:
+    """Return the table of metrics.json as HTML: a group for each data set, a row for each protocol and channel.
+
+    best: the record of the best epoch in log.jsonl; the sets that were tested with its weights name it.
+    """
     groups, seen, several = [], {}, len(unique(entry.get("weights") for entry in metrics.values())) > 1
     for name, entry in metrics.items():
         rows = []
@@ -140,8 +130,8 @@ def numbers(metrics: dict[str, dict]) -> str:
         rows += [clean(each) for each in entry.get("clean") or () if isinstance(each, dict)]
         if not rows:
             rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without clean images, so there are no numbers</td></tr>']
-        groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><b>{escape(name)}</b> '
-                      f"<span>{escape(conditions(entry, several))}</span></th></tr>{''.join(rows)}</tbody>")
+        groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><div><b>{escape(name)}</b> '
+                      f"<span>{escape(conditions(entry, several, best))}</span></div></th></tr>{''.join(rows)}</tbody>")
     if not groups:
         return ""
     head = ('<tr><th scope="col" rowspan="2">Protocol</th><th scope="col" rowspan="2" class="text">Channel</th>'
@@ -155,15 +145,16 @@ def numbers(metrics: dict[str, dict]) -> str:
             'protocols.</p>')
 
 
-def conditions(entry: dict, weights: bool) -> str:
-    """Return a text about how a set was tested, with the name of the weights if `weights` is true."""
+def conditions(entry: dict, weights: bool, best: dict | None) -> str:
+    """Return a text about how a set was tested, with the name of the weights if `weights` is true, and the best epoch if it was tested."""
     count, subset, tile, some = (entry.get(key) for key in ("count", "subset", "tile", "in_tiles"))
     parts = [f"{count} image{'' if count == 1 else 's'}" + ("" if subset in (None, "all") else f" ({subset})"),
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
              f"{f'{some} of them in ' if some else ''}tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
     parts += ["mean of 8 flips and rotations"] * bool(entry.get("self_ensemble"))
     parts += [str(entry[key]) for key in ("noise", "degradation") if entry.get(key)]
-    return ", ".join(parts + [f"weights {entry.get('weights')}"] * weights)
+    parts += [f"weights {entry.get('weights')}"] * weights
+    return ", ".join(parts + ([f"best: {best['chosen']}"] if best and best["weights"] == entry.get("weights") else []))
 
 
 def lines(each: dict, seen: dict[str, str]) -> list[str]:
@@ -218,13 +209,14 @@ def gain(value: object, before: object) -> str:
     return f"{value - before:+.2f}".replace("-", "−")
 
 
-def table(rows: list[dict[str, str]]) -> str:
-    """Return a plain table of texts as HTML; the first column names the row."""
-    head = "".join(f'<th scope="col"{"" if place else " class=text"}>{escape(key)}</th>' for place, key in enumerate(rows[0]))
+def table(rows: list[dict[str, str]], name: str, text: bool = False) -> str:
+    """Return a plain table of numbers, or of `text`, as HTML; the first column names the row."""
+    css = ' class="text"' if text else ""
+    head = "".join(f'<th scope="col"{css if place else " class=text"}>{escape(key)}</th>' for place, key in enumerate(rows[0]))
     body = ""
     for row in rows:
         first, *others = row.values()
-        cells = "".join(f"<td>{escape(text.replace('-', '−'))}</td>" for text in others)
+        cells = "".join(f"<td{css}>{escape(each if text else each.replace('-', '−'))}</td>" for each in others)
         body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
-    return (f'<div class="wide" tabindex="0" role="group" aria-label="Runs"><table><thead><tr>{head}</tr></thead>'
+    return (f'<div class="wide" tabindex="0" role="group" aria-label="{escape(name)}"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{body}</tbody></table></div>')

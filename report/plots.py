@@ -3,26 +3,23 @@ from pathlib import Path
 
 import numpy as np
 
-from report.curves import records
-from runtime.files import natural, temporary
+from report.curves import distinct, losses, records, scores
+from runtime.files import temporary
 
 
 def curves(place: Path) -> None:
-    """Draw the losses and the test PSNR of log.jsonl over the epoch to curves.png and curves.pdf."""
+    """Draw the losses and the test PSNR of log.jsonl over the epoch, equal curves once, to curves.png and curves.pdf."""
     found = records(place)
-    epochs = [r for r in found if r["event"] == "epoch"]
-    tests = [r for r in found if r["event"] == "test" and "psnr" in r]
     from matplotlib.figure import Figure  # not pyplot, which needs a display and keeps state
     from matplotlib.ticker import MaxNLocator
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name in sorted({name for r in epochs for name in r["losses"]}):
-        points = [(r["epoch"], r["losses"][name]) for r in epochs if name in r["losses"]]
-        left.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
-    for name in sorted({r["data_set"] for r in tests}, key=natural):
-        points = [(r["epoch"], r["psnr"]) for r in tests if r["data_set"] == name]
-        right.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
-    for axes, what in ((left, "training loss"), (right, "test PSNR, dB (RGB)")):
+    measured = scores(found)
+    shown = {(f"{name}, {each.measurement}" if len(measured) > 1 else name): line for each in measured for name, line in each.lines.items()}
+    how = f", dB ({measured[0].measurement})" if len(measured) == 1 and measured[0].measurement else ", dB"
+    for axes, what, lines in ((left, "training loss", losses(found)), (right, f"test PSNR{how}", shown)):
+        for name, line in distinct(lines).items():
+            axes.plot(*zip(*line), label=name, marker="." if len(line) < 30 else None)
         axes.set(xlabel="epoch", ylabel=what)
         axes.grid(alpha=.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

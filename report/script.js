@@ -116,7 +116,7 @@
   const several = new Set(data.cards.map((card) => card.set)).size > 1;
   const cards = data.cards.map((card) => {
     const picture = frame();
-    const height = Math.min(card.height, 1.25 * card.width), share = height / card.height;    // a tall image is narrower than its frame
+    const height = Math.min(card.height, card.width / 0.75), share = height / card.height;           // a tall image is narrower than its frame
     picture.node.style.aspectRatio = `${card.width} / ${height}`;
     for (const fit of picture.fits) Object.assign(fit.style, { width: `${100 * share}%`, left: `${50 - 50 * share}%` });
     const open = make("button", { className: "open", type: "button", textContent: card.name, title: card.name });
@@ -125,7 +125,9 @@
     const item = make("li", {}, picture.node, caption);
     if (card.scores.length) item.append(scores(card));
     item.dataset.name = card.name;
-    const entry = { card, picture, item, open };
+    const ratio = card.width / height;                            // the width of a card, so the frames of a row have one height
+    item.style.setProperty("--ratio", ratio);
+    const entry = { card, picture, item, open, ratio };
     open.addEventListener("click", () => enlarge(entry));
     let start = null, moved = false;
     picture.node.addEventListener("pointerdown", (event) => {
@@ -178,6 +180,8 @@
     };
     state.shown = cards.filter((entry) => !state.set || `=${entry.card.set}` === state.set).sort(key ? byValue : byName);
     for (const entry of state.shown) entry.picture.show(entry.card, viewOf(entry.card, state.left), viewOf(entry.card, state.right));
+    const mean = state.shown.reduce((sum, entry) => sum + entry.ratio, 0) / state.shown.length;
+    byId("cards").style.setProperty("--row", `${18 / mean}rem`);   // the least height of a row: a card of the mean ratio is 18rem wide
     byId("cards").replaceChildren(...state.shown.map((entry) => entry.item));
     count.textContent = state.shown.length === 1 ? "1 image" : `${state.shown.length} images`;
   }

@@ -187,3 +187,10 @@ def noise_levels(text: str) -> tuple[int, int] | None:
     if text and not (mark and is_whole(low) and is_whole(high, int(low), 255)):
         raise UserError(f"--sigma '{short(text)}' is not two noise levels from 0 to 255, as in --sigma 0-55")
     return (int(low), int(high)) if text else None
+
+
+def check_rising(epoch_chg: str) -> None:
+    """Raise UserError if the epochs of --epoch_chg do not rise; '' is no value."""
+    ends = whole_numbers(epoch_chg, "--epoch_chg") if epoch_chg else []
+    if sorted(set(ends)) != ends:
+        raise UserError(f"--epoch_chg {epoch_chg} must rise; it lists the epochs at which the stages end, as in 135-238-314-347")

@@ -3,7 +3,7 @@ from runtime import VERSION, check, experiment, process
 from runtime.errors import UserError
 
 # attributes of the Trainer that are stored
-PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "missed", "best", "last_loss", "rate", "rollbacks")
+PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "missed", "best", "chosen", "last_loss", "rate", "rollbacks")
 
 
 def collect(trainer) -> dict:

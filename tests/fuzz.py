@@ -173,19 +173,25 @@ def reports() -> Target:
     card = {"name": "a", "height": 24, "width": 20, "images": dict.fromkeys(("input", "result", "truth", "error"), ""), "psnr": 30.0,
             "gain": 1.0}
     entry = {"psnr": 30.0, "ssim": 0.9, "input_psnr": 20.0, "input_ssim": 0.5, "count": 1, "data_set": "set", "channel": "rgb",
-             "others": [], "interval95": {"psnr": [29.0, 31.0]}, "protocol": {"name": "default", "border": 0}, "model": "smgarn",
-             "precision": "single", "subset": "all", "tile": None, "weights": "w.pt", "parameters": 5}
+             "others": [], "interval95": {"psnr": [29.0, 31.0]}, "protocol": {"name": "default", "version": 1, "border": 0},
+             "model": "smgarn", "precision": "single", "subset": "all", "tile": None,
+             "weights": "w.pt", "parameters": 5, "benchmarks": {"AIO3": "Rain100L"}}
+    session = {"event": "session", "time": "t", "device": "CPU", "processor": "p", "versions": "v", "trains": True}
     known = {"metrics.json": {"set": entry}, "args.json": {"model": "smgarn", "save": "x", "epochs": 3},
              "cards-set.json": {"data_set": "set", "cards": [card], "protocol": {"name": "default"}, "ending": "png", "count": 1},
-             "log.jsonl": {"event": "epoch", "epoch": 1, "lr": 0.1, "losses": {"loss": 1.0}}}
+             "log.jsonl": [{"event": "epoch", "epoch": 1, "lr": 0.1, "losses": {"loss": 1.0}}, {"event": "test", "epoch": 1, **entry},
+                           {"event": "test", "epoch": None, **entry}, {"event": "best", "weights": "w.pt", "chosen": "epoch 1"}],
+             "times.jsonl": [session, {"event": "epoch", "epoch": 1, "seconds": 2.0},
+                             {"event": "test", "epoch": None, "data_set": "set", "seconds": 1.0}]}
 
     def target(rng: random.Random) -> None:
         folder = files.make_folder(Path("x"))
         for name, content in known.items():
             if rng.random() < 0.5:
                 content = changed(content, rng, PLAIN)
-            data = json.dumps(content).encode("utf-8", "surrogatepass")
-            (folder / name).write_bytes(damaged(data, rng) if rng.random() < 0.4 else data * (1 + (name == "log.jsonl")))
+            lines = content if name.endswith("l") and isinstance(content, list) else [content]
+            data = "\n".join(map(json.dumps, lines)).encode("utf-8", "surrogatepass")
+            (folder / name).write_bytes(damaged(data, rng) if rng.random() < 0.4 else data)
         report.write(folder)
     return target
 

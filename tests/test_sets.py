@@ -44,6 +44,23 @@ LAYOUTS = [          # set, role, input files, the clean files of these inputs
     ("Outdoor-Rain", "train", ["train/in/im_0001_s80_a04.png"], ["train/gt/im_0001.png"]),
     ("Raindrop", "train", ["train/data/0_rain.png"], ["train/gt/0_clean.png"]),
     ("Raindrop", "test", ["test_a/data/0_rain.png"], ["test_a/gt/0_clean.png"]),
+    ("Raindrop", "test", ["input/0_rain.png"], ["gt/0_clean.png"]),
+    ("Outdoor-Rain", "test", ["test1/input/im_0001_s80_a04.png"], ["test1/gt/im_0001.png"]),
+    ("Snow100K-L", "test", ["input/a.jpg"], ["gt/a.jpg"]),
+    ("Snow100K-L", "test", ["input/a.jpg"], ["target/a.jpg"]),
+    ("Rain200L", "test", ["test/rain/X2/norain-1x2.png", "test/rain/X2/norain-2x2.png"],
+     ["test/norain/norain-1.png", "test/norain/norain-2.png"]),
+    ("Rain200H", "train", ["train/rain/norain-1x2.png"], ["train/norain/norain-1.png"]),
+    ("Rain200H", "train", ["train/input/1.png"], ["train/target/1.png"]),
+    ("Rain200L", "test", ["test/rainy/rain-1.png"], ["test/gt/norain-1.png"]),
+    ("GoPro", "test", ["test/G1_1/blur/1.png", "test/G2/blur/1.png"], ["test/G1_1/sharp/1.png", "test/G2/sharp/1.png"]),
+    ("GoPro", "train", ["train/G1/blur/000001.png"], ["train/G1/sharp/000001.png"]),
+    ("GoPro", "test", ["test/input/G1-1.png"], ["test/target/G1-1.png"]),
+    ("GoPro", "train", ["train/blur/G1-1.png"], ["train/sharp/G1-1.png"]),
+    ("LOL", "test", ["eval15/low/1.png"], ["eval15/high/1.png"]),
+    ("LOL", "train", ["our485/low/2.png"], ["our485/high/2.png"]),
+    ("WeatherBench", "test", ["rain/test/input/1.jpg", "snow/test/input/1.jpg"], ["rain/test/target/1.jpg", "snow/test/target/1.jpg"]),
+    ("WeatherBench", "train", ["train/haze/input/1.jpg"], ["train/haze/target/1.jpg"]),
     ("Raindrop-b", "test", ["data/0_rain.jpg"], ["gt/0_clean.jpg"]),
 ]
 
@@ -65,6 +82,28 @@ def test_layouts(place, name, role, inputs, clean):
     assert pairs == sorted(zip(inputs, clean))
     assert found.task == DATASETS[name].task
     assert DATASETS[name].counts == {} or "are published" in "".join(process.log().waiting)
+
+
+def test_a_folder_for_each_scene(place):
+    """The names of images contain that of their scene; the part of the other role and folders without pairs are no scenes."""
+    for number, scene in enumerate(("test/G10", "test/G2", "train/G3", "test/notes")):
+        for folder in ("blur", "sharp") if scene != "test/notes" else ("videos",):
+            save(Path("dataset/GoPro") / scene / folder / "000001.png", photo(20, 30, number))
+    assert [item.name for item in chosen("GoPro", "test").items] == ["G2_000001", "G10_000001"]
+    assert [item.name for item in chosen("GoPro", "train", "--data_range", "1-9").items] == ["G3_000001"]
+    Path("dataset/GoPro/train/G3/blur/000001.png").rename("dataset/GoPro/train/G3/blur/000002.png")
+    with pytest.raises(UserError, match=r"1 of 1 images in dataset/GoPro/train/G3/blur have no partner"):
+        chosen("GoPro", "train", "--data_range", "1-9")
+
+
+@pytest.mark.parametrize("weathers", [["rain", "snow"], [""]])
+def test_a_test_part_alone_is_not_trained_on(place, weathers):
+    for weather in weathers:
+        for folder in ("input", "target"):
+            save(Path("dataset/WeatherBench/test") / weather / folder / "1.png", photo(20, 30, 1))
+    assert [item.name for item in chosen("WeatherBench", "test").items] == [f"{weather}_1".lstrip("_") for weather in weathers]
+    with pytest.raises(UserError, match="does not have a known folder layout"):
+        chosen("WeatherBench", "train", "--data_range", "1-9")
 
 
 def test_side_by_side(place):

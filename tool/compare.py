@@ -9,6 +9,7 @@ import numpy as np
 import metric
 import report
 from metric import summary
+from report.page import worded
 from runtime import experiment
 from runtime.arguments import Parser
 from runtime.errors import UserError
@@ -82,28 +83,49 @@ def run(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     name, found = tables(args)
     base, *others = args.runs
+    beside = args.measure.replace("psnr", "ssim")                      # the mean of this measure stands beside that of a PSNR
+    beside = beside if beside != args.measure and all(beside in row for table in found.values() for row in table.values()) else ""
     print(f"{name or 'tables'}, protocol {args.protocol}, {args.measure}; difference to {base}, image by image")
-    print(f"{'run':24}{'images':>7}{'mean':>10}{'difference':>12}   {'95 % interval':22}{'better on':>10}")
+    print(f"{'run':24}{'images':>7}{'mean':>10}{beside:>10}{'difference':>12}   {'95 % interval':22}{'better on':>10}")
     rows = []
     for run_name in args.runs:
         a, b = paired(found[base], found[run_name], args.measure)
-        line = f"{run_name:24}{len(b):7}{b.mean():10.4f}"
+        mean = f"{paired(found[base], found[run_name], beside)[1].mean():.4f}" if beside else ""
+        line = f"{run_name:24}{len(b):7}{b.mean():10.4f}{mean:>10}"
         rows.append({"Run": run_name, "Images": str(len(b)), f"Mean {args.measure.upper()}": f"{b.mean():.4f}"}
+                    | ({f"Mean {beside.upper()}": mean} if beside else {})
                     | dict.fromkeys((f"Difference to {base}", "95 % interval", "Better on"), "–"))
         if run_name != base:
             low, high = summary.interval(b - a)
             columns = f"{(b - a).mean():+.4f}", f"{low:+.4f} to {high:+.4f}", f"{(b > a).mean():.0%}"
-            rows[-1] |= dict(zip(list(rows[-1])[3:], columns))
+            rows[-1] |= dict(zip(list(rows[-1])[-3:], columns))
             line += f"{columns[0]:>12}   {columns[1]:22}{columns[2]:>10}"
             missing = len(set(found[base]) ^ set(found[run_name]))
             line += f"   ({missing} images are in only one of the runs)" if missing else ""
         print(line)
+    flags = different_flags(args.runs)
+    print("flags that differ:" if flags else "no flags of the runs are known to differ")
+    for row in flags:
+        name_of, *values = row.values()
+        print(f"  {name_of}: {', '.join(f'{each} {value}' for each, value in zip(list(row)[1:], values))}")
     path = scatter(found, base, others, args)
     print(f"scatter plot: {path}")
     settings = metric.described(metric.PROTOCOLS[args.protocol]) if args.protocol in metric.PROTOCOLS else "settings unknown"
     places = {each: Path(each) if each.endswith(".csv") else experiment.folder_of(each) for each in args.runs}
-    page = report.compare(path.with_name("report.html"), places, found, name, f"protocol {args.protocol}, {settings}", rows)
+    page = report.compare(path.with_name("report.html"), places, found, name, f"protocol {args.protocol}, {settings}", rows, flags)
     print(f"page: {page}")
+
+
+def different_flags(runs: list[str]) -> list[dict[str, str]]:
+    """Return a row {'Flag': name, run: value, …} for each flag whose values differ between the runs, except those that change no result.
+
+    A run that is a CSV file states no flags; '–' is a flag that a run does not state.
+    """
+    stored = {each: experiment.stored_args(experiment.folder_of(each)) for each in runs if not each.endswith(".csv")}
+    stored = {each: flags for each, flags in stored.items() if flags}
+    names = sorted(set().union(*stored.values()) - {"save", *experiment.INCIDENTAL})
+    values = {name: {each: worded(flags[name]) if name in flags else "–" for each, flags in stored.items()} for name in names}
+    return [{"Flag": f"--{name}", **texts} for name, texts in values.items() if len(set(texts.values())) > 1]
 
 
 def scatter(found: dict[str, Table], base: str, others: list[str], args) -> Path:

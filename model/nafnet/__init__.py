@@ -19,8 +19,8 @@ TEMPLATES = {
                          epochs=100, ema=0.999),
     # noise, rain and haze by one network, with the data, crops and tests of PromptIR (NeurIPS 2023)
     "aio3": dict(RECIPE, loss="1*L1+0.1*FFT", lr=2e-4, betas="0.9 0.999", weight_decay=1e-2, gclip_norm=0.0, warmup=15.0, epochs=150,
-                 patch_size="128", balanced=True, data_train=f"{NOISY}+RainTrainL+RESIDE_OTS",
-                 data_test="SOTS_outdoor+Rain100L+CBSD68@15+CBSD68@25+CBSD68@50", protocol="promptir"),
+                 patch_size="128", balanced=True, data_train=f"{NOISY}+RainTrainL+RESIDE_OTS", data_test="AIO3",
+                 protocol="promptir"),
 }
 TINY = dict(channels=4, blocks="1-1/1/1-1")               # a small network, for the tests
 

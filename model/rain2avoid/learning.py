@@ -14,7 +14,7 @@ from tqdm import tqdm
 import metric
 from contract import Item, Numbers, Outcome, Run, Stage, no_change
 from data import image, loader, tests
-from data.choose import Chosen, choose, names
+from data.choose import Chosen, choose, names, sets_to_test
 from model import norm
 from model.method import Method
 from model.rain2avoid import guard, ldgp
@@ -36,7 +36,7 @@ def runs(args, backbone: Method) -> Iterator[Run]:
     if args.test_only:                    # training used no targets, so all images may be tested
         if args.keep_clean:
             process.log().say("pixels that are not rain in the map keep their values; --no-keep_clean uses the network's output everywhere")
-        yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in names(args.data_test)}),
+        yield Run(args.save, None, tests(args, {each: choose(args, each, "test", whole=True) for each in sets_to_test(args)}),
                   finish=functools.partial(applied, args) if args.keep_clean else None)
         return
     if process.world() > 1 and args.strategy != "multiple":
@@ -249,7 +249,7 @@ def _together(chosen: Chosen, name: str, place: Path, args, multiple: int, param
     if len(useful) < len(pictures):
         process.log().say(f"{len(pictures) - len(useful)} of {len(pictures)} images of {name} cannot be used for training and are left out")
     train = functools.partial(_train, args, multiple, [pictures[n] for n in useful], [sources[n] for n in useful])
-    sets = tests(args, {each: chosen if each == name else choose(args, each, "test", whole=True) for each in names(args.data_test)})
+    sets = tests(args, {each: chosen if each == name else choose(args, each, "test", whole=True) for each in sets_to_test(args)})
 
     def done(restorer: Restores) -> list[Outcome]:
         own = list(range(len(pictures)))[process.rank()::process.world()]
