@@ -103,13 +103,15 @@ class TestSet(NamedTuple):
     """Images to restore and, if they have a target, to measure.
 
     task: noise, rain, haze, snow, drops or ''; subset: which part of the data set this is, in words; read: decodes a file
-    to (H, W, 3) uint8; source: the path of the folder of images that --dir_demo names, '' for a data set.
+    to (H, W, 3) uint8; source: the path that --dir_demo names, a folder, an image or a video, '' for a data set; results: the
+    folder for the restored images, None for results-<name> in the folder of the experiment.
     """
     items: list[Item]
     task: str
     subset: str
     read: Callable[[Path], np.ndarray]
     source: str = ""
+    results: Path | None = None
     __test__ = False  # type: ignore[misc]      # keeps pytest from collecting this class
 
 

@@ -138,6 +138,8 @@ def _checked(full: Parser, source: Source) -> Source:
     for flag, value in source.flags.items():
         if flag not in known:
             raise UserError(f"{source.name} sets an unknown flag '{flag}'")
+        if full.names_code(flag):         # only what is typed names code; args.json states it for its reader
+            continue
         try:
             result[flag] = full.converted(flag, value)
         except ValueError as error:

@@ -5,20 +5,22 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import metric
 import report
 from contract import Batch, Item, Numbers, Outcome, TestSet
 from data import added, benchmarks, image, loader, source
+from data.pictures import is_video
 from metric import summary
 from model.method import Method
 from restore import clean, outputs
 from restore.folder import restore_folder
 from restore.restorer import Finish, Restorer, Settings
+from restore.video import restore_video
 from runtime import files, process
 from runtime.errors import Failure, Interrupted, UserError
 from runtime.files import natural
+from runtime.progress import Progress
 
 
 def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: str, epoch: int | None = None,
@@ -40,7 +42,10 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
         start = time.perf_counter()
         further: dict[str, object] = {} if epoch is not None else {**benchmarks.belonging(given, args.data_test, args.dir_data)}
         restorer = Restorer(method, Settings.of(args), finish)
-        if epoch is None and not any("image" in item.images for item in images.items):
+        if epoch is None and is_video(images.source):
+            rows, about = restore_video(restorer, name, images, args, folder, weights)
+            further |= about
+        elif epoch is None and not any("image" in item.images for item in images.items):
             rows, tiles, bad = restore_folder(restorer, name, images, args, folder, weights)
             further, trouble = further | (tiles or {}), trouble + bad
         else:
@@ -139,9 +144,11 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
     dataset = loader.Images(images.items, ("image",), images.read)
     batches = loader.test_loader(dataset, args.n_threads, process.rank(), process.world())
     if epoch is None:
-        outputs.begin(folder, name, args, [item.name for item in images.items], images.source)
+        outputs.begin(folder, name, args, images)
         process.barrier()
-    for batch in tqdm(batches, f"test {name}", unit="image", disable=process.quiet(), leave=False):
+    progress = Progress(f"test {name}", len(batches), "images")
+    restorer.progress = progress.tiles
+    for batch in progress.each(batches):
         if process.asked_to_end():
             raise Interrupted
         numbers: Numbers = {}
@@ -218,7 +225,7 @@ def _by_size(protocols: list[metric.Protocol]) -> dict[str, list[metric.Protocol
 
 def _log_numbers(result: dict, measured: list[dict], further: tuple[str, ...], aside: str) -> None:
     """Log the numbers of a set, one line per protocol, with how they were measured; `aside` is printed but not written to log.txt."""
-    say, name = process.log().say, f"{result['data_set']}: {result['count']} images"
+    say, name = process.log().say, f"{result['data_set']}: {result['count']} {result.get('unit', 'images')}"
     if result["subset"] != "all":
         name += f" ({result['subset']})"
     some = f"{result['in_tiles']} of them in " if "in_tiles" in result else ""

@@ -74,10 +74,13 @@ if not _ours(metric.__file__):
     raise ImportError(f"unweather cannot import its own modules: '{metric.__file__}' was imported instead of {ROOT / 'metric'}")
 
 
-def load(path: str | Path) -> Method:
-    """Return the method stored in a .pt or .safetensors file of this program, in evaluation mode on the CPU; UserError for other files."""
+def load(path: str | Path, arch: str = "") -> Method:
+    """Return the method stored in a .pt or .safetensors file of this program, in evaluation mode on the CPU; UserError for other files.
+
+    arch: FILE.py:CLASS, the code of the network if its model needs that (docs/systems/external.md); the file is run.
+    """
     with _importing():                    # this imports the model's package
-        return weights.load(path)
+        return weights.load(path, {"arch": arch} if arch else {})
 
 
 def restore(method: Method, image: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ def runs(args) -> list[Run]:
 
 
 def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
-    """Return the test sets by name; the set of --dir_demo has the name of that folder.
+    """Return the test sets by name; the set of --dir_demo has the name of that folder or file.
 
     Without targets, with --test_only, a file is checked only when it is restored.
     """
@@ -50,7 +50,7 @@ def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
         alone = args.test_only and not any("image" in item.images for item in each.items)
         read = image.read if alone else _reader(args, each.items)
         folder = Path(args.dir_demo).resolve() if name in DEMO_NAMES and args.dir_demo else None
-        shown = (folder.name or "root") if folder else name.replace("/", "_")
+        shown = ((folder.stem if folder.is_file() else folder.name) or "root") if folder else name.replace("/", "_")
         found[f"{shown}_2" if shown in found or (folder and shown in chosen) else shown] = TestSet(
             each.items, each.task, each.subset, read, str(folder) if folder else "")
     return found

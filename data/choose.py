@@ -3,13 +3,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contract import Item
-from data import benchmarks, paired
+from data import benchmarks, paired, pictures
 from data.added import Added, split, with_input
 from data.sets import DATASETS
 from runtime import process
 from runtime.errors import UserError
 
-DEMO_NAMES = ("Demo", "Folder")             # with --dir_demo: a folder of images, usually without targets
+DEMO_NAMES = ("Demo", "Folder", "video")    # with --dir_demo: an image, a video or a folder of images, usually without targets
 LISTS = (".json", ".csv")
 
 
@@ -82,8 +82,8 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
 
 def _in_both(args, name: str) -> bool:
     """Return whether the images of a data set serve for training and for testing; with weather, whatever is added to them there."""
-    train, test = ([each for each in found if each.partition("@")[0] == name.partition("@")[0]]
-                   for found in (args.data_train.split("+"), benchmarks.members(args.data_test, args.dir_data)))
+    train, test = ([each for each in joined.split("+") if each.partition("@")[0] == name.partition("@")[0]]
+                   for joined in (args.data_train, "+".join(benchmarks.members(args.data_test, args.dir_data))))
     with_weather = any((added := split(each)[1]) and added.is_weather for each in train + test)
     return bool(train and test) if with_weather else name in train and name in test
 
@@ -118,9 +118,9 @@ def _held_out(name: str, role: str, items: list[Item]) -> list[Item]:
 def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     """Return all items of a data set, whether they come from its own part for this role (train/, test/), and the task of the set."""
     if name in DEMO_NAMES and args.dir_demo and role == "test":
-        return paired.pictures(Path(args.dir_demo)), True, ""
-    if name == "Folder":
-        raise UserError("the data set Folder is the folder of images that --dir_demo specifies; give --dir_demo")
+        return pictures.find(Path(args.dir_demo)), True, ""
+    if name == "Folder" or (name == "video" and not (Path(args.dir_data) / name).is_dir()):
+        raise UserError(f"the data set {name} is what --dir_demo specifies; give --dir_demo")
     if name.lower().endswith(LISTS):
         photos = tuple(each for each, entry in DATASETS.items() if entry.task == "noise") if args.sigma else ()
         return paired.listed(Path(name), Path(args.train_dir or args.dir_data), photos), False, ""

@@ -8,7 +8,8 @@ def add_arguments(parser) -> None:
     """Add the flags about data to a parser."""
     add = parser.add_argument_group("data").add_argument
     add("--dir_data", default="dataset", metavar="DIR", help="directory of the data sets")
-    add("--dir_demo", default="", metavar="DIR", help="folder of images to restore, with --data_test Demo (or Folder)")
+    add("--dir_demo", default="", metavar="PATH",
+        help="folder of images to restore, with subfolders, or one image or video, with --data_test Demo (or Folder, or video)")
     add("--data_train", default="DIV2K", metavar="A+B",
         help="data sets to train on; any folder in --dir_data that contains input/ and target/ is a data set")
     add("--data_test", default="", metavar="A+B",

@@ -111,6 +111,11 @@ def read(path: str | Path) -> np.ndarray:
 
 def _reason(path: str | Path, error: Exception) -> str:
     text = str(error).lower()
+    if os.path.isdir(path):
+        readable = os.access(path, os.R_OK | os.X_OK)
+        return "it is a link to a folder that is read already" if readable else "this user may not read this folder"
+    if os.path.islink(path) and not os.path.exists(path):
+        return "it is a link that leads nowhere"
     if "truncat" in text:
         return "the file is truncated"
     if "cannot identify" in text:

@@ -174,35 +174,6 @@ def _by_stem(base: Path, relative: str, what: str) -> dict[str, Path]:
     return stems
 
 
-def pictures(folder: Path) -> list[Item]:
-    """Return one Item for each image of a folder, or of its input/, named by its stem; with targets if target/ has all of them.
-
-    Raises UserError if the folder does not exist or holds no image.
-    """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; --dir_demo specifies the folder of images to restore")
-    paths = image.listing(folder) or (image.listing(folder / "input") if (folder / "input").is_dir() else [])
-    clean = {path.stem: path for path in image.listing(folder / "target")} if (folder / "target").is_dir() else {}
-    if clean and any(path.stem not in clean for path in paths):
-        process.log().say(f"{folder / 'target'} lacks the targets of some images in {folder}; no image is measured")
-        clean = {}
-    others = [path.name for path in folder.iterdir() if path.suffix.lower() in image.CONVERTED]
-    if others:
-        process.log().say(f"{folder}: {len(others)} HEIC or AVIF images are not read, as {sorted(others)[0]}; convert them to PNG or JPEG")
-    if not paths:
-        but = " but HEIC or AVIF ones, which have to be converted" if others else ""
-        raise UserError(f"{folder} holds no image{but}; known file types: {', '.join(sorted(image.EXTENSIONS))}")
-    names: dict[str, Path] = {}
-    for path in paths:
-        name, number = path.stem, 1
-        while name.lower() in names:                      # some file systems ignore upper and lower case
-            number += 1
-            name = f"{path.stem}_{number}"
-        names[name.lower()] = path
-    return [Item(path.stem if name == path.stem.lower() else name, {"input": path} | ({"image": clean[path.stem]} if clean else {}))
-            for name, path in names.items()]
-
-
 def listed(path: Path, base: Path, photos: tuple[str, ...] = ()) -> list[Item]:
     """Read a list of pairs: JSON `[[clean, degraded], ...]`, or CSV lines `clean,degraded` (or with `|`).
 

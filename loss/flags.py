@@ -1,5 +1,5 @@
 """The flags of losses that compare the prediction with what other networks compute."""
-from runtime.arguments import SIZE
+from runtime.arguments import SIZE, Code
 
 
 def add_arguments(parser) -> None:
@@ -7,6 +7,8 @@ def add_arguments(parser) -> None:
     add = parser.add_argument_group("distillation").add_argument
     add("--teacher", default="", metavar="FILE",
         help="model file of a teacher, of any model; its answer is the target 'teacher', as in --loss '1*L1+0.5*L1:image:teacher'")
+    add("--teacher_arch", action=Code, default="", metavar="FILE.py:CLASS",
+        help="code of the network of a teacher whose model needs --arch; the file runs as your own code, and no file can state it")
     add("--teacher_features", default="", metavar="A+B=C",
         help="modules whose outputs are the predictions feature_1, feature_2, and in the teacher teacher_feature_1, teacher_feature_2; "
              "B=C if the module has another name in the teacher")

@@ -2,12 +2,12 @@
 import argparse
 import contextlib
 import importlib
-import traceback
 from pathlib import Path
 from types import ModuleType
 
 from model.method import Method
-from runtime.errors import UserError
+from runtime.arguments import Code
+from runtime.errors import UserError, about
 
 DEFAULT = "smgarn"                        # the only model name outside the folder of that model
 MODELS = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
@@ -28,28 +28,12 @@ def package(name: str) -> ModuleType:
     try:
         found = importlib.import_module(f"model.{key}")
     except Exception as error:            # a package that a user added may raise any exception
-        what = f"{type(error).__name__}: {_first_line(error)} ({_place(error, key)})"
+        what = about(error, lambda file: key in file.parts, Path(__file__).parent / key / "__init__.py")
         raise UserError(f"the model {key} cannot be imported: {what}") from error
     missing = [part for part in REQUIRED if not hasattr(found, part)]
     if missing:
         raise UserError(f"the model {key} cannot be used: model/{key}/__init__.py does not define {', '.join(missing)}")
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
-
-
-def _place(error: Exception, key: str) -> str:
-    """Return `file, line N` of an error: the position of a syntax error, else the last line that ran in the model's folder."""
-    if isinstance(error, SyntaxError) and error.filename:
-        file, line = error.filename, error.lineno
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        file, line = next(((frame.filename, frame.lineno) for frame in reversed(frames) if key in Path(frame.filename).parts),
-                          (f"model/{key}/__init__.py", 1))
-    root = Path(__file__).parent.parent
-    return f"{Path(file).relative_to(root) if Path(file).is_relative_to(root) else file}, line {line}"
 
 
 def templates() -> dict[str, tuple[str, dict]]:
@@ -63,6 +47,15 @@ def templates() -> dict[str, tuple[str, dict]]:
 
 def own_flags(name: str) -> dict[str, argparse.Action]:
     """Return by name the flags that a model's network depends on; `add_arguments` declares them and model files store them."""
+    return {flag: action for flag, action in _flags(name).items() if not isinstance(action, Code)}
+
+
+def code_flags(name: str) -> dict[str, argparse.Action]:
+    """Return by name the flags with which the user names the code of a model's network; no file states them."""
+    return {flag: action for flag, action in _flags(name).items() if isinstance(action, Code)}
+
+
+def _flags(name: str) -> dict[str, argparse.Action]:
     holder = argparse.ArgumentParser(add_help=False)
     package(name).add_arguments(holder)
     return {action.dest: action for action in holder._actions}

@@ -1,4 +1,5 @@
 """The interface between the Trainer and a model: a network, and how a batch becomes a prediction."""
+import torch
 from torch import Tensor, nn
 
 from contract import Batch, Prediction, Stage
@@ -17,6 +18,12 @@ class Method(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network            # this part is saved in model files and tested
+
+    def to(self, *args, memory_format: torch.memory_format | None = None, **options):
+        """Move or convert as every module; `memory_format` has no effect if weights have five dimensions, because it is for four."""
+        if memory_format and not any(value.dim() == 5 for value in self.state_dict().values()):
+            options["memory_format"] = memory_format
+        return super().to(*args, **options)
 
     def stages(self, args) -> list[Stage]:
         """Return the stages of the training, by default those that the flags describe (see option.py)."""

@@ -1,10 +1,42 @@
-"""Names of tensors: one table for each network, between the names in released files and the names here, read in both directions."""
+"""Names of tensors: those in the files of other programs, and a table for each network that is read in both directions."""
 import importlib
 import re
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
 from model.method import Method
+
+CONTAINERS = ("state_dict", "params_ema", "params", "model_state_dict", "model", "net")        # keys of the weights in released files
+DEPTH = 4                                 # levels of such keys
+PREFIXES = ("module.", "_orig_mod.", "net.", "model.")    # of DataParallel, torch.compile and the usual attributes in Lightning modules
+
+
+def variants(content: dict) -> Iterator[dict[str, Tensor]]:
+    """Yield the weights of a released file, from the top level or a common key: as they are, then without the prefixes of all names."""
+    for _ in range(DEPTH):
+        content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), dict)), content)
+    state = {str(key): value for key, value in content.items()}
+    yield state
+    while state and (prefix := next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in state)), "")):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        yield state
+
+
+def best(candidates: Iterable[dict], expected: dict[str, Tensor]) -> dict:
+    """Return the first of several states that consists of the expected tensors, else the one with most of them."""
+    found: dict = {}
+    for state in candidates:
+        if len(fitting(state, expected)) == len(expected) == len(state):
+            return state
+        if not found or len(fitting(state, expected)) > len(fitting(found, expected)):
+            found = state
+    return found
+
+
+def fitting(state: dict, expected: dict[str, Tensor]) -> list[str]:
+    """Return the names of the expected tensors that a state has in the expected shape."""
+    return [key for key, value in expected.items() if isinstance(state.get(key), Tensor) and state[key].shape == value.shape]
 
 
 def renamed(state: dict[str, Tensor], table: dict[str, str], back: bool = False) -> dict[str, Tensor]:

@@ -18,12 +18,13 @@ ANSWER, FEATURE, TAUGHT = "teacher", "feature_{}", "teacher_feature_{}"
 class Teacher:
     """The network of a model file, frozen and in evaluation mode, beside the method that is trained.
 
-    features: `NAME` of a module in both networks, or `NAME=NAME_IN_TEACHER`, joined by +. Raises UserError for a file of
+    features: `NAME` of a module in both networks, or `NAME=NAME_IN_TEACHER`, joined by +. arch: the code of the network, if its model
+    needs --arch. Raises UserError for a file of
     another program and for a module that does not exist.
     """
 
-    def __init__(self, path: str, features: str, method: Method, device: torch.device):
-        self.method = weights.load(path).requires_grad_(False).to(device, memory_format=torch.channels_last)
+    def __init__(self, path: str, features: str, method: Method, device: torch.device, arch: str = ""):
+        self.method = weights.load(path, {"arch": arch} if arch else {}).requires_grad_(False).to(device, memory_format=torch.channels_last)
         pairs = [name.strip().partition("=") for name in features.split("+")] if features else []
         self.own = [_module(method.network, name, "the model") for name, _, _ in pairs]
         self.taught = [_module(self.method.network, other or name, path) for name, _, other in pairs]
@@ -47,14 +48,14 @@ class Teacher:
 def make(args, method: Method, device: torch.device) -> Teacher | None:
     """Return the teacher that --teacher names, None without one; raises UserError if no loss uses it."""
     if not args.teacher:
-        if args.teacher_features:
-            raise UserError("--teacher_features needs a teacher: --teacher FILE")
+        if args.teacher_features or args.teacher_arch:
+            raise UserError(f"--teacher_{'features' if args.teacher_features else 'arch'} needs a teacher: --teacher FILE")
         return None
     used = {key for stage in method.stages(args) for part in parse(stage.loss) for key in (part.prediction, part.target)}
     if not any(key == ANSWER or key.startswith(TAUGHT.format("")) for key in used):
         raise UserError(f"--teacher {args.teacher} has no effect, because --loss does not name it; for example "
                         f"--loss '1*L1+0.5*L1:image:{ANSWER}'")
-    return Teacher(args.teacher, args.teacher_features, method, device)
+    return Teacher(args.teacher, args.teacher_features, method, device, args.teacher_arch)
 
 
 def _module(network: nn.Module, name: str, owner: str) -> nn.Module:

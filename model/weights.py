@@ -10,16 +10,20 @@ and `state` (the network's state_dict). Files of older versions remain readable 
   The function receives the arguments of a file and the version that wrote them as numbers, (0, 1, 0), and returns the arguments
   that build the same network now; it may leave out arguments that have their default.
 - After that, an unknown argument is refused, and so is a value that the flag does not accept.
+- The network of a package with FROM_ARGUMENTS = False needs more than the arguments: code that its user names, or the weights themselves.
+  Such a network is not built when its file is read, but only when it is loaded.
 - FORMAT changes only if an older program would read a new file wrongly; a program reads all earlier formats.
 
 The same content is also read from safetensors files (runtime/safetensors.py), which tool.export writes.
 """
 import argparse
+import contextlib
 import functools
 import importlib
 import os
 import re
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +33,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import model
 from data import flags as data_flags
+from model import names
 from model.method import Method
 from runtime import VERSION, files
 from runtime.arguments import converted
@@ -98,33 +103,47 @@ def _read(path: str, identity: tuple[int, ...]) -> ModelFile:
         raise UserError(f"{path}{files.origin(content)} is of the unknown model '{short(content['model'])}'; "
                         f"known: {', '.join(model.MODELS)}")
     file = ModelFile(content["model"], _arguments(path, content), content["note"], content["state"], content.get("names") == "released")
-    _check_size(path, file)
+    if from_arguments(file.model):
+        _check_size(path, file)
     return file
 
 
+def from_arguments(name: str) -> bool:
+    """Return whether the arguments in a model's files suffice to build its network."""
+    return getattr(model.package(name), "FROM_ARGUMENTS", True)
+
+
 def _check_size(path: str, file: ModelFile) -> None:
-    """Build the network of a file without memory, on the meta device; raises UserError if it has more numbers than the file has bytes.
+    """Build the network of a file without memory, on the meta device; raises UserError if it is larger than the file."""
+    try:
+        with torch.device("meta"), bounded(file.state):
+            model.build(Namespace(model=file.model, **file.arguments))
+    except Exception as error:            # the layers of a network raise many types of errors for sizes that do not fit
+        stated = ", ".join(f"{key} {short(value)}" for key, value in file.arguments.items())
+        raise UserError(f"{path}: {file.model} cannot be built from the arguments in the file, {stated}: {short(error, 200)}") from error
+
+
+@contextlib.contextmanager
+def bounded(state: dict, what: str = "they") -> Iterator[None]:
+    """Raise UserError in the block as soon as the networks built there have more numbers than the weights `state` have bytes.
 
     A file may state any arguments, but its network is never larger than the file. The construction ends with the first
     parameter that is too much, so its time is bounded as well.
     """
     storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
-                for value in file.state.values() if isinstance(value, Tensor)}
+                for value in state.values() if isinstance(value, Tensor)}
     room = sum(storages.values())
 
     def count(module: nn.Module, name: str, value: Tensor | None) -> None:
         nonlocal room
-        room -= value.numel() + 1 if value is not None and value.is_meta else 0           # 1: an empty parameter takes memory as well
+        lazy = isinstance(value, nn.parameter.UninitializedParameter)
+        room -= value.numel() + 1 if value is not None and not lazy else 0               # 1: an empty parameter takes memory as well
         if room < 0:
-            raise UserError("they describe a larger network than the file contains")
+            raise UserError(f"{what} describe a larger network than the file contains")
 
     hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
-            model.build(Namespace(model=file.model, **file.arguments))
-    except Exception as error:            # the layers of a network raise many types of errors for sizes that do not fit
-        stated = ", ".join(f"{key} {short(value)}" for key, value in file.arguments.items())
-        raise UserError(f"{path}: {file.model} cannot be built from the arguments in the file, {stated}: {short(error, 200)}") from error
+        yield
     finally:
         hook.remove()
 
@@ -179,15 +198,17 @@ def load_weights(method: Method, path: str | Path, name: str, again: bool = Fals
     if file.model and file.model != name:
         raise UserError(f"{path} is a checkpoint of the model {file.model}, not of {name}; "
                         f"give a file of {name}, or use --model {file.model}")
-    state, source = (file.state, "own file") if file.model else (_released(file.state), "released file")
-    if file.released:
-        state = importlib.import_module(type(method).__module__).from_official(state)      # of the backbone, if the model has one
     expected = method.network.state_dict()
+    source, candidates = ("own file", iter([file.state])) if file.model else ("released file", names.variants(file.state))
+    if file.released:
+        package = importlib.import_module(type(method).__module__)         # of the backbone, if the model has one
+        candidates = map(package.from_official, candidates)
+    state = names.best(candidates, expected)
     broken = next((key for key in expected if isinstance(state.get(key), Tensor) and not _is_finite(state[key], expected[key])), None)
     if broken:
         raise UserError(f"{path} is damaged: '{broken}' contains values that are not finite, so no image can be restored with it; "
                         "use weights that were saved earlier")
-    fitting = [key for key in expected if _shape(state.get(key)) == tuple(expected[key].shape)]
+    fitting = names.fitting(state, expected)
     spare = [key for key in state if key not in expected]
     if len(fitting) < len(expected) or spare:
         wrong = next((key for key in expected if key not in fitting), None)
@@ -229,17 +250,14 @@ def defaults(name: str) -> dict:
 def load(path: str | Path, typed: dict | None = None) -> Method:
     """Return a model that is ready to restore images, built from the arguments in its file and `typed` (see `network_flags`)."""
     flags = network_flags(path, typed)
-    method = model.build(Namespace(**flags))
+    unknown = next((flag for flag in typed or {} if flag not in {"model", *known(flags["model"]), *model.code_flags(flags["model"])}), "")
+    if unknown:
+        raise UserError(f"{path}: the model {flags['model']} has no flag --{unknown}")
+    measured = from_arguments(flags["model"])             # when the file was read
+    with contextlib.nullcontext() if measured else bounded(next(names.variants(read(path).state)), f"{path}: the arguments"):
+        method = model.build(Namespace(**flags, pre_train=str(path)))
     load_weights(method, path, flags["model"])
     return method.eval()
-
-
-def _released(content: dict) -> dict[str, Tensor]:
-    """Return the weights of a released file, from the top level or a common key, without the prefix `module.`."""
-    for key in ("state_dict", "params_ema", "params", "model"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def _is_finite(value: Tensor, expected: Tensor) -> bool:

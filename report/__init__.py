@@ -43,6 +43,8 @@ def write(folder: Path) -> Path:
     notes = damaged
     albums = _bounded(albums, notes)
     notes += [f"There are no thumbnails of {name}." for name in metrics if name not in albums]
+    notes += [f"{name} was restored without clean images: {page.conditions(entry, False)}." for name, entry in metrics.items()
+              if not page.measured(entry)]
     cards = [_card(content, card, folder) for content in albums.values() for card in content["cards"]]
     data = {"cards": cards, "protocol": _protocols(albums.values()), "orders": _orders(cards, ORDERS), "left": "input", "right": "result"}
     about = facts.network(metrics, flags) | ({"Best epoch": best["chosen"].removeprefix("epoch ")} if best else {})
@@ -139,7 +141,7 @@ def _album(path: Path, notes: list[str]) -> dict | None:
         for card in content.get("cards", ()):
             assert isinstance(card["name"], str) and card["height"] > 0 and card["width"] > 0
             assert all(math.isfinite(value) for value in card["numbers"].values())
-            assert {"input", "result"} <= set(card["views"]) <= set(VIEWS)
+            assert {"input", "result"} <= set(card["views"]) <= set(VIEWS) and isinstance(card.get("before", ""), str)
             for value in card["views"].values():
                 base64.b64decode(value, validate=True)
         if not isinstance(content.get("data_set"), str) or content["count"] < len(content["cards"]):
@@ -225,10 +227,12 @@ def _full(content: dict, card: dict, folder: Path, place: Path, key: str) -> dic
 
     href: the link from a page in `place`; of: number of images side by side in the file; at: position of this one, from 0.
     """
-    single, sheet = (folder / f"{kind}-{content['data_set']}" / f"{card['name']}.{ending}"
-                     for kind, ending in (("results", content.get("ending", "png")), ("compare", "png")))
+    single = folder / content.get("results", f"results-{content['data_set']}") / f"{card['name']}.{content.get('ending', 'png')}"
+    sheet, before = folder / f"compare-{content['data_set']}" / f"{card['name']}.png", folder / card.get("before", "")
     if key == "result" and "results" in content["saved"] and single.is_file():
         path, of, at = single, 1, 0
+    elif key == "input" and before.is_file():
+        path, of, at = before, 1, 0
     elif key in SHEET and "compare" in content["saved"] and sheet.is_file():
         path, of, at = sheet, 3 if "truth" in card["views"] else 2, SHEET.index(key)
     else:

@@ -85,12 +85,14 @@ def images(data: dict) -> str:
     """Return the section into which script.js inserts the cards."""
     scale = ""
     measured = f"; the numbers were measured on the full images, by the protocol {escape(data['protocol'])}" if data["protocol"] else ""
-    if any(view["key"].startswith("error") for card in data["cards"] for view in card["views"]):
+    views = [view for card in data["cards"] for view in card["views"]]
+    full = "; the large view shows the files in full size" if any("full" in view for view in views) else ""
+    if any(view["key"].startswith("error") for view in views):
         scale = ('<p class="scale"><span>Error map: mean absolute difference from the clean image</span><span class="ramp">'
                  '<span>0</span><i></i><span>40 of 255 or more</span></span></p>')
     return section("images", "Images", '<form class="tools" id="tools"></form>\n<noscript><p>The images need JavaScript.</p></noscript>\n'
                    + '<ol class="cards" id="cards"></ol>\n' + scale
-                   + f'<p class="fine">Thumbnails, compressed for this page{measured}.</p>')
+                   + f'<p class="fine">Thumbnails, compressed for this page{full}{measured}.</p>')
 
 
 def breakable(text: str) -> str:
@@ -117,8 +119,13 @@ def unique(values) -> list[str]:
     return list(dict.fromkeys(str(value) for value in values if value))
 
 
+def measured(entry: dict) -> bool:
+    """Return whether an entry of metrics.json holds numbers."""
+    return "psnr" in entry or bool(entry.get("clean"))
+
+
 def numbers(metrics: dict[str, dict], best: dict | None = None) -> str:
-    """Return the table of metrics.json as HTML: a group for each data set, a row for each protocol and channel.
+    """Return the table of metrics.json as HTML: a group for each data set, a row for each protocol and channel; '' without numbers.
 
     best: the record of the best epoch in log.jsonl; the sets that were tested with its weights name it.
     """
@@ -129,7 +136,7 @@ def numbers(metrics: dict[str, dict], best: dict | None = None) -> str:
             rows += lines(each, seen)
         rows += [clean(each) for each in entry.get("clean") or () if isinstance(each, dict)]
         if not rows:
-            rows = [f'<tr><td colspan="{len(HEADINGS) + 2}" class="none">restored without clean images, so there are no numbers</td></tr>']
+            continue
         groups.append(f'<tbody><tr class="set"><th scope="rowgroup" colspan="{len(HEADINGS) + 2}"><div><b>{escape(name)}</b> '
                       f"<span>{escape(conditions(entry, several, best))}</span></div></th></tr>{''.join(rows)}</tbody>")
     if not groups:
@@ -148,7 +155,8 @@ def numbers(metrics: dict[str, dict], best: dict | None = None) -> str:
 def conditions(entry: dict, weights: bool, best: dict | None) -> str:
     """Return a text about how a set was tested, with the name of the weights if `weights` is true, and the best epoch if it was tested."""
     count, subset, tile, some = (entry.get(key) for key in ("count", "subset", "tile", "in_tiles"))
-    parts = [f"{count} image{'' if count == 1 else 's'}" + ("" if subset in (None, "all") else f" ({subset})"),
+    unit = str(entry.get("unit", "images"))
+    parts = [f"{count} {unit.removesuffix('s') if count == 1 else unit}" + ("" if subset in (None, "all") else f" ({subset})"),
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
              f"{f'{some} of them in ' if some else ''}tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
     parts += ["mean of 8 flips and rotations"] * bool(entry.get("self_ensemble"))

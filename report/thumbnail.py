@@ -3,6 +3,7 @@ import base64
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +27,16 @@ COLOURS = ((0, 0, 0), (61, 17, 94), (176, 42, 79), (240, 124, 44), (255, 246, 20
 class Album:
     """Collects the cards of one test set (thumbnails and the numbers of the first protocol), limited in number and in bytes.
 
-    count: the number of images of the set over all processes. An album stays empty without --report and if the test is not
-    `final`.
+    count: the number of images of the set over all processes; ending, results: the format of the saved results and their folder,
+    if it is not results-<name>. An album stays empty without --report and if the test is not `final`.
     """
 
-    def __init__(self, name: str, count: int, args, final: bool = True):
-        self.name, self.count, self.wanted = name, count, final and args.report
+    def __init__(self, name: str, count: int, args, final: bool = True, ending: str = "png", results: Path | None = None):
+        self.name, self.count, self.wanted, self.ending, self.results = name, count, final and args.report, ending, results
         self.saved = [kind for kind, wanted in (("results", args.save_results), ("compare", args.save_gt)) if wanted]
         self.side, self.budget = LARGE if count <= 100 else SMALL
         self.step = math.ceil(count / process.world() / (LIMIT // 2))      # an evenly spaced sample takes one of `step` images
-        self.seen, self.cards, self.ending = 0, [], "png"
+        self.seen, self.cards = 0, []
 
     def passes(self) -> bool:
         """Return True to skip the next image, which has no target; a skipped image is counted."""
@@ -43,8 +44,12 @@ class Album:
         self.seen += left_out
         return left_out
 
-    def add(self, name: str, x: Tensor, output: Tensor, target: Tensor | None, numbers: dict[str, float]) -> None:
-        """Add the card of one image, given as (1, 3, H, W) in [0, 1]; without a target it has no error map and no numbers."""
+    def add(self, name: str, x: Tensor, output: Tensor, target: Tensor | None, numbers: dict[str, float],
+            before: Path | None = None) -> None:
+        """Add the card of one image, given as (1, 3, H, W) in [0, 1]; without a target it has no error map and no numbers.
+
+        before: a file with the input in full size.
+        """
         if not self.wanted:
             return
         views = {"input": x, "result": output} | ({} if target is None else {"truth": target})
@@ -54,7 +59,8 @@ class Album:
         height, width = x.shape[-2:]
         self.cards.append({"name": name, "height": height, "width": width, "even": self.seen % self.step == 0,
                            "numbers": {key: value for key, value in numbers.items() if math.isfinite(value)},
-                           "views": {key: base64.b64encode(value).decode() for key, value in views.items()}})
+                           "views": {key: base64.b64encode(value).decode() for key, value in views.items()},
+                           "before": str(before.resolve()) if before else ""})
         self.seen += 1
         if len(self.cards) > 2 * LIMIT:
             self.cards = extremes(self.cards, LIMIT // 4) + [card for card in self.cards if card["even"]]
@@ -69,10 +75,17 @@ class Album:
         if not self.wanted:
             path.unlink(missing_ok=True)
             return
-        cards = [{key: value for key, value in card.items() if key != "even"} for card in sample(cards, LIMIT)]
+        cards = [{key: value for key, value in card.items() if key != "even"}
+                 | {"before": relative(Path(card["before"]), folder) if card["before"] else ""} for card in sample(cards, LIMIT)]
+        results = relative(self.results, folder) if self.results else f"results-{self.name}"
         content = {"format": FORMAT, "data_set": self.name, "count": self.count, "protocol": protocol, "saved": self.saved,
-                   "ending": self.ending, "cards": cards}
+                   "ending": self.ending, "results": results, "cards": cards}
         files.write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return a path relative to a folder, with slashes, so that both can be moved together."""
+    return os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/")
 
 
 def extremes(cards: list[dict], count: int) -> list[dict]:

@@ -3,7 +3,6 @@ import zlib
 from dataclasses import replace
 
 import numpy as np
-from tqdm import tqdm
 
 import metric
 from contract import TestSet
@@ -11,6 +10,7 @@ from data import image, loader, source
 from restore.restorer import Restorer
 from runtime import process
 from runtime.errors import Interrupted
+from runtime.progress import Progress
 
 SIGMAS = (0, 5, 10)                       # standard deviations of the noise in levels of 255
 LIMIT = 38.0                              # dB; a lower mean PSNR at sigma 0 causes a warning
@@ -28,16 +28,20 @@ def changes(restorer: Restorer, name: str, images: TestSet, args) -> list[dict]:
     items = [*{_identity(item.images["input"]): item for item in reversed(items)}.values()][::-1]
     batches = loader.test_loader(loader.Images(items, (), images.read), args.n_threads, process.rank(), process.world())
     rows: list[tuple[int, float, str]] = []
-    for batch in tqdm(batches, f"clean images of {name}", unit="image", disable=process.quiet(), leave=False):
-        target, picture = protocol.fit(batch.input), batch.name[0]
-        for sigma in SIGMAS:
-            if process.asked_to_end():
-                raise Interrupted
-            rng = np.random.default_rng((args.seed, zlib.crc32(name.encode()), zlib.crc32(picture.encode())))
-            pixels = image.to_array(batch.input[0])
-            x = protocol.fit(image.to_tensor(source.noisy(pixels, sigma, rng) if sigma else pixels)[None])
-            output = restorer(x, may_tile=False, name=f"the clean image {picture} of {name}")
-            rows.append((sigma, metric.compare(output, target.to(output.device), protocol)["psnr"], picture))
+    with Progress(f"restore the clean images of {name}", len(batches) * len(SIGMAS), "times") as progress:
+        restorer.progress = progress.tiles
+        for batch in batches:
+            target, picture = protocol.fit(batch.input), batch.name[0]
+            for sigma in SIGMAS:
+                if process.asked_to_end():
+                    raise Interrupted
+                progress.begin()
+                rng = np.random.default_rng((args.seed, zlib.crc32(name.encode()), zlib.crc32(picture.encode())))
+                pixels = image.to_array(batch.input[0])
+                x = protocol.fit(image.to_tensor(source.noisy(pixels, sigma, rng) if sigma else pixels)[None])
+                output = restorer(x, may_tile=False, name=f"the clean image {picture} of {name}")
+                rows.append((sigma, metric.compare(output, target.to(output.device), protocol)["psnr"], picture))
+                progress.end()
     rows = process.gather(rows)
     return [_entry(sigma, [row[1:] for row in rows if row[0] == sigma]) for sigma in SIGMAS]
 

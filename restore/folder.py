@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 import report
 from contract import Item, TestSet
@@ -17,21 +16,32 @@ from data.loader import picture_loader
 from model.method import Method
 from restore import memory, outputs
 from restore.restorer import Restorer
-from runtime import experiment, files, process
+from runtime import files, process
 from runtime.errors import Interrupted, UserError
 from runtime.files import natural
+from runtime.progress import Progress
 
 BATCH = {"cpu": 2**18, "cuda": 2**20}     # maximum pixels of a batch of several images
 MAX_IMAGES = 64                           # maximum number of images in a batch
 LARGE = 2**23                             # pixels; with larger batches each worker process reads only one batch ahead
 WRITERS, MAX_QUEUED = 4, 2**26            # number of writing threads, and maximum pixels in their queue
-UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "do_no_harm", "save")      # flags that change no result
+BROWSERS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}       # the formats that browsers show
 
 
 class SizedBatch(NamedTuple):
     """A batch of images of one size: pixels per image, and the indices of the images."""
     pixels: int
     indices: list[int]
+
+
+class Work(NamedTuple):
+    """Images of one size that were read: the name of their set, their items, (B, H, W, 3) uint8, the folder for the results, and the
+    folder for all other files."""
+    name: str
+    items: list[Item]
+    pixels: Tensor
+    results: Path
+    folder: Path
 
 
 class Plan(NamedTuple):
@@ -47,28 +57,30 @@ def restore_folder(restorer: Restorer, name: str, images: TestSet, args, folder:
     Return the rows (item name, {}) of all processes, sorted; how images were tiled automatically (None: none were, or --chop
     is set); and one sentence for each image that could not be restored.
     """
-    items = images.items
-    album = report.Album(name, len(items), args)
-    album.ending = args.format
+    items, results = images.items, outputs.results_folder(folder, name, images)
+    album = report.Album(name, len(items), args, ending=args.format, results=results)
     plan = process.gather([_plan(name, images, args, folder, weights)] if process.rank() == 0 else [])[0]
     if plan.kept:
         process.log().say(f"{name}: {len(plan.kept)} of {len(items)} images are already restored and kept (--no-skip_done restores all)")
     for index in plan.kept[process.rank()::process.world()]:
-        _show(album, items[index], outputs.result_path(folder, name, items[index].name, args.format))
+        _show(album, items[index], outputs.result_path(results, items[index].name, args.format), folder)
     rows, trouble = [], []
     batches = plan.batches[process.rank()::process.world()]
     ahead = 1 if any(batch.pixels > LARGE for batch in batches) else 2
     loader = picture_loader(items, [batch.indices for batch in batches], args.n_threads, ahead)
     count = sum(len(batch.indices) for batch in batches)
-    progress = tqdm(total=count, desc=f"restore {name}", unit="image", disable=process.quiet(), leave=False)
-    with progress, Writer() as writer:
-        for read in loader:
+    total = sum(batch.pixels * len(batch.indices) for batch in batches)
+    with Progress(f"restore {name}", count, "images", total) as progress, Writer() as writer:
+        restorer.progress = progress.tiles
+        for batch, read in zip(batches, loader):
             if process.asked_to_end():
                 raise Interrupted
             trouble += read.trouble
+            progress.begin(batch.pixels * len(batch.indices))
             if read.indices:
-                rows += _batch(restorer, name, [items[index] for index in read.indices], read.pixels, album, writer, args, folder)
-            progress.update(len(read.indices) + len(read.trouble))
+                work = Work(name, [items[index] for index in read.indices], read.pixels, results, folder)
+                rows += _batch(restorer, work, album, writer, args)
+            progress.end(len(batch.indices))
             del read                      # a large image is freed before the next one is loaded
     album.write(folder, {})
     rows = process.gather(rows) + [items[index].name for index in plan.kept]
@@ -80,35 +92,44 @@ def restore_folder(restorer: Restorer, name: str, images: TestSet, args, folder:
     return [(row, {}) for row in sorted(rows, key=natural)], tiles, trouble
 
 
-def _batch(restorer: Restorer, name: str, items: list[Item], pixels: Tensor, album: report.Album, writer: "Writer", args,
-           folder: Path) -> list[str]:
-    """Restore images of one size, (B, H, W, 3) uint8, queue the results for writing, add report cards; return the names."""
-    x = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
-    output = restorer(x, name=f"{items[0].name} of {name}")
-    for number, item in enumerate(items):
+def _batch(restorer: Restorer, work: Work, album: report.Album, writer: "Writer", args) -> list[str]:
+    """Restore images of one size, queue the results for writing, add report cards; return the names."""
+    x = work.pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
+    output = restorer(x, name=f"{work.items[0].name} of {work.name}")
+    for number, item in enumerate(work.items):
         before, after = x[number:number + 1], output[number:number + 1]
         if album.seen == 0 and process.rank() == 0:
-            process.log().tell("example", epoch=None, data_set=name, parts={"input": before, "result": after})
+            process.log().tell("example", epoch=None, data_set=work.name, parts={"input": before, "result": after})
         if args.save_results or args.save_gt:
-            _write(writer, name, item, pixels[number].numpy(), image.to_array(after[0]), args, folder)
+            _write(writer, work, item, work.pixels[number].numpy(), image.to_array(after[0]), args)
         if not album.passes():
-            album.add(item.name, before, after, None, {})
+            album.add(item.name, before, after, None, {}, _shown_file(work.folder, work.name, item) if args.save_results else None)
         if args.save_maps:
-            _maps(restorer.method, before, name, item, args, folder)
-    return [item.name for item in items]
+            _maps(restorer.method, before, work.name, item, args, work.folder)
+    return [item.name for item in work.items]
 
 
-def _write(writer: "Writer", name: str, item: Item, before: np.ndarray, after: np.ndarray, args, folder: Path) -> None:
+def _write(writer: "Writer", work: Work, item: Item, before: np.ndarray, after: np.ndarray, args) -> None:
     """Queue a restored image, and for --save_gt the sheet of input and result, for writing."""
     count = after.shape[0] * after.shape[1]
     if args.save_results:
-        path = outputs.result_path(folder, name, item.name, args.format)
+        path = outputs.result_path(work.results, item.name, args.format)
         files.make_folder(path.parent)
         writer.add(lambda: image.write(path, after, image.extras(_file(item))), count)
+        shown = _shown_file(work.folder, work.name, item)
+        if args.report and shown != _file(item):
+            files.make_folder(shown.parent)
+            writer.add(lambda: image.write(shown, before), count)
     if args.save_gt:
-        sheet = outputs.sheet_path(folder, name, item.name)
+        sheet = outputs.sheet_path(work.folder, work.name, item.name)
         files.make_folder(sheet.parent)
         writer.add(lambda: image.write(sheet, np.hstack([before, after])), 2 * count)
+
+
+def _shown_file(folder: Path, name: str, item: Item) -> Path:
+    """Return the file of the unrestored image in full size for the result page: a copy as PNG if browsers do not show its format."""
+    path = _file(item)
+    return path if path.suffix.lower() in BROWSERS else outputs.before_path(folder, name, item.name)
 
 
 class Writer:
@@ -147,20 +168,19 @@ def _plan(name: str, images: TestSet, args, folder: Path, weights: str) -> Plan:
 
     A result is kept if it is newer than its image and the weights file and was made with the same flags.
     """
-    items, kept = images.items, []
-    flags = {key: value for key, value in args.flags.items() if key not in UNRELATED} | {"weights": str(Path(weights).resolve())}
+    items, kept, results = images.items, [], outputs.results_folder(folder, name, images)
+    flags = outputs.conditions(images, args, weights)
     before = outputs.record(folder, name)
     if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and before.get("flags") == flags:
         kept = [index for index, item in enumerate(items) if item.name in set(before["pictures"])
-                and _is_newer(outputs.result_path(folder, name, item.name, args.format), _file(item), Path(weights))]
-    outputs.begin(folder, name, args, [item.name for item in items], images.source, flags,
-                  {outputs.result_path(folder, name, items[index].name, args.format) for index in kept})
+                and outputs.is_newer(outputs.result_path(results, item.name, args.format), _file(item), weights)]
+    outputs.begin(folder, name, args, images, flags, {items[index].name for index in kept})
     groups: dict[tuple[int, int], list[int]] = {}
     trouble = []
     for index in sorted(set(range(len(items))) - set(kept)):
         try:
             size = source.size(items[index].images["input"])
-            image.check_side(outputs.result_path(folder, name, items[index].name, args.format), max(size))
+            image.check_side(outputs.result_path(results, items[index].name, args.format), max(size))
         except UserError as error:
             trouble.append(str(error))
         else:
@@ -172,26 +192,18 @@ def _plan(name: str, images: TestSet, args, folder: Path, weights: str) -> Plan:
     return Plan(sorted(batches, key=lambda batch: batch.pixels * len(batch.indices), reverse=True), kept, trouble)
 
 
-def _is_newer(result: Path, picture: Path, weights: Path) -> bool:
-    """Return whether a result exists and is newer than its image and the weights."""
-    try:
-        return result.stat().st_mtime_ns > max(picture.stat().st_mtime_ns, weights.stat().st_mtime_ns)
-    except OSError:
-        return False
-
-
 def _file(item: Item) -> Path:
     path = source.path_of(item.images["input"])
     assert path                           # the images of a folder are files
     return path
 
 
-def _show(album: report.Album, item: Item, result: Path) -> None:
+def _show(album: report.Album, item: Item, result: Path, folder: Path) -> None:
     """Add the report card of an image that was restored earlier."""
     if not album.passes():
         with contextlib.suppress(UserError):
             before, after = (image.to_tensor(image.read(path))[None] for path in (_file(item), result))
-            album.add(item.name, before, after, None, {})
+            album.add(item.name, before, after, None, {}, _shown_file(folder, album.name, item))
 
 
 def _maps(method: Method, x: Tensor, name: str, item: Item, args, folder: Path) -> None:

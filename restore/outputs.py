@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract import Batch
+from contract import Batch, TestSet
 from data import image
 from model.method import Method
 from report import plots
-from runtime import files, process
+from restore import ffmpeg
+from runtime import experiment, files, process
+from runtime.errors import UserError
 
+UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "do_no_harm", "save")      # flags that change no result
 KINDS = ("save_results", "save_gt", "save_maps")
 Record = dict[str, Any]                   # the contents of restored-<set>.json: source, flags and pictures, the names of the images
 
@@ -39,35 +42,82 @@ def record(folder: Path, name: str) -> Record:
 
 
 def _is_name(text: object) -> bool:
-    """Return whether a value is the name of an image, not a path that leads elsewhere."""
-    return isinstance(text, str) and "\0" not in text and text not in ("", "..") and Path(text).name == text
+    """Return whether a value is the name of an image, perhaps in a subfolder, not a path that leads elsewhere."""
+    return isinstance(text, str) and "\0" not in text and text != "" and ".." not in Path(text).parts and not Path(text).anchor
 
 
-def begin(folder: Path, name: str, args, pictures: list[str], source: str = "", flags: dict | None = None,
-          kept: Collection[Path] = ()) -> None:
-    """Delete the images that the last test of a set wrote, except `kept`, and record which images this test writes.
+def begin(folder: Path, name: str, args, images: TestSet, flags: dict | None = None, kept: Collection[str] = ()) -> None:
+    """Delete the images that the last test of a set wrote, except those named in `kept`, and record which images this test writes.
 
-    Only files that a test of this set wrote are deleted, and only of the kinds that this test writes.
+    Only files that a test of this set wrote are deleted, and only of the kinds that this test writes. Raises UserError if a
+    result would replace another file in the folder that the set names for its results.
     """
     if process.rank() or not any(getattr(args, kind) for kind in KINDS):
         return
-    for picture in record(folder, name).get("pictures", ()):
-        for old in _written(folder, name, picture, args):
-            if old not in kept and old.parent.parent == folder:
-                old.unlink(missing_ok=True)
-    files.write_json(folder / f"restored-{name}.json", {"source": source, "flags": flags or {}, "pictures": pictures})
+    check_free(folder, name, images, args.format)
+    for picture in _earlier(folder, name, images) - set(kept):
+        for old in _written(folder, name, results_folder(folder, name, images), picture, args):
+            old.unlink(missing_ok=True)
+    files.write_json(folder / f"restored-{name}.json", {"source": images.source, "flags": flags or {},
+                                                        "pictures": [item.name for item in images.items]})
 
 
-def _written(folder: Path, name: str, picture: str, args) -> list[Path]:
+def _earlier(folder: Path, name: str, images: TestSet) -> set[str]:
+    """Return the names of the images that the last test of a set wrote into the same folder."""
+    before = record(folder, name)
+    known = isinstance(before.get("flags"), dict) and before["flags"].get("results", "") == _place(images)
+    return set(before["pictures"]) if known else set()
+
+
+def _place(images: TestSet) -> str:
+    return str(images.results.resolve()) if images.results else ""
+
+
+def check_free(folder: Path, name: str, images: TestSet, ending: str) -> None:
+    """Raise UserError if a result would replace a file that no test of the set wrote, in the folder that the set names for its results."""
+    for picture in sorted({item.name for item in images.items if images.results} - _earlier(folder, name, images), key=files.natural):
+        path = result_path(results_folder(folder, name, images), picture, ending)
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path} exists, and this program did not write it; move it away, or name another place with -o")
+
+
+def conditions(images: TestSet, args, weights: str) -> dict:
+    """Return the flags that a result depends on, the path of the weights, and the folder of the results if the set names one."""
+    flags = {key: value for key, value in args.flags.items() if key not in UNRELATED} | {"weights": str(Path(weights).resolve())}
+    return flags | ({"results": _place(images)} if images.results else {})
+
+
+def is_newer(result: Path, source: Path, weights: str) -> bool:
+    """Return whether a result exists and is newer than its source and the weights."""
+    try:
+        return result.stat().st_mtime_ns > max(source.stat().st_mtime_ns, Path(weights).stat().st_mtime_ns)
+    except OSError:
+        return False
+
+
+def results_folder(folder: Path, name: str, images: TestSet) -> Path:
+    """Return the folder for the restored images of a set."""
+    return images.results or folder / f"results-{name}"
+
+
+def _written(folder: Path, name: str, results: Path, picture: str, args) -> list[Path]:
     """Return the files that a test may have written for an image, of the kinds that the flags select."""
-    found = [result_path(folder, name, picture, ending) for ending in image.FORMATS] if args.save_results else []
+    found = []
+    if args.save_results:
+        found = [result_path(results, picture, ending) for ending in (*image.FORMATS, *ffmpeg.ENDINGS)]
+        found.append(before_path(folder, name, picture))
     found += [sheet_path(folder, name, picture)] if args.save_gt else []
     return found + (list((folder / f"maps-{name}").glob(f"{glob.escape(picture)}-*.png")) if args.save_maps else [])
 
 
-def result_path(folder: Path, name: str, picture: str, ending: str = "png") -> Path:
-    """Return the path of the result of an image of the test set `name`."""
-    return folder / f"results-{name}" / f"{picture}.{ending}"
+def result_path(results: Path, picture: str, ending: str = "png") -> Path:
+    """Return the path of the result of an image, whose name may contain subfolders."""
+    return results / f"{picture}.{ending}"
+
+
+def before_path(folder: Path, name: str, picture: str) -> Path:
+    """Return the path of a copy of the unrestored image in full size, for the result page."""
+    return folder / f"before-{name}" / f"{picture}.png"
 
 
 def sheet_path(folder: Path, name: str, picture: str) -> Path:
@@ -79,19 +129,20 @@ def save_maps(method: Method, x: Tensor, name: str, picture: str, args, folder: 
     """Save the other outputs of the network for x (1, 3, H, W): images as PNG, maps of numbers as heat maps with a scale."""
     with torch.inference_mode(), process.autocast(args.test_precision), process.exact_convolutions():
         shown = method.shown(x.to(process.device()))
-    place = files.make_folder(folder / f"maps-{name}")
     for key, value in shown.items():
+        path = folder / f"maps-{name}" / f"{picture}-{key}.png"
+        files.make_folder(path.parent)
         if key.startswith(method.maps):
-            plots.heat_map(place / f"{picture}-{key}.png", value[0].float().mean(0).cpu().numpy(), f"{key}, mean of the channels")
+            plots.heat_map(path, value[0].float().mean(0).cpu().numpy(), f"{key}, mean of the channels")
         else:
-            image.write(place / f"{picture}-{key}.png", image.to_array(value[0].float()))
+            image.write(path, image.to_array(value[0].float()))
 
 
 def save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) -> None:
     """Save a scored result (1, 3, H, W) as PNG, and the sheet of input, result and targets, if the flags select them."""
     restored = image.to_array(output[0])
     if args.save_results:
-        path = result_path(folder, name, batch.name[0])
+        path = result_path(folder / f"results-{name}", batch.name[0])
         files.make_folder(path.parent)
         image.write(path, restored)
     if args.save_gt:

@@ -23,18 +23,20 @@ Finish = Callable[[Tensor, Tensor], Tensor]
 
 class Settings(NamedTuple):
     """How a network is applied: always in tiles (chop), tile side in pixels (None: chosen by memory), overlap in pixels,
-    x8 self-ensemble, precision, and memory in GiB that the process may use (0: all that is available)."""
+    x8 self-ensemble, precision, memory in GiB that the process may use (0: all that is available), and the number of pixels above which
+    an image is restored in tiles even if it fits into the memory (0: none is)."""
     chop: bool = False
     tile: int | None = None
     overlap: int = 96
     ensemble: bool = False
     precision: str = "single"
     memory: float = 0.0
+    whole: int = 0
 
     @classmethod
     def of(cls, args) -> "Settings":
         """Return the settings that the flags describe."""
-        return cls(args.chop, args.tile, args.tile_overlap, args.self_ensemble, args.test_precision, args.memory)
+        return cls(args.chop, args.tile, args.tile_overlap, args.self_ensemble, args.test_precision, args.memory, round(args.whole * 1e6))
 
 
 DEFAULT = Settings()
@@ -48,7 +50,7 @@ class Restorer:
     """
 
     def __init__(self, method: Method, settings: Settings = DEFAULT, finish: Finish | None = None,
-                 progress: Callable[[int, int], None] | None = None):
+                 progress: Callable[[int, int], None] = lambda done, count: None):
         self.method, self.settings, self.finish, self.progress = method.eval(), settings, finish, progress
         self.device = next((parameter.device for parameter in method.parameters()), process.device())
         self.too_large = float("inf")     # pixels of the smallest batch that did not fit
@@ -71,7 +73,7 @@ class Restorer:
                 return torch.cat([self(each, may_tile, name).cpu() for each in x.split(1)])
             try:
                 y = self._apply(x, name) if whole else self._in_tiles(x, may_tile, name)
-                if whole and self.progress:
+                if whole:
                     self.progress(1, 1)
                 return y if self.finish is None else _finished(self.finish, x, y)
             except (MemoryError, RuntimeError) as error:
@@ -83,6 +85,8 @@ class Restorer:
         """Return whether to compute a batch in one piece; no other function decides this."""
         if self.settings.chop:
             return max(x.shape[-2:]) <= self.most
+        if may_tile and 0 < self.settings.whole < x.shape[-2] * x.shape[-1]:
+            return False
         return not may_tile or self._fits(x)
 
     def _fits(self, x: Tensor) -> bool:
@@ -151,8 +155,7 @@ class Restorer:
         def restored(part: Tensor) -> Tensor:
             nonlocal done
             result, done = self._apply(part, name).cpu(), done + 1
-            if self.progress:
-                self.progress(done, count)
+            self.progress(done, count)
             return result
 
         y = tiling.tiled(x, restored, self.side, overlap)

@@ -35,6 +35,14 @@ class Joined(argparse.Action):
         setattr(namespace, self.dest, self.mark.join(values))
 
 
+class Code(argparse.Action):
+    """An argparse action for a flag that names code: it counts only if it is typed, so that no file decides what is run."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Store the value (called by argparse)."""
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that can return the typed flags without defaults, and whose errors are one sentence."""
 
@@ -62,6 +70,10 @@ class Parser(argparse.ArgumentParser):
     def converted(self, flag: str, value: object) -> object:
         """Return a value from a file, converted and checked like a typed one; raises ValueError for an invalid value."""
         return converted(next(action for action in self._actions if action.dest == flag), value)
+
+    def names_code(self, flag: str) -> bool:
+        """Return whether a flag counts only if it is typed."""
+        return any(action.dest == flag and isinstance(action, Code) for action in self._actions)
 
     def error(self, message: str):
         unknown = re.match(r"unrecognized arguments: (--?[\w-]+)", message)

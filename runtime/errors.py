@@ -1,6 +1,9 @@
 """The exceptions that end a command; main.py and the tools print them as one sentence."""
 import errno
 import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 
 # errors of the system that the user can correct: what to do about them
 ADVICE = {errno.EACCES: "give this user access to it", errno.EPERM: "give this user access to it", errno.ENAMETOOLONG: "use a shorter name"}
@@ -47,6 +50,21 @@ class Diverged(Failure):
 def without_trace(text: str) -> str:
     """Return the message of an error; a worker process of the DataLoader puts its traceback and the error's type before it."""
     return re.sub(r"(?s)^Caught .* in (DataLoader worker process|pin memory thread).*\n[\w.]+: ", "", text).strip()
+
+
+def about(error: BaseException, ours: Callable[[Path], bool], otherwise: Path | None = None) -> str:
+    """Return the type, the first line and the place of an error in code of a user: `NameError: name 'z' is not defined (net.py, line 2)`.
+
+    The place is that of a syntax error, else the last line that ran in a file for which `ours` is true, else line 1 of `otherwise`.
+    """
+    places = [(Path(frame.filename), frame.lineno) for frame in reversed(traceback.extract_tb(error.__traceback__))]
+    found, text = next((place for place in places if ours(place[0])), (otherwise, 1)), str(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        found, text = (Path(error.filename), error.lineno), error.msg
+    file, line = found
+    root = Path(__file__).parent.parent
+    where = f" ({file.relative_to(root) if file.is_relative_to(root) else file}, line {line})" if file else ""
+    return f"{type(error).__name__}: {text.strip().partition(chr(10))[0]}{where}"
 
 
 def short(value: object, most: int = 60) -> str:

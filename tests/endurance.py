@@ -19,6 +19,7 @@ import model
 import tester
 import trainer
 from runtime import files
+from tests import small
 from tests.conftest import TINY, make_pairs, photo, save
 
 GROWTH = 30                               # MiB between the first tenth and the end of a run
@@ -77,7 +78,7 @@ def bf16(steps: int = 300) -> bool:
     for name in model.MODELS:
         if name == "rain2avoid":          # it trains one of the others
             continue
-        tiny = [part for key, value in model.package(name).TINY.items() for part in (f"--{key}", str(value))]
+        tiny = small.flags(name)
         losses = []
         for precision in ("single", "bf16"):
             flags = ["--model", name, *tiny, "--data_train", "set", "--loss", "1*L1", "--epochs", "3", "--epoch_chg", "3", "--test_every",

@@ -9,8 +9,9 @@ import pytest
 
 import model
 import option
-from model import weights
+from model import external, weights
 from runtime import files
+from tests import small
 from tests.conftest import REPO, make_div2k, make_pairs, photo, save, veiled
 from tests.test_systems import PLAIN
 
@@ -58,6 +59,7 @@ def make_everything(place: Path) -> Path:
         write_weights(Path(f"{name}.pt"), "two_stage_kd")
     for name in ("pictures", "my_photos", "my_rainy_photos"):
         save(place / name / "photo.jpg", photo(40, 48, 1))
+    save(place / "photo.jpg", photo(40, 48, 1))
     return place
 
 
@@ -70,7 +72,7 @@ def write_weights(path: Path, name: str, typed: tuple[str, ...] = ()) -> None:
 
 def smaller(name: str) -> list[str]:
     """Return the flags for a small network and for a training that needs no other weights."""
-    tiny = [part for key, value in getattr(model.package(name), "TINY", {}).items() for part in (f"--{key}", str(value))]
+    tiny = [part for key, value in model.package(name).TINY.items() if key != "pre_train" for part in (f"--{key}", str(value))]
     return SMALLER.get(name) or PLAIN.get(name) or tiny
 
 
@@ -97,26 +99,43 @@ def shortened(flags: list[str]) -> list[str]:
     return [*flags, *(small[:small.index("--loss")] if given and "--loss" in small else small), *extra]
 
 
+def place_code(path: str, name: str, arguments: str) -> None:
+    """Write a file with the example network under another name, whose first argument is the one that a command gives."""
+    text = Path(external.EXAMPLE.rpartition(":")[0]).read_text().replace("class Example", f"class {name}")
+    files.make_folder(Path(path).parent)
+    files.write_text(Path(path), text.replace("width", "dim") if '"dim"' in arguments else text)
+
+
 def place_files(flags: list[str], run: Callable | None = None) -> None:
     """Write the files that a command reads and that another command would have written before.
 
     With `run`, an experiment that the command continues is trained. For MS-SSIM, images of sufficient size are written.
     """
+    for flag in ("--arch", "--teacher_arch"):
+        if flag in flags:
+            place_code(*named(flags, flag).split(":"), named(flags, "--arch_args"))
     for word in flags:
         if re.search(r"\.(pth?|safetensors)$", word) and not Path(word).exists():
-            name = named(flags, "--model", model.DEFAULT)
-            typed = [(f"--{flag}", named(flags, f"--{flag}")) for flag in model.own_flags(name) if f"--{flag}" in flags]
+            name = named(flags, "--model", "external" if "--arch" in flags else model.DEFAULT)
+            name = "external" if "--teacher_arch" in flags and word == named(flags, "--teacher") else name
+            if name == "spandrel":
+                small.write_foreign("DRUNet", word)
+                continue
+            typed = [(f"--{flag}", named(flags, f"--{flag}")) for flag in (*model.own_flags(name), *model.code_flags(name))
+                     if f"--{flag}" in flags]
             write_weights(Path(word), name, sum(typed, ()))
     if "ms_ssim" in flags:
         make_pairs(Path("dataset/mine"), 4, size=(176, 180), masks=True)
     made = [Path(named(flags, "--config")).parent.name] if "--config" in flags else []
     made += [named(flags, "--load")] if "--load" in flags else []
     for name in made:
-        training = shortened(["--data_train", "mine", "--loss", "1*L1", "--save", name])
+        foreign = ["--model", "external"] if "--arch" in flags else []
+        training = shortened([*foreign, "--data_train", "mine", "--loss", "1*L1", "--save", name])
         if run:
             assert run(*training)[0] == 0
         else:
             files.write_json(files.make_folder(Path("experiment", name)) / "args.json", option.parse(training).flags)
+            write_weights(Path("experiment", name, "model/model_best.pt"), *(foreign[1:] or [model.DEFAULT]))
 
 
 @pytest.fixture

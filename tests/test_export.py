@@ -14,22 +14,19 @@ from model import names, weights
 from restore import worker
 from runtime import files
 from runtime.errors import UserError
+from tests import small
 from tool import export, guarded, programs, serve
 
 QUICK = ("unet",)                         # UNWEATHER_EXPORT=all tests every model, which takes minutes
 HALF = ("dncnn", "nafnet", pytest.param("restormer", marks=pytest.mark.slow))
 
 
-def tiny(name: str) -> list[str]:
-    """Return the flags of a small network, which the package of a model states as TINY."""
-    return [part for key, value in model.package(name).TINY.items() for part in (f"--{key}", str(value))]
-
-
 def make(name: str, path: str = "x.pt", flags: list[str] | None = None):
     """Write a model file with random weights and return its method."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--pre_train", default="")
     model.package(name).add_arguments(parser)
-    args = parser.parse_args(tiny(name) if flags is None else flags)
+    args = parser.parse_args(small.flags(name) if flags is None else flags)
     args.model, args.rgb_range, args.n_colors = name, 255.0, 3
     torch.manual_seed(0)
     method = model.build(args)

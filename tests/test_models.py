@@ -11,14 +11,14 @@ from model import weights
 from model.method import Method
 from runtime import files
 from runtime.errors import UserError
+from tests import small
 
 DATA = ["--data_train", "DemoSnow", "--data_test", "DemoSnow"]
 
 
 def args_of(name: str):
-    """Return the parsed flags of a model, in the small size that its package states as TINY, else in its default size."""
-    tiny = [part for key, value in getattr(model.package(name), "TINY", {}).items() for part in (f"--{key}", str(value))]
-    return option.parse(["--model", name, *DATA, *tiny])
+    """Return the parsed flags of a model in its small size."""
+    return option.parse(["--model", name, *DATA, *small.flags(name)])
 
 
 def tensors(prediction: dict) -> list[torch.Tensor]:
@@ -63,7 +63,7 @@ def test_a_model_file_gives_the_same_network(place, name, method):
     files.write_tensors(place / "w.pt", weights.model_content(method, args_of(name), {}))
     x = torch.rand(1, 3, 37, 51)
     with torch.inference_mode():
-        assert torch.equal(weights.load("w.pt").restore(x), method.eval().restore(x))
+        assert torch.equal(weights.load("w.pt", small.typed(name)).restore(x), method.eval().restore(x))
 
 
 def test_flags_are_explained(place, name, capsys):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import model
 from data.licences import licence
 from data.sets import DATASETS
+from model import weights
 from model.method import Method
 from runtime import VERSION, experiment
 from runtime.errors import UserError, short
@@ -28,7 +29,7 @@ def text(source: Source, title: str, name: str, digest: str, found: str) -> str:
     stored = _experiment(source.file)
     train = _sets(source.note.get("data_train") or stored.get("data_train"))
     tasks = sorted({DATASETS[base].task for base in map(_base, train) if base in DATASETS} - {""})
-    flags = {key: value for key, value in source.flags.items() if key not in ("model", "data_train", "data_range")}
+    flags = {key: source.flags[key] for key in weights.known(source.flags["model"])}
     package, parameters = model.package(source.flags["model"]), sum(value.numel() for value in source.method.network.parameters())
     about = str(package.__doc__ or "").partition("\n")[0]
     score = source.note.get("score")

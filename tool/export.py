@@ -83,7 +83,7 @@ def about(flags: dict, method: Method) -> dict[str, str]:
     """Return the metadata of an exported file; `flags` holds the arguments that the network was built from."""
     return {"model": flags["model"], "input": "(batch, 3, height, width), float32, RGB", "range": "[0, 1], output not clipped",
             "multiple": f"{method.multiple_of}, padded and cropped inside", "smallest_side": str(programs.smallest(method)),
-            "arguments": json.dumps({key: value for key, value in flags.items() if key not in ("model", "data_train", "data_range")})}
+            "arguments": json.dumps({key: flags[key] for key in weights.known(flags["model"])})}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The flag --model of the tools that read model files: released files do not state their model, so the command does."""
 import argparse
 
+import model
 from model import weights
 from runtime.arguments import Parser
 
@@ -19,7 +20,7 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
     own = {}
     if name:
         group = parser.add_argument_group(f"flags of the network {name}")
-        own = {flag: action for flag, action in weights.known(name).items()
+        own = {flag: action for flag, action in {**weights.known(name), **model.code_flags(name)}.items()
                if not set(action.option_strings) & set(parser._option_string_actions)}
         for action in own.values():
             group._add_action(action)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import model
 from model import names, weights
 from runtime import safetensors
 from runtime.errors import Failure
@@ -39,7 +40,8 @@ def halved(value: Tensor) -> Tensor:
 
 
 def _check(source: card.Source, path: Path, half: bool) -> str:
-    again = weights.load(path)
+    name = source.flags["model"]
+    again = weights.load(path, {flag: source.flags[flag] for flag in model.code_flags(name) if flag in source.flags})
     if half:
         with torch.inference_mode():
             return programs.check(source.method, again.restore, half=True)

@@ -59,6 +59,11 @@ def smallest(method: Method) -> int:
     return max(multiple, (method.least_side - 1) // multiple * multiple) + 1
 
 
+def _unit(method: Method) -> int:
+    """Return a length in pixels, of which the images for tracing and checking have at least three."""
+    return max(method.multiple_of, 8, -(-smallest(method) // 3))
+
+
 def in_words(content: bytes) -> str:
     """Return the size of a file in words."""
     return f"{len(content) / 1e6:.1f} MB" if len(content) >= 1e6 else f"{len(content) / 1e3:.0f} kB"
@@ -92,7 +97,7 @@ def traced(method: Method, name: str) -> torch.export.ExportedProgram:
         raise UserError(f"torch {torch.__version__} is too old for this export; use 2.9 or newer")
     least = smallest(method)
     sizes = {axis: torch.export.Dim(name, min=1 if name == "batch" else least, max=LONGEST) for axis, name in AXES.items()}
-    unit = max(method.multiple_of, 8)
+    unit = _unit(method)
     example = torch.rand(2, 3, 4 * unit + 3, 5 * unit + 5)
     try:
         with torch.no_grad(), no_output():
@@ -173,7 +178,7 @@ def check(method: Method, exported: Run, half: bool = False) -> str:
     Raises Failure if the greatest absolute difference is above LIMIT, or with `half` if the PSNR of a result is below LEAST_PSNR.
     """
     restorer = Restorer(method)
-    unit, random, worst, mean, psnr = max(method.multiple_of, 8), torch.Generator().manual_seed(0), 0.0, 0.0, math.inf
+    unit, random, worst, mean, psnr = _unit(method), torch.Generator().manual_seed(0), 0.0, 0.0, math.inf
     for count, height, width in ((1, 4 * unit, 5 * unit), (2, 3 * unit + 1, 4 * unit - 1), (1, 6 * unit + 3, 3 * unit + 5)):
         x = torch.rand(count, 3, height, width, generator=random)
         expected, size = restorer(x, may_tile=False), f"{count}x3x{height}x{width}"

@@ -36,8 +36,8 @@ def find(given: list[str], typed: dict | None = None) -> dict[str, Path]:
     for path in map(Path, given or usual):
         try:
             stated = weights.network_flags(path, weights.typed_for(path, typed))
-            if not weights.describe(path):
-                weights.load(path, typed)                     # only now it is known whether the file fits these flags
+            if not (weights.describe(path) and weights.from_arguments(stated["model"])):
+                weights.load(path, weights.typed_for(path, typed))     # only now it is known whether the file fits these flags
         except UserError as error:
             if given:
                 raise

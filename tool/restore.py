@@ -1,0 +1,138 @@
+"""python -m tool.restore PHOTO|FOLDER|VIDEO: restore a photo, a folder of photos with its subfolders, or a video."""
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+if __name__ == "__main__":                # before torch is imported
+    from runtime import waiting
+    waiting.leave_cores_to_others()
+
+from torch import Tensor
+
+import data
+import main
+import option
+import tester
+from contract import TestSet
+from data import image
+from data.pictures import is_video
+from restore import ffmpeg, memory, outputs
+from runtime import files, process
+from runtime.arguments import Formatter, Parser, number, tile_side
+from runtime.errors import Failure, UserError
+from tool import guarded
+
+WEIGHTS = "name the weights of a network with --weights FILE, for example --weights experiment/mine/model/model_best.pt"
+
+
+class Places(NamedTuple):
+    """Where results go: their folder, the name of a single result ('' for a folder of photos), its format, and the folder of the report."""
+    results: Path
+    name: str
+    format: str
+    report: Path
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed flags; UserError for an invalid one."""
+    parser = Parser(prog="tool.restore", description=__doc__, allow_abbrev=False, formatter_class=Formatter)
+    add = parser.add_argument
+    add("path", type=Path, metavar="PHOTO|FOLDER|VIDEO")
+    add("-o", "--output", type=Path, metavar="OUT", help="file or folder of the result; default: NAME_restored beside the input")
+    add("--weights", default="", metavar="FILE", help="model file of this program, or one released with a paper, with --model")
+    add("--model", default="", metavar="NAME", help="the model, if the file of weights does not state it")
+    add("--strength", type=number(float, 0, 1), default=1.0, help="1: the restored picture, 0: the input, between: their mixture")
+    add("--format", default="png", choices=tuple(image.FORMATS), help="file format of restored photos")
+    add("--whole", type=number(float, 0), default=2.0, metavar="MEGAPIXELS",
+        help="photos with more pixels are restored in tiles; 0: only if the memory is short")
+    add("--tile", type=tile_side, default="1024", metavar="N", help="greatest side of the tiles in pixels")
+    add("--self_ensemble", action="store_true", help="average the results of the 8 flips and rotations; takes 8 times as long")
+    add("--test_precision", default="single", choices=list(process.PRECISIONS), help="precision of the computation")
+    add("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
+    add("--no-report", dest="report", action="store_false", help="write no page that compares before and after")
+    return parser.parse_args(argv)
+
+
+def places(path: Path, output: Path | None, ending: str) -> Places:
+    """Return where the results of a path go; UserError if the path does not exist, or for a place that cannot be used."""
+    if not path.exists():
+        raise UserError(f"there is no file or folder {path}")
+    source = path.resolve()
+    if not source.name and not output:
+        raise UserError(f"name the folder for the results of {path} with -o")
+    if path.is_dir():
+        results = output or source.with_name(f"{source.name}_restored")
+        if results.exists() and not results.is_dir():
+            raise UserError(f"{results} is a file; the results of a folder need a folder: name another with -o")
+        if results.resolve().is_relative_to(source):
+            raise UserError(f"{results} lies in the folder of the photos, where results would be taken for photos; name another with -o")
+        return Places(results, "", ending, results.resolve().with_name(f"{results.resolve().name}_report"))
+    allowed = tuple(ffmpeg.ENDINGS if is_video(path) else image.FORMATS)
+    single = output or source.with_name(f"{source.stem}_restored")
+    if output and (output.is_dir() or not output.suffix):
+        single = output / source.stem
+    elif output:
+        ending = output.suffix[1:].lower().replace("jpeg", "jpg")
+        if ending not in allowed:
+            raise UserError(f"{output} cannot be written: its name must end in {', '.join(f'.{each}' for each in allowed)}")
+        single = output.with_suffix("")
+    return Places(single.parent, single.name, ending, single.parent.resolve() / f"{single.name}_report")
+
+
+def core(args: argparse.Namespace, ending: str) -> argparse.Namespace:
+    """Return the flags of main.py that these flags mean."""
+    if not args.weights:
+        raise UserError(WEIGHTS)
+    flags = ["--test_only", "--save_results", "--data_test", "Demo", f"--dir_demo={args.path}", f"--pre_train={args.weights}",
+             f"--whole={args.whole}", f"--tile={args.tile}", f"--test_precision={args.test_precision}",
+             *[f"--model={args.model}"] * bool(args.model), *["--self_ensemble"] * args.self_ensemble, *["--cpu"] * args.cpu,
+             "--report" if args.report else "--no-report"]
+    result = option.parse(flags)
+    result.format = ending
+    result.flags |= {"format": ending, "strength": args.strength}
+    return result
+
+
+def placed(images: TestSet, where: Places) -> TestSet:
+    """Return the set without targets, with its results where they belong."""
+    items = [item._replace(name=where.name or item.name, images={"input": item.images["input"]}) for item in images.items]
+    return images._replace(items=items, results=where.results)
+
+
+def mixture(strength: float):
+    """Return the function that mixes a picture and its restored version; None for the restored version alone."""
+    def mix(before: Tensor, after: Tensor) -> Tensor:
+        return before + strength * (after - before)
+    return mix if strength < 1 else None
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Restore what the command line names; UserError for wrong input, and, after all others, for photos that could not be restored."""
+    args = arguments(argv)
+    where = places(args.path, args.output, args.format)
+    if where.report.exists() and any(where.report.iterdir()) and not (where.report / "args.json").is_file():
+        raise UserError(f"{where.report} exists, and this program did not write it; move it away, or name another place with -o")
+    with process.session(args.cpu, 1):
+        flags = core(args, where.format)
+        job = data.runs(flags)[0]
+        sets = {name: placed(images, where) for name, images in job.test.items()}
+        for name, images in sets.items():
+            ending = "mp4" if is_video(args.path) and where.format not in ffmpeg.ENDINGS else where.format
+            outputs.check_free(where.report, outputs.name_for(where.report, name, images.source), images, ending)
+        method = main.make_method(flags, job, None)
+        files.write_json(files.make_folder(where.report) / "args.json", flags.flags)
+        process.log().open(where.report)
+        try:
+            tester.test(method, sets, flags, where.report, args.weights, finish=mixture(args.strength))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, Failure) or not memory.lacks(error):
+                raise
+            raise Failure("the memory is full; try a smaller --tile, or --whole 0.1") from error
+        finally:
+            if (where.report / "report.html").is_file() and args.report:
+                process.log().say(f"before and after: {where.report / 'report.html'}", keep=False)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("tool.restore", run))
