@@ -152,7 +152,7 @@ def numbers(metrics: dict[str, dict], best: dict | None = None) -> str:
             'protocols.</p>')
 
 
-def conditions(entry: dict, weights: bool, best: dict | None) -> str:
+def conditions(entry: dict, weights: bool, best: dict | None = None) -> str:
     """Return a text about how a set was tested, with the name of the weights if `weights` is true, and the best epoch if it was tested."""
     count, subset, tile, some = (entry.get(key) for key in ("count", "subset", "tile", "in_tiles"))
     unit = str(entry.get("unit", "images"))
