@@ -43,6 +43,7 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
         start = time.perf_counter()
         further: dict[str, object] = {} if epoch is not None else {**benchmarks.belonging(given, args.data_test, args.dir_data)}
         restorer = Restorer(method, settings, finish)
+        further |= {"backend": restorer.backend.name} if restorer.backend.name != "torch" else {}
         if epoch is None and is_video(images.source):
             rows, about = restore_video(restorer, name, images, args, folder, weights)
             further |= about
@@ -230,7 +231,8 @@ def _log_numbers(result: dict, measured: list[dict], further: tuple[str, ...], a
     if result["subset"] != "all":
         name += f" ({result['subset']})"
     some = f"{result['in_tiles']} of them in " if "in_tiles" in result else ""
-    how = (f"{result['precision']}, {some + 'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
+    by = ", ".join(result[key] for key in ("precision", "backend") if key in result)
+    how = (f"{by}, {some + 'tiles of ' + str(result['tile']) if result['tile'] else 'whole images'}"
            f"{', x8' if result['self_ensemble'] else ''}{''.join('; ' + result[key] for key in ('noise', 'degradation') if key in result)}")
     for numbers in measured:
         if "psnr" in numbers:

@@ -158,6 +158,7 @@ def conditions(entry: dict, weights: bool, best: dict | None = None) -> str:
     unit = str(entry.get("unit", "images"))
     parts = [f"{count} {unit.removesuffix('s') if count == 1 else unit}" + ("" if subset in (None, "all") else f" ({subset})"),
              {"single": "fp32", "half": "fp16"}.get(str(entry.get("precision")), str(entry.get("precision"))),
+             *filter(None, [str(entry.get("backend") or "")]),
              f"{f'{some} of them in ' if some else ''}tiles of {tile}, overlap {entry.get('tile_overlap')}" if tile else "whole images"]
     parts += ["mean of 8 flips and rotations"] * bool(entry.get("self_ensemble"))
     parts += [str(entry[key]) for key in ("noise", "degradation") if entry.get(key)]

@@ -17,7 +17,7 @@ import tester
 from contract import TestSet
 from data import image
 from data.pictures import is_video
-from restore import ffmpeg, memory, outputs
+from restore import backend, ffmpeg, memory, outputs
 from runtime import files, process
 from runtime.arguments import Formatter, Parser, number, tile_side
 from runtime.errors import Failure, UserError
@@ -49,6 +49,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--tile", type=tile_side, default="1024", metavar="N", help="greatest side of the tiles in pixels")
     add("--self_ensemble", action="store_true", help="average the results of the 8 flips and rotations; takes 8 times as long")
     add("--test_precision", default="single", choices=list(process.PRECISIONS), help="precision of the computation")
+    add("--backend", default="torch", choices=backend.NAMES,
+        help="what computes the network; auto: the fastest that is installed and agrees with torch")
     add("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
     add("--no-report", dest="report", action="store_false", help="write no page that compares before and after")
     return parser.parse_args(argv)
@@ -86,6 +88,7 @@ def core(args: argparse.Namespace, ending: str) -> argparse.Namespace:
         raise UserError(WEIGHTS)
     flags = ["--test_only", "--save_results", "--data_test", "Demo", f"--dir_demo={args.path}", f"--pre_train={args.weights}",
              f"--whole={args.whole}", f"--tile={args.tile}", f"--test_precision={args.test_precision}",
+             f"--backend={args.backend}",
              *[f"--model={args.model}"] * bool(args.model), *["--self_ensemble"] * args.self_ensemble, *["--cpu"] * args.cpu,
              "--report" if args.report else "--no-report"]
     result = option.parse(flags)

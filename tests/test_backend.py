@@ -1,0 +1,135 @@
+"""Backends: each agrees with PyTorch before it is used, and PyTorch computes where one cannot be used."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import tester
+from restore import backend
+from restore.restorer import Restorer, Settings
+from tests.conftest import TINY
+from tests.test_export import make
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    """An empty cache, and no backend from another test."""
+    monkeypatch.setenv("UNWEATHER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(backend, "_open", {})
+
+
+@pytest.fixture
+def method(place):
+    return make("unet", flags=["--channels", "4"])
+
+
+def fake(monkeypatch, method, change=0.0, name="openvino"):
+    """Replace a backend by PyTorch plus a constant, as if its packages were installed; return the list of its precisions when opened."""
+    opened = []
+
+    def opener(method, place, precision):
+        opened.append(precision)
+        return lambda x: method.restore(x) + change
+    monkeypatch.setitem(backend.OPENERS, name, opener)
+    monkeypatch.setattr(backend, "_check_support", lambda *_: None)
+    return opened
+
+
+def test_a_missing_package_is_named_and_torch_computes(method, said, monkeypatch):
+    monkeypatch.setattr(backend, "_is_installed", lambda package: package != "openvino")
+    assert backend.choose(method, "openvino", "single", said.append).name == "torch"
+    assert said == ["the backend openvino is not used, because it needs the package openvino: pip install openvino; torch computes instead"]
+
+
+def test_a_precision_that_a_backend_lacks(method, said, monkeypatch):
+    monkeypatch.setattr(backend, "_is_installed", lambda package: True)
+    assert backend.choose(method, "onnxruntime", "bf16", said.append).name == "torch"
+    assert "does not compute in bf16 on this processor" in said[0]
+
+
+@pytest.mark.parametrize("precision, change, used", [("single", 5e-5, True), ("single", 2e-4, False), ("single", float("nan"), False),
+                                                      ("bf16", 1e-3, True), ("bf16", 0.01, False), ("bf16", float("nan"), False)])
+def test_a_backend_that_differs_is_not_used(method, said, monkeypatch, precision, change, used):
+    fake(monkeypatch, method, change)
+    assert backend.choose(method, "openvino", precision, said.append).name == ("openvino" if used else "torch")
+    assert ("not used" in said[-1]) != used
+
+
+def test_a_backend_that_fails_is_not_used(method, said, monkeypatch):
+    fake(monkeypatch, method)
+
+    def opener(*_):
+        raise RuntimeError("this operator is not known\nsecond line")
+    monkeypatch.setitem(backend.OPENERS, "openvino", opener)
+    assert backend.choose(method, "openvino", "single", said.append).name == "torch"
+    assert "it cannot compute this network: this operator is not known" in said[0]
+
+
+def test_auto_takes_the_fastest(method, said, monkeypatch):
+    fake(monkeypatch, method)
+    fake(monkeypatch, method, name="onnxruntime")
+    slow = {"torch": 3.0, "onnxruntime": 2.0, "openvino": 1.0}
+    clock = iter(time for _ in range(100) for name in ("torch", "onnxruntime", "openvino") for time in (0.0, slow[name]))
+    monkeypatch.setattr(backend, "_checked", lambda method, name, *_: backend.Backend(name, method.restore))
+    monkeypatch.setattr(backend.time, "perf_counter", lambda: next(clock))
+    assert backend.choose(method, "auto", "single", said.append).name == "openvino"
+    assert "torch 3.000 s, onnxruntime 2.000 s, openvino 1.000 s" in said[-1]
+
+
+def test_a_backend_stays_open_until_the_weights_change(method, said, monkeypatch):
+    opened = fake(monkeypatch, method)
+    for _ in range(2):
+        backend.choose(method, "openvino", "single", said.append)
+    assert len(opened) == 1
+    with torch.no_grad():
+        next(method.network.parameters()).add_(0.1)
+    backend.choose(method, "openvino", "single", said.append)
+    assert len(opened) == 2
+    for number in range(backend.KEPT + 1):
+        backend.choose(method, "openvino", ("single", "bf16")[number % 2], said.append)
+    assert len(backend._open) <= backend.KEPT
+
+
+def test_results_name_the_backend_and_a_training_tests_with_torch(run, pairs, monkeypatch):
+    seen = []
+    real = tester.Restorer
+
+    class Spy(real):
+        def __init__(self, method, settings, *args):
+            seen.append(settings.backend)
+            super().__init__(method, settings, *args)
+    monkeypatch.setattr(tester, "Restorer", Spy)
+    monkeypatch.setattr(backend, "_check_support", lambda *_: None)
+    monkeypatch.setitem(backend.OPENERS, "openvino", lambda method, place, precision: method.restore)
+    status, text = run("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1", "--backend", "openvino")
+    assert status == 0, text
+    assert seen == ["torch", "openvino"]
+    assert json.loads(Path("experiment/x/metrics.json").read_text())["set"]["backend"] == "openvino"
+    assert "single, openvino, whole images" in text
+    assert "fp32, openvino, whole images" in Path("experiment/x/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_real_backend(method, said, name):
+    """It equals PyTorch for any size, is exported once, and made anew when the stored file is damaged."""
+    for package in backend.PACKAGES[name]:
+        pytest.importorskip(package, reason=f"the extra 'fast' is not installed: no {package}")
+    restorer = Restorer(method, Settings(backend=name))
+    assert restorer.backend.name == name
+    for size in ((64, 64), (53, 71), (5, 200)):
+        x = torch.rand(1, 3, *size)
+        with torch.inference_mode():
+            torch.testing.assert_close(restorer(x), method.restore(x), rtol=0, atol=1e-4)
+    stored, = (backend.files.cache() / "backends").glob("*.onnx")
+    before = stored.read_bytes()
+    for content, word in ((before, "opened"), (before[:500], "exported")):
+        stored.write_bytes(content)
+        backend._open.clear()
+        assert backend.choose(method, name, "single", said.append).name == name
+        assert word in said[-1]
