@@ -159,7 +159,7 @@ def test_a_damaged_line_of_the_log(trained, capsys, line):
     (["--decay", "1" * 5000], "… (5000 characters)' is not a whole number from 1"),
     (["--data_range", "1-" + "1" * 5000], "(5002 characters)' is not first-last"),
     (["--sigma", "0-" + "1" * 5000], "(5002 characters)' is not two noise levels"),
-    (["--data_test", "set@" + "1" * 5000], "a noise level is a whole number"),
+    (["--data_test", "set@" + "1" * 5000], "(5004 characters)': after the @ stands"),
     (["--loss=--"], "--loss=--: '--' is not a value of this flag"),
     (["--loss", "1*SSIM(window=" + "9" * 400 + ")"], "must be a whole number"),
     (["--loss", "+".join(["1e"] * 50_000)], "--loss has 149999 characters; at most 10000 are read"),

@@ -163,7 +163,7 @@ def test_vgg_weights(run, weights, pairs, offline):
      "torchvision's keys are required, and --vgg is the depth of the VGG in a --vgg_weights file"),
     ("alexnet", "file.pth does not contain the weights of vgg16: 'features.0.weight' is missing or has another shape"),
     (b"hello", "file.pth is damaged or is not a file of weights"),
-    (None, "the file file.pth does not exist; a file of weights (.pt, .pth) is required"),
+    (None, "the file file.pth does not exist; a file of weights (.pt, .pth, .safetensors) is required"),
 ])
 def test_wrong_vgg_weights(fails, weights, pairs, offline, content, words):
     if content:
