@@ -85,6 +85,7 @@ def restore_folder(restorer: Restorer, name: str, images: TestSet, args, folder:
     album.write(folder, {})
     rows = process.gather(rows) + [items[index].name for index in plan.kept]
     trouble = plan.trouble + process.gather(trouble)
+    outputs.end(folder, name, args, images, outputs.conditions(images, args, weights), rows)
     notes, sides = process.gather(restorer.notes), process.gather(restorer.tiled)
     for text in [*dict.fromkeys(note for note in notes if note not in restorer.notes), *(f"not restored: {text}" for text in trouble)]:
         process.log().say(text)
