@@ -172,8 +172,9 @@ def _plan(name: str, images: TestSet, args, folder: Path, weights: str) -> Plan:
     items, kept, results = images.items, [], outputs.results_folder(folder, name, images)
     flags = outputs.conditions(images, args, weights)
     before = outputs.record(folder, name)
+    earlier = dict(zip(before.get("pictures", []), before["files"])) if isinstance(before.get("files"), list) else {}
     if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and before.get("flags") == flags:
-        kept = [index for index, item in enumerate(items) if item.name in set(before["pictures"])
+        kept = [index for index, item in enumerate(items) if earlier.get(item.name) == outputs.file_name(item)
                 and outputs.is_newer(outputs.result_path(results, item.name, args.format), _file(item), weights)]
     outputs.begin(folder, name, args, images, flags, {items[index].name for index in kept})
     groups: dict[tuple[int, int], list[int]] = {}

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract import Batch, TestSet
+from contract import Batch, Item, TestSet
 from data import image
+from data import source as data_source
 from model.method import Method
 from report import plots
 from restore import ffmpeg
@@ -59,18 +60,26 @@ def begin(folder: Path, name: str, args, images: TestSet, flags: dict | None = N
     for picture in _earlier(folder, name, images) - set(kept):
         for old in _written(folder, name, results_folder(folder, name, images), picture, args, endings):
             old.unlink(missing_ok=True)
-    _record(folder, name, images, args, flags, [item.name for item in images.items])
+    _record(folder, name, images, args, flags, {item.name for item in images.items})
 
 
 def end(folder: Path, name: str, args, images: TestSet, flags: dict, pictures: Collection[str]) -> None:
     """Record the images that were restored, so that no later test takes other files in the folder that the set names for results."""
     if images.results and process.rank() == 0 and args.save_results:
-        _record(folder, name, images, args, flags, [item.name for item in images.items if item.name in set(pictures)])
+        _record(folder, name, images, args, flags, set(pictures))
 
 
-def _record(folder: Path, name: str, images: TestSet, args, flags: dict | None, pictures: list[str]) -> None:
+def _record(folder: Path, name: str, images: TestSet, args, flags: dict | None, pictures: set[str]) -> None:
+    written = [item for item in images.items if item.name in pictures]
     files.write_json(folder / f"restored-{name}.json", {"source": images.source, "flags": flags or {}, "format": args.format,
-                                                        "pictures": pictures})
+                                                        "pictures": [item.name for item in written],
+                                                        "files": [file_name(item) for item in written]})
+
+
+def file_name(item: Item) -> str:
+    """Return the name of an item's input file with its ending: the name of a result may later be that of another file."""
+    path = data_source.path_of(item.images["input"]) if "input" in item.images else None
+    return path.name if path else ""
 
 
 def _endings(before: Record, images: TestSet) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import torch
 from data import image
 from tests import browser
 from tests.conftest import photo, save, until
-from tests.test_folders import expected, network_file
+from tests.test_folders import expected, long_ago, network_file
 from tests.test_report import Reader
 from tool import guarded, restore
 
@@ -238,3 +238,13 @@ def test_a_network_of_the_user(restored, network_file):
 def test_a_huge_limit_is_refused(restored):
     assert restored("photos/a.png", "--whole", "1e308") == (2, "tool.restore: error: argument --whole: '1e308' is not a number from 0 to "
                                                                "1000000.0\n")
+
+
+def test_a_result_is_kept_only_for_its_own_photo(restored):
+    """A photo that is added later and takes the name of a result is restored, however old it is."""
+    assert restored("photos")[0] == 0
+    save(Path("photos/a.bmp"), photo(30, 20, 7))
+    long_ago("photos/a.bmp")
+    status, text = restored("photos")
+    assert status == 0 and "2 of 4 images are already restored" in text
+    assert near("photos_restored/a.png", expected("photos/a.bmp")) and near("photos_restored/a_2.png", expected("photos/a.png"))
