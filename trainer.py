@@ -173,6 +173,9 @@ class Trainer:
             with contextlib.nullcontext() if last else self.compute.no_sync():
                 with process.autocast(self.args.precision):
                     total, parts = self.compute(chunk)
+                if not total.requires_grad:
+                    raise UserError(f"the loss of the model {self.args.model} has no gradient, so nothing can be trained; its network must "
+                                    "not use torch.no_grad() or detach() on the way to its result")
                 share = len(chunk) / len(batch)
                 self.scaler.scale(total * share).backward()
             for name, value in {"loss": total.detach(), **parts}.items():

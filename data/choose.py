@@ -130,7 +130,8 @@ def _open(args, name: str, role: str) -> tuple[list[Item], bool, str]:
     if entry:
         return *paired.find(root, role, entry.layouts), entry.task
     if name in benchmarks.BENCHMARKS and not root.is_dir():
-        raise UserError(f"{name} is a benchmark, which only --data_test can name; for training name data sets with --data_train")
+        raise UserError(f"{name} is a benchmark, which only --data_test can name, without an @; for training name data sets with "
+                        "--data_train")
     if "/" in name or not root.is_dir():
         raise UserError(f"unknown data set '{name}'; known: {', '.join(DATASETS)}, Folder with --dir_demo, a list (.json, .csv), "
                         f"or any folder under {args.dir_data} with input/ and target/; benchmarks: {', '.join(benchmarks.BENCHMARKS)}")

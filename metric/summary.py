@@ -1,7 +1,6 @@
 """Summarise the numbers of single images for a data set: mean, median, and a confidence interval of the mean."""
 import csv
 import io
-import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from runtime.files import write_text
 
 RESAMPLES = 2000
+LARGEST = 1e9                             # of the numbers that are read from a table
 
 
 def summarise(rows: list[dict[str, float]]) -> dict:
@@ -49,7 +49,10 @@ def read_table(path: Path) -> dict[str, dict[str, dict[str, float]]]:
             raise ValueError("it has no columns 'image' and 'protocol'")
         for line in lines:
             name, protocol = line.pop("image"), line.pop("protocol")
+            if None in line or name is None or protocol is None:
+                raise ValueError(f"line {lines.line_num} has not as many columns as the head")
             numbers = {key: float(value) for key, value in line.items() if value}
-            assert all(map(math.isfinite, numbers.values())), path
+            if not all(abs(value) <= LARGEST for value in numbers.values()):
+                raise ValueError(f"line {lines.line_num} holds a number that is no measure")
             table.setdefault(protocol, {})[name] = numbers
     return table

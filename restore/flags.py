@@ -13,7 +13,7 @@ def add_arguments(parser) -> None:
     add("--chop", action=BooleanOptionalAction, default=False, help="always restore in tiles, with the side --tile, or 512")
     add("--tile", type=tile_side, default="auto", metavar="N",
         help="side of the tiles; images without ground truth are tiled automatically if memory is short; auto: the largest that fits")
-    add("--whole", type=number(float, 0), default=0.0, metavar="MEGAPIXELS",
+    add("--whole", type=number(float, 0, 1e6), default=0.0, metavar="MEGAPIXELS",
         help="restore images without ground truth that have more pixels in tiles even if they fit into the memory; 0: none")
     add("--tile_overlap", type=COUNT, default=96, help="overlap of tiles in pixels, limited to half a tile")
     add("--memory", type=number(float, 0), default=0.0, metavar="GIB",

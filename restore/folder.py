@@ -85,6 +85,7 @@ def restore_folder(restorer: Restorer, name: str, images: TestSet, args, folder:
     album.write(folder, {})
     rows = process.gather(rows) + [items[index].name for index in plan.kept]
     trouble = plan.trouble + process.gather(trouble)
+    outputs.end(folder, name, args, images, outputs.conditions(images, args, weights), rows)
     notes, sides = process.gather(restorer.notes), process.gather(restorer.tiled)
     for text in [*dict.fromkeys(note for note in notes if note not in restorer.notes), *(f"not restored: {text}" for text in trouble)]:
         process.log().say(text)
@@ -171,8 +172,9 @@ def _plan(name: str, images: TestSet, args, folder: Path, weights: str) -> Plan:
     items, kept, results = images.items, [], outputs.results_folder(folder, name, images)
     flags = outputs.conditions(images, args, weights)
     before = outputs.record(folder, name)
+    earlier = dict(zip(before.get("pictures", []), before["files"])) if isinstance(before.get("files"), list) else {}
     if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and before.get("flags") == flags:
-        kept = [index for index, item in enumerate(items) if item.name in set(before["pictures"])
+        kept = [index for index, item in enumerate(items) if earlier.get(item.name) == outputs.file_name(item)
                 and outputs.is_newer(outputs.result_path(results, item.name, args.format), _file(item), weights)]
     outputs.begin(folder, name, args, images, flags, {items[index].name for index in kept})
     groups: dict[tuple[int, int], list[int]] = {}

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract import Batch, TestSet
+from contract import Batch, Item, TestSet
 from data import image
+from data import source as data_source
 from model.method import Method
 from report import plots
 from restore import ffmpeg
@@ -55,11 +56,36 @@ def begin(folder: Path, name: str, args, images: TestSet, flags: dict | None = N
     if process.rank() or not any(getattr(args, kind) for kind in KINDS):
         return
     check_free(folder, name, images, args.format)
+    endings = _endings(record(folder, name), images)
     for picture in _earlier(folder, name, images) - set(kept):
-        for old in _written(folder, name, results_folder(folder, name, images), picture, args):
+        for old in _written(folder, name, results_folder(folder, name, images), picture, args, endings):
             old.unlink(missing_ok=True)
-    files.write_json(folder / f"restored-{name}.json", {"source": images.source, "flags": flags or {},
-                                                        "pictures": [item.name for item in images.items]})
+    _record(folder, name, images, args, flags, {item.name for item in images.items})
+
+
+def end(folder: Path, name: str, args, images: TestSet, flags: dict, pictures: Collection[str]) -> None:
+    """Record the images that were restored, so that no later test takes other files in the folder that the set names for results."""
+    if images.results and process.rank() == 0 and args.save_results:
+        _record(folder, name, images, args, flags, set(pictures))
+
+
+def _record(folder: Path, name: str, images: TestSet, args, flags: dict | None, pictures: set[str]) -> None:
+    written = [item for item in images.items if item.name in pictures]
+    files.write_json(folder / f"restored-{name}.json", {"source": images.source, "flags": flags or {}, "format": args.format,
+                                                        "pictures": [item.name for item in written],
+                                                        "files": [file_name(item) for item in written]})
+
+
+def file_name(item: Item) -> str:
+    """Return the name of an item's input file with its ending: the name of a result may later be that of another file."""
+    path = data_source.path_of(item.images["input"]) if "input" in item.images else None
+    return path.name if path else ""
+
+
+def _endings(before: Record, images: TestSet) -> tuple[str, ...]:
+    """Return the endings of the results that the last test of a set wrote; all, if they are in a folder of the experiment."""
+    known = (*image.FORMATS, *ffmpeg.ENDINGS)
+    return (before["format"],) if images.results and before.get("format") in known else known
 
 
 def _earlier(folder: Path, name: str, images: TestSet) -> set[str]:
@@ -75,7 +101,8 @@ def _place(images: TestSet) -> str:
 
 def check_free(folder: Path, name: str, images: TestSet, ending: str) -> None:
     """Raise UserError if a result would replace a file that no test of the set wrote, in the folder that the set names for its results."""
-    for picture in sorted({item.name for item in images.items if images.results} - _earlier(folder, name, images), key=files.natural):
+    earlier = _earlier(folder, name, images) if ending in _endings(record(folder, name), images) else set()
+    for picture in sorted({item.name for item in images.items if images.results} - earlier, key=files.natural):
         path = result_path(results_folder(folder, name, images), picture, ending)
         if path.exists() or path.is_symlink():
             raise UserError(f"{path} exists, and this program did not write it; move it away, or name another place with -o")
@@ -100,11 +127,11 @@ def results_folder(folder: Path, name: str, images: TestSet) -> Path:
     return images.results or folder / f"results-{name}"
 
 
-def _written(folder: Path, name: str, results: Path, picture: str, args) -> list[Path]:
-    """Return the files that a test may have written for an image, of the kinds that the flags select."""
+def _written(folder: Path, name: str, results: Path, picture: str, args, endings: Collection[str]) -> list[Path]:
+    """Return the files that a test may have written for an image, of the kinds that the flags select, results with these endings."""
     found = []
     if args.save_results:
-        found = [result_path(results, picture, ending) for ending in (*image.FORMATS, *ffmpeg.ENDINGS)]
+        found = [result_path(results, picture, ending) for ending in endings]
         found.append(before_path(folder, name, picture))
     found += [sheet_path(folder, name, picture)] if args.save_gt else []
     return found + (list((folder / f"maps-{name}").glob(f"{glob.escape(picture)}-*.png")) if args.save_maps else [])

@@ -58,7 +58,11 @@ def about(error: BaseException, ours: Callable[[Path], bool], otherwise: Path | 
     The place is that of a syntax error, else the last line that ran in a file for which `ours` is true, else line 1 of `otherwise`.
     """
     places = [(Path(frame.filename), frame.lineno) for frame in reversed(traceback.extract_tb(error.__traceback__))]
-    found, text = next((place for place in places if ours(place[0])), (otherwise, 1)), str(error)
+    found = next((place for place in places if ours(place[0])), (otherwise, 1))
+    try:
+        text = str(error)
+    except Exception:                     # a class of the user's may do anything
+        text = "an error without a text"
     if isinstance(error, SyntaxError) and error.filename:
         found, text = (Path(error.filename), error.lineno), error.msg
     file, line = found

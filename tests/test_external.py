@@ -140,7 +140,7 @@ def test_a_prefix_goes_only_if_all_names_then_match(place):
     ("(y, x)", "", "returns a tuple; the part that is the image is named by --output: 0, 1"),
     ("{'clean': y, 'n': 3}", "mask", "returns a dict; the part that is the image is named by --output: clean"),
     ("y", "0", "returns a Tensor; leave out --output"),
-    ("None", "", "returns a NoneType; which holds no tensor"),
+    ("None", "", "returns a NoneType, which holds no tensor"),
     ("y[..., 1:]", "", "returns the shape (1, 3, 64, 64) for an input of (1, 3, 64, 65), which it must keep; if it needs sides"),
     ("y[:, :1]", "", "returns the shape (1, 1, 64, 65)"),
     ("y.byte()", "", "has the type torch.uint8"),
@@ -229,3 +229,28 @@ def test_tools_need_the_code(trained, capsys):
     with pytest.raises(UserError, match="add --arch"):
         serve.find([trained])
     assert small.code("external") == ["--model", "external", "--arch", ARCH]
+
+
+@pytest.mark.parametrize("answer, words", [("sys.exit(0)", "fails for an input of (1, 3, 64, 65): SystemExit: 0"),
+                                           ("Bad.now()", "fails for an input of (1, 3, 64, 65): Bad: an error without a text")])
+def test_code_that_ends_the_program_or_raises_anything(place, answer, words):
+    text = WRITTEN.replace("ANSWER", answer) + """
+class Bad(Exception):
+    def __str__(self):
+        raise ValueError
+    @staticmethod
+    def now():
+        raise Bad
+"""
+    assert words in refusal(written("import sys\n" + text))
+
+
+def test_a_class_that_ends_the_program(place):
+    text = WRITTEN.replace("super().__init__()", "import sys; sys.exit(0)").replace("ANSWER", "y")
+    assert "cannot be built with --arch_args '{}': SystemExit: 0" in refusal(written(text))
+
+
+def test_a_result_without_gradient(fails, pairs):
+    arch = written(WRITTEN.replace("ANSWER", "y.detach()"))
+    flags = ("--model", "external", "--arch", arch, "--data_train", "set", "--save", "x", *TINY[2:])
+    assert "the loss of the model external has no gradient" in fails(*flags)

@@ -85,9 +85,9 @@ def test_tiles_where_memory_lacks(run, network_file, monkeypatch, error):
 
 def test_what_failed_is_remembered(network_file, monkeypatch):
     with torch.inference_mode():
-        each, x = made("--tile", "160"), torch.rand(1, 3, 180, 200)
-        whole = each.method.restore(x)
-        seen = no_memory(monkeypatch, 170 * 170, MemoryError())
+        x = torch.rand(1, 3, 180, 200)
+        whole = made("--tile", "160").method.restore(x)
+        seen, each = no_memory(monkeypatch, 170 * 170, MemoryError()), made("--tile", "160")
         first, second = each(x), each(torch.rand(1, 3, 190, 210))
     assert seen.count(180 * 200) == 1 and 190 * 210 not in seen and second.shape == (1, 3, 190, 210)
     assert torch.allclose(first, whole, atol=1e-4) and each.tiled == [160, 160] and "give the same as whole images" in each.notes[1]

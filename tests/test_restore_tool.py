@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data import image
 from tests import browser
 from tests.conftest import photo, save, until
-from tests.test_folders import expected, network_file
+from tests.test_folders import expected, long_ago, network_file
 from tests.test_report import Reader
 from tool import guarded, restore
 
@@ -194,3 +195,56 @@ def test_the_page_shows_full_size(restored):
             window.press("Escape")
         assert window.complaints() == []
         assert window.js("return document.querySelector('table') === null")
+
+
+def test_files_that_others_wrote_beside_the_results_stay(restored):
+    """A file of the user named like a result of another ending, or like that of an unreadable photo, stays as it is."""
+    Path("photos/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert restored("photos")[0] == 2
+    for name in ("a.jpg", "broken.png"):
+        Path("photos_restored", name).write_text("mine")
+    Path("photos/broken.png").unlink()
+    assert restored("photos", "--strength", "0.5")[0] == 0
+    status, text = restored("photos", "--format", "jpg")
+    assert status == 2 and "a.jpg exists, and this program did not write it" in text
+    assert [Path("photos_restored", name).read_text() for name in ("a.jpg", "broken.png")] == ["mine", "mine"]
+    assert files_of("photos_restored") == ["a.jpg", "a.png", "b.png", "broken.png", "c.png"]
+
+
+def test_a_link_gets_its_result_beside_itself(restored):
+    Path("links").mkdir()
+    Path("links/one.png").symlink_to(Path("photos/a.png").resolve())
+    Path("links/all").symlink_to(Path("photos").resolve())
+    assert restored("links/one.png")[0] == 0 and restored("links/all")[0] == 0
+    assert near("links/one_restored.png", expected("photos/a.png")) and files_of("links/all_restored") == ["a.png", "b.png", "c.png"]
+    assert files_of("photos") == ["a.png", "b.png", "c.png"]
+
+
+def test_results_are_no_photos(restored):
+    """A link in the folder of the photos that leads to their results adds nothing to a second run."""
+    Path("photos/up").symlink_to("..")
+    for _ in range(2):
+        assert "photos: 3 images, restored" in restored("photos")[1]
+
+
+def test_a_network_of_the_user(restored, network_file):
+    Path("net.py").write_text("from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+                              "        self.conv = nn.Conv2d(3, 3, 1)\n    def forward(self, x):\n        return self.conv(x)\n")
+    torch.save({"conv.weight": torch.eye(3)[:, :, None, None], "conv.bias": torch.zeros(3)}, "foreign.pth")
+    status, text = restored("photos/a.png", "--model", "external", "--arch", "net.py:Net", weights="foreign.pth")
+    assert status == 0 and near("photos/a_restored.png", image.read("photos/a.png")), text
+
+
+def test_a_huge_limit_is_refused(restored):
+    assert restored("photos/a.png", "--whole", "1e308") == (2, "tool.restore: error: argument --whole: '1e308' is not a number from 0 to "
+                                                               "1000000.0\n")
+
+
+def test_a_result_is_kept_only_for_its_own_photo(restored):
+    """A photo that is added later and takes the name of a result is restored, however old it is."""
+    assert restored("photos")[0] == 0
+    save(Path("photos/a.bmp"), photo(30, 20, 7))
+    long_ago("photos/a.bmp")
+    status, text = restored("photos")
+    assert status == 0 and "2 of 4 images are already restored" in text
+    assert near("photos_restored/a.png", expected("photos/a.bmp")) and near("photos_restored/a_2.png", expected("photos/a.png"))

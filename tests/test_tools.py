@@ -155,3 +155,24 @@ def test_verify_counts(tool, place):
     make_pairs(place / "dataset" / "Rain12", 3)
     status, text = tool(verify, "Rain12", "--quick", "--dir_data", "dataset")
     assert status == 0 and "count differs from the published one" in text and not Path("dataset/manifest").exists()
+
+
+@pytest.mark.parametrize("text, words", [
+    ("1,default,inf", "line 2 holds a number that is no measure"), ("1,default,nan", "line 2 holds a number"),
+    ("1,default,-1e308", "line 2 holds a number"), ("1,default,5,6", "line 2 has not as many columns as the head"),
+    ("1", "line 2 has not as many columns as the head")])
+def test_compare_names_the_line_of_a_bad_table(tool, place, text, words):
+    Path("good.csv").write_text("image,protocol,psnr\n1,default,30.0\n")
+    Path("bad.csv").write_text(f"image,protocol,psnr\n{text}\n")
+    status, text = tool(compare, "good.csv", "bad.csv")
+    assert status == 2 and f"cannot read the table bad.csv: {words}" in text
+
+
+def test_compare_keeps_the_page_of_a_run_and_draws_any_name(tool, place):
+    for path in ("$x^{$.csv", "b.csv"):
+        Path(path).write_text("image,protocol,psnr\n1,default,30.0\n")
+    Path("experiment/a").mkdir(parents=True)
+    Path("experiment/a/args.json").write_text("{}")
+    status, text = tool(compare, "$x^{$.csv", "b.csv", "--output", "experiment/a")
+    assert status == 2 and "experiment/a is the folder of a run" in text and not Path("experiment/a/report.html").exists()
+    assert tool(compare, "$x^{$.csv", "b.csv")[0] == 0

@@ -1,18 +1,22 @@
 """Command-line tools other than main.py: python -m tool.<name>."""
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
-from runtime.errors import Failure, UserError, explained, short
+from runtime.errors import Failure, Stopped, UserError, explained, short
 from runtime.log import print_any_text  # imports no torch, which runtime.waiting must precede
 
 LONGEST = 2000                            # characters of an error message
 
 
 def guarded(name: str, run: Callable[[], object]) -> int:
-    """Run a tool, print an error as one sentence, and return the exit status: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
+    """Run a tool, print an error as one sentence, and return the exit status: 0, 1 for a failure, 2 for bad input, 128 + signal number."""
     print_any_text()
     try:
-        run()
+        with _orderly():
+            run()
         return 0
     except UserError as error:
         text, status = str(error), 2
@@ -22,5 +26,23 @@ def guarded(name: str, run: Callable[[], object]) -> int:
         text, status = explained(error)
     except KeyboardInterrupt:
         text, status = "stopped by Ctrl-C", 130
+    except Stopped as stop:
+        text, status = str(stop), stop.status
     print(f"{name}: error: {short(text, LONGEST)}", file=sys.stderr, flush=True)
     return status
+
+
+@contextlib.contextmanager
+def _orderly() -> Iterator[None]:
+    """Within the block SIGTERM raises Stopped, so that no temporary file is left."""
+    def stop(*_) -> None:
+        raise Stopped("stopped by SIGTERM", 128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

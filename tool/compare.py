@@ -83,6 +83,9 @@ def run(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     name, found = tables(args)
     base, *others = args.runs
+    place = Path(args.output or experiment.ROOT / "compare")
+    if (place / "args.json").is_file():
+        raise UserError(f"{place} is the folder of a run, whose report.html would be replaced; name another with --output DIR")
     beside = args.measure.replace("psnr", "ssim")                      # the mean of this measure stands beside that of a PSNR
     beside = beside if beside != args.measure and all(beside in row for table in found.values() for row in table.values()) else ""
     print(f"{name or 'tables'}, protocol {args.protocol}, {args.measure}; difference to {base}, image by image")
@@ -108,7 +111,7 @@ def run(argv: list[str] | None = None) -> None:
     for row in flags:
         name_of, *values = row.values()
         print(f"  {name_of}: {', '.join(f'{each} {value}' for each, value in zip(list(row)[1:], values))}")
-    path = scatter(found, base, others, args)
+    path = scatter(found, base, others, args, place)
     print(f"scatter plot: {path}")
     settings = metric.described(metric.PROTOCOLS[args.protocol]) if args.protocol in metric.PROTOCOLS else "settings unknown"
     places = {each: Path(each) if each.endswith(".csv") else experiment.folder_of(each) for each in args.runs}
@@ -128,21 +131,27 @@ def different_flags(runs: list[str]) -> list[dict[str, str]]:
     return [{"Flag": f"--{name}", **texts} for name, texts in values.items() if len(set(texts.values())) > 1]
 
 
-def scatter(found: dict[str, Table], base: str, others: list[str], args) -> Path:
+def scatter(found: dict[str, Table], base: str, others: list[str], args, place: Path) -> Path:
     """Draw the value of every image in the other runs against its value in the first run; return the path of the PNG."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     for name in others:
-        axes.scatter(*paired(found[base], found[name], args.measure), s=14, alpha=.7, label=name)
+        axes.scatter(*paired(found[base], found[name], args.measure), s=14, alpha=.7, label=_literal(name))
     low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])
     axes.plot((low, high), (low, high), color="grey", linewidth=1)
-    axes.set(xlabel=f"{base}: {args.measure}", ylabel=args.measure, title=f"{args.protocol}: above the line is better than {base}")
+    axes.set(xlabel=_literal(f"{base}: {args.measure}"), ylabel=_literal(args.measure),
+             title=_literal(f"{args.protocol}: above the line is better than {base}"))
     axes.legend(frameon=False)
-    path = make_folder(Path(args.output or experiment.ROOT / "compare")) / f"{args.measure}.png"
+    path = make_folder(place) / f"{args.measure}.png"
     with temporary(path) as part:
         figure.savefig(part, format="png", dpi=120)
     return path
+
+
+def _literal(text: str) -> str:
+    """Return a text that matplotlib draws as it is, not as a formula."""
+    return text.replace("$", r"\$")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """python -m tool.restore PHOTO|FOLDER|VIDEO: restore a photo, a folder of photos with its subfolders, or a video."""
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -15,13 +16,13 @@ import main
 import option
 import tester
 from contract import TestSet
-from data import image
+from data import image, source
 from data.pictures import is_video
 from restore import backend, ffmpeg, memory, outputs
 from runtime import files, process
 from runtime.arguments import Formatter, Parser, number, tile_side
 from runtime.errors import Failure, UserError
-from tool import guarded
+from tool import guarded, network
 
 WEIGHTS = "name the weights of a network with --weights FILE, for example --weights experiment/mine/model/model_best.pt"
 
@@ -41,10 +42,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("path", type=Path, metavar="PHOTO|FOLDER|VIDEO")
     add("-o", "--output", type=Path, metavar="OUT", help="file or folder of the result; default: NAME_restored beside the input")
     add("--weights", default="", metavar="FILE", help="model file of this program, or one released with a paper, with --model")
-    add("--model", default="", metavar="NAME", help="the model, if the file of weights does not state it")
     add("--strength", type=number(float, 0, 1), default=1.0, help="1: the restored picture, 0: the input, between: their mixture")
     add("--format", default="png", choices=tuple(image.FORMATS), help="file format of restored photos")
-    add("--whole", type=number(float, 0), default=2.0, metavar="MEGAPIXELS",
+    add("--whole", type=number(float, 0, 1e6), default=2.0, metavar="MEGAPIXELS",
         help="photos with more pixels are restored in tiles; 0: only if the memory is short")
     add("--tile", type=tile_side, default="1024", metavar="N", help="greatest side of the tiles in pixels")
     add("--self_ensemble", action="store_true", help="average the results of the 8 flips and rotations; takes 8 times as long")
@@ -53,27 +53,27 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="what computes the network; auto: the fastest that is installed and agrees with torch")
     add("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
     add("--no-report", dest="report", action="store_false", help="write no page that compares before and after")
-    return parser.parse_args(argv)
+    return network.parse(parser, argv)
 
 
 def places(path: Path, output: Path | None, ending: str) -> Places:
     """Return where the results of a path go; UserError if the path does not exist, or for a place that cannot be used."""
     if not path.exists():
         raise UserError(f"there is no file or folder {path}")
-    source = path.resolve()
-    if not source.name and not output:
+    here = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()        # a link stays where it is
+    if not here.name and not output:
         raise UserError(f"name the folder for the results of {path} with -o")
     if path.is_dir():
-        results = output or source.with_name(f"{source.name}_restored")
+        results = output or here.with_name(f"{here.name}_restored")
         if results.exists() and not results.is_dir():
             raise UserError(f"{results} is a file; the results of a folder need a folder: name another with -o")
-        if results.resolve().is_relative_to(source):
+        if results.resolve().is_relative_to(path.resolve()):
             raise UserError(f"{results} lies in the folder of the photos, where results would be taken for photos; name another with -o")
         return Places(results, "", ending, results.resolve().with_name(f"{results.resolve().name}_report"))
     allowed = tuple(ffmpeg.ENDINGS if is_video(path) else image.FORMATS)
-    single = output or source.with_name(f"{source.stem}_restored")
+    single = output or here.with_name(f"{here.stem}_restored")
     if output and (output.is_dir() or not output.suffix):
-        single = output / source.stem
+        single = output / here.stem
     elif output:
         ending = output.suffix[1:].lower().replace("jpeg", "jpg")
         if ending not in allowed:
@@ -89,7 +89,7 @@ def core(args: argparse.Namespace, ending: str) -> argparse.Namespace:
     flags = ["--test_only", "--save_results", "--data_test", "Demo", f"--dir_demo={args.path}", f"--pre_train={args.weights}",
              f"--whole={args.whole}", f"--tile={args.tile}", f"--test_precision={args.test_precision}",
              f"--backend={args.backend}",
-             *[f"--model={args.model}"] * bool(args.model), *["--self_ensemble"] * args.self_ensemble, *["--cpu"] * args.cpu,
+             *(f"--{key}={value}" for key, value in args.network.items()), *["--self_ensemble"] * args.self_ensemble, *["--cpu"] * args.cpu,
              "--report" if args.report else "--no-report"]
     result = option.parse(flags)
     result.format = ending
@@ -97,10 +97,18 @@ def core(args: argparse.Namespace, ending: str) -> argparse.Namespace:
     return result
 
 
-def placed(images: TestSet, where: Places) -> TestSet:
-    """Return the set without targets, with its results where they belong."""
-    items = [item._replace(name=where.name or item.name, images={"input": item.images["input"]}) for item in images.items]
+def placed(images: TestSet, path: Path, where: Places) -> TestSet:
+    """Return the set without targets and without earlier results that a link leads to, with its results where they belong."""
+    items = [item._replace(name=where.name or item.name, images={"input": item.images["input"]}) for item in images.items
+             if where.name or not _is_result(source.path_of(item.images["input"]), path, where)]
     return images._replace(items=items, results=where.results)
+
+
+def _is_result(photo: Path | None, path: Path, where: Places) -> bool:
+    """Return whether a photo lies in the folder of the results or of the report, outside the folder of the photos itself."""
+    found = Path(os.path.realpath(photo or path))          # unlike resolve() also of a link to itself
+    inside = any(found.is_relative_to(place.resolve()) for place in (where.results, where.report))
+    return inside and not found.is_relative_to(path.resolve())
 
 
 def mixture(strength: float):
@@ -119,7 +127,7 @@ def run(argv: list[str] | None = None) -> None:
     with process.session(args.cpu, 1):
         flags = core(args, where.format)
         job = data.runs(flags)[0]
-        sets = {name: placed(images, where) for name, images in job.test.items()}
+        sets = {name: placed(images, args.path, where) for name, images in job.test.items()}
         for name, images in sets.items():
             ending = "mp4" if is_video(args.path) and where.format not in ffmpeg.ENDINGS else where.format
             outputs.check_free(where.report, outputs.name_for(where.report, name, images.source), images, ending)

@@ -71,7 +71,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--address", nargs="+", type=address, default=[], metavar="NAME:PORT",
                         help="further addresses under which a browser may open the page, as localhost:8000 behind "
                              "ssh -L 8000:127.0.0.1:7860; the page accepts requests from this machine only in any case")
-    parser.add_argument("--whole", type=number(float, 0), default=1.0, metavar="MEGAPIXELS",
+    parser.add_argument("--whole", type=number(float, 0, 1e6), default=1.0, metavar="MEGAPIXELS",
                         help=f"photos with more pixels are restored in tiles of {TILE} pixels; default: 1")
     parser.add_argument("--time_limit", type=number(float, 0.01, 10_000), default=10.0, metavar="MINUTES",
                         help="a photo that takes longer is given up; default: 10")

@@ -40,7 +40,7 @@ class External(Method):
             result = self.network(x)
         except (MemoryError, UserError):
             raise
-        except Exception as error:        # the network may raise anything
+        except (Exception, SystemExit) as error:          # the network may do anything
             if isinstance(error, RuntimeError) and "memory" in str(error):        # the Restorer and main handle this
                 raise
             raise UserError(f"--arch {self.arch}: the network fails for an input of {tuple(x.shape)}: {_about(self.arch, error)}; "
@@ -66,9 +66,10 @@ class External(Method):
         known = [key for key, part in parts.items() if isinstance(part, Tensor)]
         if self.output in known:
             return parts[self.output]
-        advice = {0: "which holds no tensor"}.get(len(known), f"the part that is the image is named by --output: {', '.join(known[:9])}")
-        raise UserError(f"--arch {self.arch}: the network returns a {type(result).__name__}; "
-                        + ("leave out --output" if known == [""] else advice))
+        listed = ", ".join(known[:9])
+        advice = {0: ", which holds no tensor"}.get(len(known), f"; the part that is the image is named by --output: {listed}")
+        raise UserError(f"--arch {self.arch}: the network returns a {type(result).__name__}"
+                        + ("; leave out --output" if known == [""] else advice))
 
 
 def add_arguments(group) -> None:
@@ -119,7 +120,7 @@ def _network(arch: str, arguments: str) -> nn.Module:
         network = made(**json.loads(arguments))
     except (MemoryError, UserError):
         raise
-    except Exception as error:            # the class may raise anything
+    except (Exception, SystemExit) as error:              # the class may do anything
         raise UserError(f"--arch {arch}: the network cannot be built with --arch_args '{short(arguments)}': "
                         f"{_about(arch, error)}{_signature(made)}") from error
     if not isinstance(network, nn.Module):
@@ -127,7 +128,7 @@ def _network(arch: str, arguments: str) -> nn.Module:
     return network
 
 
-def _about(arch: str, error: Exception) -> str:
+def _about(arch: str, error: BaseException) -> str:
     return about(error, code.within(Path(arch.rpartition(":")[0])))
 
 
