@@ -24,7 +24,7 @@ class Teacher:
     """
 
     def __init__(self, path: str, features: str, method: Method, device: torch.device, arch: str = ""):
-        self.method = weights.load(path, {"arch": arch} if arch else {}).requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.method = _loaded(path, arch).requires_grad_(False).to(device, memory_format=torch.channels_last)
         pairs = [name.strip().partition("=") for name in features.split("+")] if features else []
         self.own = [_module(method.network, name, "the model") for name, _, _ in pairs]
         self.taught = [_module(self.method.network, other or name, path) for name, _, other in pairs]
@@ -43,6 +43,13 @@ class Teacher:
                 raise UserError(f"--teacher_features: {mine} has the shape {tuple(ours.shape)} and the teacher's {tuple(theirs.shape)}; "
                                 "name modules of equal width and level")
         return prediction | own | taught
+
+
+def _loaded(path: str, arch: str) -> Method:
+    try:
+        return weights.load(path, {"arch": arch} if arch else {})
+    except UserError as error:            # the file's own flag has another name here
+        raise UserError(str(error).replace("--arch ", "--teacher_arch ")) from error
 
 
 def make(args, method: Method, device: torch.device) -> Teacher | None:

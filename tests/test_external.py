@@ -91,7 +91,7 @@ def test_python_teacher_and_features(run, trained):
     student = ("--model", "nafnet", "--channels", "4", "--blocks", "1/1/1", "--data_train", "set", *TINY[2:], "--no-report")
     taught = ("--teacher", trained, "--loss", "1*L1+0.5*L1:image:teacher", "--save", "taught")
     assert run(*student, *taught, "--teacher_arch", ARCH)[0] == 0
-    assert "add --arch" in run(*student, *taught, "--reset")[1]
+    assert "add --teacher_arch" in run(*student, *taught, "--reset")[1]
     assert "--teacher_arch needs a teacher" in run(*student, "--teacher_arch", ARCH, "--save", "z")[1]
 
 

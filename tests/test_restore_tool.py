@@ -248,3 +248,10 @@ def test_a_result_is_kept_only_for_its_own_photo(restored):
     status, text = restored("photos")
     assert status == 0 and "2 of 4 images are already restored" in text
     assert near("photos_restored/a.png", expected("photos/a.bmp")) and near("photos_restored/a_2.png", expected("photos/a.png"))
+
+
+@pytest.mark.parametrize("flags", [("",), (".", "-o", "")])
+def test_an_empty_name_is_not_the_working_folder(restored, flags):
+    status, text = restored(*flags)
+    assert status == 2
+    assert "an empty text names no file or folder" in text

@@ -35,12 +35,19 @@ class Places(NamedTuple):
     report: Path
 
 
+def named(text: str) -> Path:
+    """Return an argparse value as a path; an empty text, perhaps of an unset variable of the shell, is not the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text names no file or folder; write . for the working folder")
+    return Path(text)
+
+
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed flags; UserError for an invalid one."""
     parser = Parser(prog="tool.restore", description=__doc__, allow_abbrev=False, formatter_class=Formatter)
     add = parser.add_argument
-    add("path", type=Path, metavar="PHOTO|FOLDER|VIDEO")
-    add("-o", "--output", type=Path, metavar="OUT", help="file or folder of the result; default: NAME_restored beside the input")
+    add("path", type=named, metavar="PHOTO|FOLDER|VIDEO")
+    add("-o", "--output", type=named, metavar="OUT", help="file or folder of the result; default: NAME_restored beside the input")
     add("--weights", default="", metavar="FILE", help="model file of this program, or one released with a paper, with --model")
     add("--strength", type=number(float, 0, 1), default=1.0, help="1: the restored picture, 0: the input, between: their mixture")
     add("--format", default="png", choices=tuple(image.FORMATS), help="file format of restored photos")
