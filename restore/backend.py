@@ -123,11 +123,15 @@ def _check_support(name: str, precision: str) -> None:
         raise Unfit(f"it does not compute in {precision} on this processor")
 
 
-def _is_installed(package: str) -> bool:
+def _version(package: str) -> str:
+    """Return the version of a package, '' if it is not installed."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        importlib.metadata.version(package)
-        return True
-    return False
+        return importlib.metadata.version(package)
+    return ""
+
+
+def _is_installed(package: str) -> bool:
+    return bool(_version(package))
 
 
 def _difference(method: Method, run: Run, precision: str) -> str:
@@ -161,7 +165,7 @@ def _picture() -> Tensor:
 
 def _digest(method: Method) -> str:
     """Return a hash of the network, its weights and the versions that compute it."""
-    packages = [importlib.metadata.version(each) if _is_installed(each) else "" for each in VERSIONS]
+    packages = [_version(each) for each in VERSIONS]
     digest = hashlib.sha256(repr((VERSION, torch.__version__, packages, method.built_from, str(method.network))).encode())
     for key, value in method.network.state_dict().items():
         digest.update(key.encode())
