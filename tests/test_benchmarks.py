@@ -120,7 +120,7 @@ def test_members_are_held_out_from_a_training_on_them(place):
 @pytest.mark.parametrize("flags, words", [
     (["--data_train", "set", "--data_test", "AIO4"], "unknown data set 'AIO4'; known: DIV2K, "),
     (["--data_train", "set", "--data_test", "AIO4"], "benchmarks: AIO3, AllWeather"),
-    (["--data_train", "AIO3", "--data_test", "set"], "AIO3 is a benchmark, which only --data_test can name, without an @; for training name data sets")])
+    (["--data_train", "AIO3", "--data_test", "set"], "AIO3 is a benchmark, which only --data_test can name, without an @; for training")])
 def test_errors_name_the_benchmarks(fails, pairs, flags, words):
     assert words in fails(*flags, "--save", "x")
 
