@@ -3,7 +3,7 @@
     python -m tests.endurance epochs|images|bf16
 
 `epochs` trains 1,000 epochs, `images` restores 3,000 images, `bf16` trains every model 300 steps in both precisions. The program ends
-with status 1 if memory grows by more than GROWTH, if files or threads stay open, or if a loss in bf16 is not close to that in float32.
+with status 1 if memory grows by more than GROWTH, if files or threads stay open, or if a loss in bf16 is clearly higher than in float32.
 """
 import argparse
 import os
@@ -72,7 +72,7 @@ def pictures(count: int = 3000) -> bool:
 
 
 def bf16(steps: int = 300) -> bool:
-    """Train every model for `steps` steps in both precisions; return whether all losses are close to each other."""
+    """Train every model for `steps` steps in both precisions; return whether no loss in bf16 is clearly higher."""
     make_pairs(Path("dataset/set"), 6)
     fine = True
     for name in model.MODELS:
@@ -86,7 +86,7 @@ def bf16(steps: int = 300) -> bool:
                      "--no-report", "--precision", precision, "--save", f"{name}_{precision}"]
             assert program.main(flags) == 0
             losses.append(files.read_tensors(f"experiment/{name}_{precision}/model/state.pt")["progress"]["last_loss"])
-        close = abs(losses[1] - losses[0]) <= CLOSE * losses[0]
+        close = losses[1] <= (1 + CLOSE) * losses[0]
         print(f"{name}: mean loss of the last epoch {losses[0]:.5f} in float32, {losses[1]:.5f} in bf16"
               f"{'' if close else ': NOT CLOSE'}", flush=True)
         fine = fine and close
