@@ -1,5 +1,6 @@
 """Backends: what computes a network besides eager PyTorch. Each one is compared with PyTorch on a picture before it is used."""
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import time
@@ -23,6 +24,7 @@ VERSIONS = ("onnx", "onnxscript", "onnxruntime", "openvino")          # packages
 EXACT = 1e-4                              # single: greatest difference from PyTorch
 MEAN, PSNR = 1.0, 40.0                    # bf16: greatest mean difference in levels of 255, and least PSNR in dB, from PyTorch in single
 SIDE = 256                                # side in pixels of the picture on which backends are compared and timed
+SUM = 32                                  # bytes of the checksum at the start of a file in the cache
 KEPT = 3                                  # number of backends that stay open
 RUNS = 3                                  # runs of which the median time is taken
 
@@ -92,7 +94,7 @@ def _checked(method: Method, name: str, precision: str, say: Callable[[str], Non
     _check_support(name, precision)
     place = _place(method)
     while True:
-        start, stored = time.perf_counter(), place.is_file()
+        start, stored = time.perf_counter(), _stored(place) is not None
         try:
             backend = Backend(name, OPENERS[name](method, place, precision))
             difference = _difference(method, backend.run, precision)
@@ -115,10 +117,8 @@ def _check_support(name: str, precision: str) -> None:
         return
     if process.device().type != "cpu":
         raise Unfit("it computes on the CPU only")
-    if name == "openvino" and precision == "bf16":
-        import openvino
-        if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            return
+    if name == "openvino" and precision == "bf16" and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return
     if precision != "single":
         raise Unfit(f"it does not compute in {precision} on this processor")
 
@@ -178,16 +178,26 @@ def _place(method: Method) -> Path:
     return files.make_folder(files.cache() / "backends") / f"{_digest(method)}.onnx"
 
 
+def _stored(place: Path) -> bytes | None:
+    """Return the exported network in a file of the cache, None if it is missing or damaged: no parser sees a damaged file."""
+    with contextlib.suppress(OSError):
+        whole = place.read_bytes()
+        if hashlib.sha256(whole[SUM:]).digest() == whole[:SUM]:
+            return whole[SUM:]
+    return None
+
+
 def _onnx(method: Method, place: Path) -> bytes:
     """Return the method as an ONNX file, exported once and then read from `place`; raises Unfit."""
-    if not place.is_file():
+    content = _stored(place)
+    if content is None:
         try:
             content, _ = programs.as_onnx(programs.traced(method, "network"), {"model": "network"})
         except (Failure, UserError) as error:
             raise Unfit(str(error)) from error
         with files.temporary(place) as part:
-            part.write_bytes(content)
-    return place.read_bytes()
+            part.write_bytes(hashlib.sha256(content).digest() + content)
+    return content
 
 
 def _compile(method: Method, place: Path, precision: str) -> Run:
@@ -203,10 +213,16 @@ def _onnxruntime(method: Method, place: Path, precision: str) -> Run:
     return _padded(method, lambda x: session.run(None, {"input": x})[0])
 
 
+@functools.cache
+def _core():
+    """Return the one Core of this process."""
+    import openvino
+    return openvino.Core()
+
+
 def _openvino(method: Method, place: Path, precision: str) -> Run:
     content = _onnx(method, place)
-    import openvino
-    core = openvino.Core()
+    core = _core()
     settings = {"INFERENCE_PRECISION_HINT": "f32" if precision == "single" else "bf16", "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()

@@ -184,6 +184,6 @@ def test_what_the_user_must_give(fails, pairs, monkeypatch):
 
 def test_images_for_an_export_are_large_enough(place):
     """Without a multiple, the smallest side of 40 pixels decides how large the images are on which an export is traced and checked."""
-    from tool import programs
+    from restore import programs
     method = built("MixDehazeNet")
-    assert method.multiple_of == 1 and programs.smallest(method) == 40 and 3 * programs._unit(method) >= 40
+    assert method.multiple_of == 1 and programs.smallest(method) == 40 and 3 * programs.least_unit(method) >= 40
