@@ -22,7 +22,7 @@ from model.step import Step
 from report import plots
 from runtime import experiment, files, process, state
 from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError
-from runtime.pace import Progress
+from runtime.pace import Pace
 
 SAVE_INTERVAL = 60                        # minimum seconds between saves of untested epochs
 MAX_SKIPPED = 50                          # number of consecutive skipped steps after which a training fails
@@ -71,7 +71,7 @@ class Trainer:
             process.set_random_state(self.random)
         end, sizes = 0, [stage.batch_size * stage.patch_size ** 2 for stage in self.stages]
         plan = [(epochs * count, size) for (epochs, count), size in zip(self.plan, sizes)]
-        with Progress(self.run.name, plan, self._steps_done(), self.run.kept, self.args.epochs) as self.progress:
+        with Pace(self.run.name, plan, self._steps_done(), self.run.kept, self.args.epochs) as self.pace:
             for stage in self.stages:
                 loader = self.loaders.pop(0)                       # frees the worker processes after the stage
                 end, history = end + stage.epochs, []
@@ -116,7 +116,7 @@ class Trainer:
         draws.epoch, draws.start, steps = self.epoch + 1, self.step, loader.batch_sampler.steps
         self.method.train()
         self.run.before_epoch(self.method, self.epoch)
-        self.progress.restart()
+        self.pace.restart()
         for batch in quarantine.watched(loader, self.folder) if self.step < steps else ():
             begun = time.perf_counter()
             rate = self.rate * utility.learning_rate(self.args, self.epoch + self.step / steps)
@@ -127,12 +127,12 @@ class Trainer:
             self.step += 1
             self.seen += [values] if not self.skipped else []
             where = f"epoch {self.epoch + 1}, step {self.step}/{steps}"
-            self.progress.step(where, values["loss"])
+            self.pace.step(where, values["loss"])
             if self.run.kept and self.step % self.args.print_every == 0 and self.seen:
                 recent = utility.means(self.seen[-self.args.print_every:])
                 process.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
                 process.log().say(f"[{where}] {listed(recent)}")
-                self.progress.spoke()
+                self.pace.spoke()
             if end:
                 detect.check(self.method, self.optimizer)
                 self.save_state()

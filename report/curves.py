@@ -1,6 +1,7 @@
 """The curves of a training: their values from log.jsonl, and line charts as inline SVG, coloured by the page's style sheet."""
 import json
 import math
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -28,11 +29,16 @@ def records(folder: Path) -> list[dict]:
 
     Damaged lines are left out, such as the last one of a killed process.
     """
+    return read_lines(folder / "log.jsonl", _record)
+
+
+def read_lines(path: Path, record: Callable[[str], list[dict]]) -> list[dict]:
+    """Return the records of a file of JSON lines; `record` returns [record] for a line that counts, else []. [] without the file."""
     try:
-        lines = (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    return [record for line in lines for record in _record(line)]
+    return [each for line in lines for each in record(line)]
 
 
 def _record(line: str) -> list[dict]:

@@ -2,12 +2,13 @@
 import json
 from pathlib import Path
 
+from report.curves import read_lines
 from report.page import unique, worded
+from runtime.progress import duration
 
 SHORT = {"loss": "Loss", "epochs": "Epochs", "test_every": "Steps an epoch", "batch_size": "Batch", "patch_size": "Patch",
          "optimizer": "Optimiser", "lr": "Learning rate", "schedule": "Schedule", "ema": "Averaged", "precision": "Precision",
          "seed": "Seed"}
-UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))       # seconds of a unit, and the smaller unit below it
 
 
 def network(metrics: dict[str, dict], flags: dict) -> dict[str, str]:
@@ -25,7 +26,7 @@ def network(metrics: dict[str, dict], flags: dict) -> dict[str, str]:
 
 def circumstances(folder: Path, metrics: dict[str, dict]) -> dict[str, str]:
     """Return from times.jsonl when, how long, on which device and with which versions an experiment ran; {} if it has no such file."""
-    found = _times(folder)
+    found = read_lines(folder / "times.jsonl", _record)
     sessions = [each for each in found if each["event"] == "session"]
     if not sessions:
         return {}
@@ -37,15 +38,6 @@ def circumstances(folder: Path, metrics: dict[str, dict]) -> dict[str, str]:
     return ({"Started": last["time"]} | ({"Duration": ", ".join(durations)} if durations else {})
             | {"Device": last["device"]} | ({"Trained also on": ", ".join(elsewhere)} if elsewhere else {})
             | {"Processor": last["processor"], "Versions": last["versions"]})
-
-
-def _times(folder: Path) -> list[dict]:
-    """Return the records of times.jsonl about sessions, epochs and tests, without damaged lines."""
-    try:
-        lines = (folder / "times.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    return [record for line in lines for record in _record(line)]
 
 
 def _record(line: str) -> list[dict]:
@@ -60,12 +52,3 @@ def _record(line: str) -> list[dict]:
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
     return [record] if fits else []
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words, with two units at most: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
-    for size, unit, small, smaller in UNITS:
-        if seconds >= size:
-            whole, rest = divmod(round(seconds / small), size // small)
-            return f"{whole} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

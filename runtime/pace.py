@@ -15,7 +15,7 @@ LINES = ((600.0, 60.0), (float("inf"), 600.0))        # until this time there is
 DAY = 86400.0
 
 
-class Progress:
+class Pace:
     """Counts the steps of a training.
 
     name: what the bar shows. plan: (steps, pixels of a batch) of each stage, from which the time of a step in a later stage is
@@ -30,7 +30,7 @@ class Progress:
         self.steps, self.stated = 0, False
         self.bar = tqdm(desc=name, total=sum(steps for steps, _ in plan), initial=done, unit="step", disable=process.quiet(), leave=False)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "Pace":
         return self
 
     def __exit__(self, *_) -> None:

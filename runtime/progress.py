@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from runtime import process
 
+UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))       # seconds of a unit, and the smaller unit below it
 EVERY = 30.0                              # seconds between two lines
 T = TypeVar("T")
 
@@ -71,10 +72,9 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: `4.0 s`, `40 s`, `12 min`, `3 h 20 min`, `12 days`."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    if minutes >= 2 * 24 * 60:
-        return f"{minutes / (24 * 60):.0f} days"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+    """Return a duration in words, with two units at most: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
+    for size, unit, small, smaller in UNITS:
+        if seconds >= size:
+            whole, rest = divmod(round(seconds / small), size // small)
+            return f"{whole} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -33,7 +33,7 @@ def steps(progress, clock, count, seconds):
 
 
 def test_cost_is_said_once_and_later_stages_count_by_their_size(clock, said):
-    with pace.Progress("x", [(20, 100), (10, 400)], 0, True, 2) as progress:
+    with pace.Pace("x", [(20, 100), (10, 400)], 0, True, 2) as progress:
         steps(progress, clock, 10, 4)
         assert progress.left() == pytest.approx(10 * 4 + 10 * 16)
         assert len(said) == 1
@@ -45,26 +45,26 @@ def test_cost_is_said_once_and_later_stages_count_by_their_size(clock, said):
 
 
 def test_resumed_training_counts_what_is_left(clock, said):
-    with pace.Progress("x", [(20, 100), (10, 400)], 25, True, 2) as progress:
+    with pace.Pace("x", [(20, 100), (10, 400)], 25, True, 2) as progress:
         steps(progress, clock, 4, 1)
         assert progress.left() == pytest.approx(1)
 
 
 def test_above_a_day_it_says_what_fits(clock, said):
-    with pace.Progress("x", [(300_000, 1)], 0, True, 300) as progress:
+    with pace.Pace("x", [(300_000, 1)], 0, True, 300) as progress:
         steps(progress, clock, 12, 3)
-    assert "10 days" in said[0]
+    assert "10 d 10 h" in said[0]
     assert "--epochs 28 would take about a day" in said[0]
 
 
 def test_lines_become_rare(clock, said):
-    with pace.Progress("x", [(10_000, 1)], 0, True, 1) as progress:
+    with pace.Pace("x", [(10_000, 1)], 0, True, 1) as progress:
         steps(progress, clock, 400, 10)
     assert 11 < len(said) < 18            # the cost, a line a minute for ten minutes, then one every ten minutes
 
 
 def test_a_line_of_the_log_replaces_one_by_time(clock, said):
-    with pace.Progress("x", [(10_000, 1)], 0, True, 1) as progress:
+    with pace.Pace("x", [(10_000, 1)], 0, True, 1) as progress:
         for _ in range(50):
             steps(progress, clock, 1, 10)
             progress.spoke()
@@ -72,7 +72,7 @@ def test_a_line_of_the_log_replaces_one_by_time(clock, said):
 
 
 def test_training_without_a_log_says_nothing(clock, said):
-    with pace.Progress("x", [(100, 1)], 0, False, 1) as progress:
+    with pace.Pace("x", [(100, 1)], 0, False, 1) as progress:
         steps(progress, clock, 50, 10)
     assert said == []
 

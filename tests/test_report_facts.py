@@ -138,12 +138,6 @@ def test_durations_and_devices_of_several_sessions(place):
     assert facts.circumstances(Path("nowhere"), {}) == {}
 
 
-@pytest.mark.parametrize("seconds, words", [(0.42, "0.4 s"), (59, "59 s"), (60, "1 min"), (185, "3 min 5 s"), (7800, "2 h 10 min"),
-                                            (273600, "3 d 4 h")])
-def test_a_duration_in_words(seconds, words):
-    assert facts.duration(seconds) == words
-
-
 @pytest.fixture
 def different(run, place, capsys) -> str:
     """What tool.compare prints for two experiments on portraits and landscapes, with different flags."""
