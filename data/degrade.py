@@ -1,6 +1,6 @@
 """Seeded synthesis of degraded images from clean photos; input and output are (H, W, 3) float arrays in [0, 1]."""
 import numpy as np
-from scipy.ndimage import convolve, gaussian_filter, zoom
+import scipy  # imports its parts when they are used
 
 FLAKE_LAYERS = (                  # far to near: radius in pixels, share of the area, opacity, length of the motion blur
     (0.7, 0.060, 0.55, 2),
@@ -41,9 +41,9 @@ def rain(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
     streaks = np.zeros(image.shape[:2])
     for width, length, density, opacity in RAIN_LAYERS:
         drops = (rng.random(streaks.shape) < density * strength) * rng.uniform(0.2, 1.0, streaks.shape)
-        lines = convolve(gaussian_filter(drops, width), _line(length, main + rng.normal(0, 1.5)), mode="wrap")
+        lines = scipy.ndimage.convolve(scipy.ndimage.gaussian_filter(drops, width), _line(length, main + rng.normal(0, 1.5)), mode="wrap")
         peak = 0.35 / (width * length)                            # the peak of a single drop of brightness 1
-        soft = gaussian_filter(lines / peak, 0.4)
+        soft = scipy.ndimage.gaussian_filter(lines / peak, 0.4)
         streaks = 1 - (1 - streaks) * (1 - opacity * np.clip(soft, 0, 1))
     return behind_streaks(image, streaks[..., None], 0.05 * strength)
 
@@ -63,7 +63,7 @@ def snow(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> 
     for radius, share, opacity, fall in FLAKE_LAYERS:
         flakes = _flakes(image.shape[:2], radius, share * strength * rng.uniform(0.7, 1.3), rng)
         length = max(1, round(fall * rng.uniform(0.6, 1.4))) | 1
-        blurred = convolve(flakes, _line(length, wind + rng.normal(0, 6)), mode="wrap")
+        blurred = scipy.ndimage.convolve(flakes, _line(length, wind + rng.normal(0, 6)), mode="wrap")
         np.clip(blurred, 0, 1, out=blurred)
         clear *= 1 - opacity * blurred
     tone = rng.uniform(0.90, 1.0) + np.array([-0.02, 0.0, 0.02]) * rng.uniform(0, 1)      # a cool white
@@ -87,8 +87,9 @@ def _flakes(shape: tuple[int, int], radius: float, share: float, rng: np.random.
     """Return an (H, W) map in [0, 1] of soft, slightly irregular blobs of about this radius, covering about `share` of the area."""
     count = share / (np.pi * radius**2)
     seeds = (rng.random(shape) < count) * rng.uniform(0.5, 1.5, shape)
-    blobs = gaussian_filter(seeds, 0.6 * radius, mode="wrap") * (2 * np.pi * (0.6 * radius) ** 2)   # a single seed peaks at its own value
-    ragged = gaussian_filter(rng.standard_normal(shape), 0.5 * radius, mode="wrap")
+    blobs = scipy.ndimage.gaussian_filter(seeds, 0.6 * radius, mode="wrap")
+    blobs *= 2 * np.pi * (0.6 * radius) ** 2                      # a single seed peaks at its own value
+    ragged = scipy.ndimage.gaussian_filter(rng.standard_normal(shape), 0.5 * radius, mode="wrap")
     ragged *= 0.5 * radius
     ragged += 1
     ragged *= blobs
@@ -110,5 +111,5 @@ def _line(length: int, degrees: float) -> np.ndarray:
 def _clouds(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Return a smooth random (H, W) map around 0: 6x6 standard normal values, enlarged by cubic splines."""
     coarse = rng.standard_normal((6, 6))
-    rows, columns = (zoom(np.eye(6), (side / 6, 1), order=3) for side in shape)     # one axis at a time: fast on large photos
+    rows, columns = (scipy.ndimage.zoom(np.eye(6), (side / 6, 1), order=3) for side in shape)     # one axis at a time: fast on large photos
     return rows @ coarse @ columns.T

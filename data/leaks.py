@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # imports its parts when they are used
 from PIL import Image
-from scipy.fft import dctn
-from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, minimum_filter
 from tqdm import tqdm
 
 from contract import Item
@@ -113,9 +112,9 @@ def _blobs(grey: np.ndarray) -> np.ndarray:
     """Return the blobs of (H, W) grey levels, (n,) BLOB; a patch is stored as its whitened cosine transform of length 127."""
     if min(grey.shape) < 2 * SIDE:
         return np.empty(0, BLOB)
-    blurred = np.stack([gaussian_filter(grey, sigma) for sigma in SIGMAS])
+    blurred = np.stack([scipy.ndimage.gaussian_filter(grey, sigma) for sigma in SIGMAS])
     layers = blurred[1:] - blurred[:-1]
-    sign = (layers == minimum_filter(layers, 3)).astype(np.int8) - (layers == maximum_filter(layers, 3))
+    sign = (layers == scipy.ndimage.minimum_filter(layers, 3)).astype(np.int8) - (layers == scipy.ndimage.maximum_filter(layers, 3))
     sign[[0, -1]] = sign[:, [0, -1]] = sign[:, :, [0, -1]] = 0          # an extremum needs neighbours on all sides
     sign[np.abs(layers) < MIN_CONTRAST] = 0
     level, row, column = np.nonzero(sign)
@@ -126,14 +125,14 @@ def _blobs(grey: np.ndarray) -> np.ndarray:
     patches = np.zeros((len(best), SIDE, SIDE), np.float32)
     for which in np.unique(level):
         chosen = level == which
-        patches[chosen] = map_coordinates(blurred[which], [rows[chosen], columns[chosen]], order=1, mode="mirror")
+        patches[chosen] = scipy.ndimage.map_coordinates(blurred[which], [rows[chosen], columns[chosen]], order=1, mode="mirror")
     index, poses = _poses(patches)
     patches = patches[index]
     for bit, turn in ((1, lambda p: p[:, ::-1]), (2, lambda p: p[:, :, ::-1]), (4, lambda p: p.swapaxes(1, 2))):
         chosen = (poses & bit) > 0
         patches[chosen] = turn(patches[chosen])
-    waves = dctn(patches, axes=(1, 2), norm="ortho") * np.hypot(*np.mgrid[:SIDE, :SIDE])      # spectra of natural images fall as 1/f
-    waves = waves.reshape(len(waves), SIDE**2)
+    waves = scipy.fft.dctn(patches, axes=(1, 2), norm="ortho")
+    waves = (waves * np.hypot(*np.mgrid[:SIDE, :SIDE])).reshape(len(waves), SIDE**2)      # spectra of natural images fall as 1/f
     blobs = np.empty(len(index), BLOB)
     blobs["at"], blobs["bright"], blobs["pose"] = np.stack([row, column], 1)[index], (sign[level, row, column] > 0)[index], poses
     blobs["patch"] = np.rint(127 * waves / np.linalg.norm(waves, axis=1, keepdims=True).clip(1e-6))
@@ -241,9 +240,9 @@ def _score(picture: np.ndarray, other: np.ndarray, motion: np.ndarray, places: n
     window = tuple(slice(max(0, int(at) - WINDOW), min(int(at) + WINDOW, side)) for at, side in zip(aim, other.shape))
     pixels, other = np.stack(np.mgrid[window], -1), other[window]
     back = ((pixels - aim) / scale + middle) @ motion
-    moved = map_coordinates(picture, np.moveaxis(back, -1, 0), order=1, cval=np.nan)
+    moved = scipy.ndimage.map_coordinates(picture, np.moveaxis(back, -1, 0), order=1, cval=np.nan)
     outside = np.isnan(moved)
-    inside = ~maximum_filter(outside, 7)
+    inside = ~scipy.ndimage.maximum_filter(outside, 7)
     if inside.sum() < OVERLAP * min(picture.size * scale**2, other.size):
         return 0.0
     x, y = (_levelled(levels)[inside] for levels in (np.where(outside, other.mean(), moved), other))
@@ -252,5 +251,5 @@ def _score(picture: np.ndarray, other: np.ndarray, motion: np.ndarray, places: n
 
 def _levelled(grey: np.ndarray) -> np.ndarray:
     """Return the details of an (H, W) image, normalised to equal local strength except in flat parts."""
-    detail = gaussian_filter(grey, 1.5) - gaussian_filter(grey, 6)
-    return detail / np.sqrt(gaussian_filter(detail**2, 12) + 4)
+    detail = scipy.ndimage.gaussian_filter(grey, 1.5) - scipy.ndimage.gaussian_filter(grey, 6)
+    return detail / np.sqrt(scipy.ndimage.gaussian_filter(detail**2, 12) + 4)
