@@ -1,15 +1,18 @@
 """Build what a run reads: the loaders of training batches and the test sets."""
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 import loss
 from contract import Item, Run, TestSet
-from data import audit, cache, image, loader, quarantine, source
+from data import audit, cache, headers, image, loader, quarantine, source
 from data.benchmarks import BENCHMARKS
 from data.choose import DEMO_NAMES, Chosen, choose, names, sets_to_test
+from data.packed import Packed
 from data.sets import DATASETS
 from runtime import process
 from runtime.errors import UserError
@@ -32,12 +35,13 @@ def runs(args) -> list[Run]:
     bad = quarantine.known(args)
     sound = quarantine.sound(items, bad)
     read = _reader(args, sound)
+    headers.forget()
     if args.audit:
         kept = audit.audited(sound, {name: each.items for name, each in chosen.items()}, read, Path(args.dir_data) / "bin" / "leaks",
                              args.exclude_leaks)
         left_out = {id(item) for item in sound} - {id(item) for item in kept}
         items = [item for item in items if id(item) not in left_out]
-    return [Run(args.save, functools.partial(_train, args, items, bad, read), test)]
+    return [Run(args.save, functools.partial(_train, args, Packed(items), bad, read), test)]
 
 
 def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
@@ -56,22 +60,22 @@ def tests(args, chosen: dict[str, Chosen]) -> dict[str, TestSet]:
     return found
 
 
-def _train(args, items: list[Item], bad: dict[str, str], read: Callable, stage) -> DataLoader:
+def _train(args, items: Packed, bad: dict[str, str], read: Callable, stage) -> DataLoader:
     """Return the loader of a stage's training batches; UserError if images lack a target that the loss needs."""
     targets = []
     for target in sorted(loss.targets(stage.loss)):
-        lacking = [item for item in items if target not in item.images]
+        lacking = len(items) - items.counts[target]
         if lacking and target in ("image", "mask"):
-            raise UserError(f"--loss '{stage.loss}' needs the target '{target}', which {len(lacking)} of {len(items)} images of "
+            raise UserError(f"--loss '{stage.loss}' needs the target '{target}', which {lacking} of {len(items)} images of "
                             f"{args.data_train} lack; without it: --loss '{loss.without(stage.loss, target)}'")
         if not lacking:
             targets.append(target)
-    sides = (max(source.size(item.images["image" if "image" in item.images else "input"])) for item in quarantine.sound(items, bad))
+    sound = (item for item in items if quarantine.name_of(item) not in bad)
+    sides = (max(source.size(item.images["image" if "image" in item.images else "input"])) for item in sound)
     if all(side < stage.patch_size for side in sides):
         raise UserError(f"--patch_size {stage.patch_size} is larger than every image of {args.data_train}; choose a smaller one")
     images = loader.Images(items, tuple(targets), read, args.seed, stage.patch_size, "" if args.no_augment else args.augment, bad)
-    kinds = sorted({item.kind for item in items}) if args.balanced else []
-    sets = [[index for index, item in enumerate(items) if item.kind == kind] for kind in kinds] or [list(range(len(items)))]
+    sets = [np.flatnonzero(items.kinds == kind) for kind in np.unique(items.kinds)] if args.balanced else [np.arange(len(items))]
     steps = args.test_every or -(-min(map(len, sets)) // stage.batch_size)
     draws = loader.Draws(sets, stage.batch_size, steps, args.seed, process.rank(), process.world())
     return loader.train_loader(images, draws, args.n_threads, pin=process.device().type == "cuda")
@@ -82,26 +86,28 @@ def _reader(args, items: list[Item]) -> Callable:
 
     Raises UserError if an image is damaged or the images of an item differ in size.
     """
+    files = dict.fromkeys(path for item in items for each in item.images.values() if (path := source.path_of(each)))
+    headers.scan(map(str, files))
     source.check_sizes(items)
-    root = Path(args.dir_data)
-    files = {source.path_of(each) for item in items for each in item.images.values()} - {None}
-    inside = sorted(path for path in files if path.is_relative_to(root) and ".." not in path.relative_to(root).parts)
+    root, folder = Path(args.dir_data), Path(args.dir_data) / "bin" / "1"
+    inside = [path for path in files if _is_below(path, root)]
     if args.ext == "img" or not inside:
         return image.read
     try:
-        places = cache.fill(root / "bin" / "1", root, inside, _waiting)
+        return cache.Cached(folder, root, cache.fill(folder, root, inside, _waiting))
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         process.log().say(f"the image cache in {root / 'bin'} cannot be written ({error.strerror}); images are decoded each time "
                           "(as with --ext img)")
         return image.read
-    return functools.partial(_cached, places)
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    name, start = str(path), cache.below(root)
+    return name.startswith(start) and not os.path.isabs(name[len(start):]) and ".." not in name[len(start):].split(os.sep)
 
 
 def _waiting(holder: str) -> None:
     process.log().say(f"waiting for {holder}, which is filling the image cache", keep=False)
 
-
-def _cached(places: dict[Path, Path], path: Path):
-    return cache.read(places[path], path) if path in places else image.read(path)

@@ -50,7 +50,7 @@ def parsed(text: str) -> Added | None:
 
 
 def split(name: str) -> tuple[str, Added | None]:
-    """Return the data set and what the text after the @ adds to it, None without an @; UserError if that text is invalid."""
+    """Return the data set and what the text after the @ adds to it, None without an @; UserError if one is missing or invalid."""
     base, mark, text = name.partition("@")
     added = parsed(text)
     if mark and not added:
@@ -58,6 +58,8 @@ def split(name: str) -> tuple[str, Added | None]:
                         "0-255 scale, as in CBSD68@25, or for training a range, as in BSD400@0-55 (an f at its end keeps the noise as "
                         f"float, as in CBSD68@25f); or one of {', '.join(KINDS)}, also with a strength or a range of strengths from 0 to "
                         f"{MOST:g}, as in BSDS500@rain or BSDS500@rain0.5-1.5")
+    if mark and not base:
+        raise UserError(f"'{short(name)}' names no data set; before the @ stands a set of clean photos, as in BSDS500{short(name)}")
     return base, added
 
 

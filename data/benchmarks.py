@@ -52,8 +52,8 @@ class Table(NamedTuple):
 
 
 def named(joined: str, dir_data: str) -> list[str]:
-    """Return the benchmarks in `A+B`; a folder of that name in the directory of the data sets is a data set, not the benchmark."""
-    return [name for name in joined.split("+") if name in BENCHMARKS and not (Path(dir_data) / name).is_dir()]
+    """Return the benchmarks in `A+B`, each once; a folder of that name in the directory of the data sets is a data set instead."""
+    return [name for name in dict.fromkeys(joined.split("+")) if name in BENCHMARKS and not (Path(dir_data) / name).is_dir()]
 
 
 def members(joined: str, dir_data: str) -> list[str]:

@@ -5,49 +5,90 @@ the name no longer matches, so the image is decoded again and the old cache file
 """
 import errno
 import functools
+import hashlib
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from data import image
+from data import headers, image
 from runtime.files import locked, temporary
+
+START = 128                               # bytes of a cache file before the pixels, as np.save writes them
+HEADER = re.compile(rb"\x93NUMPY\x01\x00v\x00\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d+), (\d+), 3\), \} *\n")
+AT_ONCE = 1000                            # images that wait for a thread
+Places = dict[Path, Path]                 # the cache file of each image
+
+
+class Cached:
+    """Reads images by their paths: from the cache files of `places`, or decoding an image that has none there.
+
+    It holds about 50 bytes for each image in arrays, whose memory worker processes share; of a dictionary each worker would
+    come to own a copy, since the use of an object writes to it (docs/scaling.md).
+    """
+
+    def __init__(self, folder: Path, root: Path, places: Places):
+        self.folder, self.start = str(folder), len(below(root))
+        keys = np.array([_key(str(source)) for source in places], np.uint64)
+        order = np.argsort(keys)
+        self.keys = keys[order]
+        # the stamp of the source, which is in the name of the cache file
+        self.stamps = np.array([place.name.removesuffix(".npy").rpartition(".")[2].encode() for place in places.values()], "S")[order]
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Return an image, (H, W, 3) uint8; UserError if it is in no cache file and cannot be decoded."""
+        name = str(path)
+        key = _key(name)
+        row = int(self.keys.searchsorted(key))
+        if row < len(self.keys) and self.keys[row] == key:          # two paths with one key would name no cache file
+            return read(f"{self.folder}/{name[self.start:]}.{self.stamps[row].decode()}.npy", path)
+        return image.read(path)
+
+
+def _key(path: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), "big"))
+
+
+def below(root: Path) -> str:
+    """Return how the path of a file in `root` begins: 'dataset/'."""
+    return str(root / "x")[:-1]
 
 
 def place(folder: Path, root: Path, source: Path) -> Path:
     """Return the path of the cache file of `source`, an image under `root`, in the cache folder."""
-    stat = source.stat()
-    key = f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}"
-    return folder / source.relative_to(root).parent / f"{source.name}.{key}.npy"
+    return Path(f"{folder}/{str(source)[len(below(root)):]}.{headers.stamp(source)}.npy")
 
 
-def fill(folder: Path, root: Path, sources: list[Path], busy: Callable[[str], None] = print) -> dict[Path, Path]:
+def fill(folder: Path, root: Path, sources: list[Path], busy: Callable[[str], None] = print) -> Places:
     """Decode the images that are not in the cache and return {source: cache file}.
 
     If another process is filling the cache, call `busy` with a description of that process and wait for it.
     Raises UserError if an image is damaged, OSError if the cache cannot be written.
     """
     places = {source: place(folder, root, source) for source in sources}
-    if not all(_whole(path) for path in places.values()):
+    if not all(_whole(path, source) for source, path in places.items()):
         with locked(folder / "lock", busy):
             _fill(places)
     return places
 
 
-def _fill(places: dict[Path, Path]) -> None:
-    missing = [source for source, path in places.items() if not _whole(path)]
+def _fill(places: Places) -> None:
+    missing = [source for source, path in places.items() if not _whole(path, source)]
     if missing:
         for parent in {places[source].parent for source in missing}:
             parent.mkdir(parents=True, exist_ok=True)
         old = _entries({places[source].parent for source in missing})
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = pool.map(lambda source: _decode(source, places[source], old), missing)
+        with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(desc="decode", total=len(missing), unit="image", disable=None,
+                                                              leave=False) as bar:
             try:
-                for _ in tqdm(jobs, "decode", len(missing), unit="image", disable=None, leave=False):
-                    pass
+                for start in range(0, len(missing), AT_ONCE):
+                    for _ in pool.map(lambda source: _decode(source, places[source], old), missing[start:start + AT_ONCE]):
+                        bar.update()
             except BaseException as error:
                 pool.shutdown(cancel_futures=True)
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):      # the training needs the last space
@@ -56,7 +97,7 @@ def _fill(places: dict[Path, Path]) -> None:
                 raise
 
 
-def read(path: Path, source: Path) -> np.ndarray:
+def read(path: str | Path, source: Path) -> np.ndarray:
     """Return a cached image, (H, W, 3) uint8, as a read-only memory map; only the pixels that are used are loaded.
 
     The size of the file is checked each time, because a map of a file that has been cut short ends the process with SIGBUS.
@@ -68,16 +109,24 @@ def read(path: Path, source: Path) -> np.ndarray:
         pixels, length = _opened(name)
         if os.stat(name).st_size == length:
             return pixels
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, RuntimeError):
         pass
     return image.read(source)
 
 
 @functools.lru_cache(maxsize=8192)        # Linux allows about 65,000 memory maps per process
 def _opened(path: str) -> tuple[np.ndarray, int]:
-    """Return the map, and the length in bytes of the file that it belongs to."""
-    pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.asarray(pixels), pixels.offset + pixels.nbytes         # an array instead of np.memmap, whose slices are slow
+    """Return the map, and the length in bytes of the file that it belongs to.
+
+    PyTorch's map keeps no file open, unlike that of np.load, which moreover takes three times as long.
+    """
+    whole = torch.from_file(path, size=os.stat(path).st_size, dtype=torch.uint8).numpy()
+    shape = HEADER.fullmatch(whole[:START].tobytes())
+    if not shape:
+        raise ValueError(f"{path} is not a cache file")
+    pixels = whole[START:].reshape(int(shape[1]), int(shape[2]), 3)
+    pixels.flags.writeable = False
+    return pixels, len(whole)
 
 
 def _entries(folders: set[Path]) -> dict[Path, list[Path]]:
@@ -93,17 +142,18 @@ def _unkeyed(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".npy").rpartition(".")[0])
 
 
-def _whole(path: Path) -> bool:
-    """Return whether a cache file exists and has the length that its header states."""
+def _whole(path: Path, source: Path) -> bool:
+    """Return whether a cache file exists and has the length that the size of its image requires; UserError if that is no image."""
     try:
-        np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        length = os.stat(path).st_size
+    except OSError:
         return False
-    return True
+    height, width = headers.size(source)
+    return length == START + 3 * height * width
 
 
 def _decode(source: Path, target: Path, old: dict[Path, list[Path]]) -> None:
-    if _whole(target):
+    if _whole(target, source):
         return
     decoded = image.read(source)
     with temporary(target) as part, open(part, "wb") as file:

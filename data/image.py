@@ -1,6 +1,5 @@
 """Read and write image files, and convert between (H, W, C) uint8 arrays and (C, H, W) tensors in [0, 1]."""
 import contextlib
-import functools
 import os
 import warnings
 from collections.abc import Iterator
@@ -34,13 +33,21 @@ MOST_EXIF = 65_527                        # largest EXIF block of a JPEG in byte
 BAND = 2**22                              # pixels that `to_array` converts at a time
 warnings.filterwarnings("ignore", module="PIL")            # warnings about unusual metadata, which is not used
 Image.MAX_IMAGE_PIXELS = 1_000_000_000    # permits large photos and rejects decompression bombs
+_told: Log | None = None                  # the log that has the line of `tell_of_depth`
 
 
 def listing(folder: Path) -> list[Path]:
     """Return the image files directly in a folder, in natural order of their names; other files (Thumbs.db, notes) are ignored."""
-    return sorted((path for path in folder.iterdir()
-                   if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()),
-                  key=natural)
+    return [folder / name for name in sorted(names_in(folder), key=natural)]
+
+
+def names_in(folder: Path) -> Iterator[str]:
+    """Yield the names of the image files directly in a folder, in any order."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if (os.path.splitext(entry.name)[1].lower() in EXTENSIONS and not entry.name.startswith(".")
+                    and (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file())):      # only a link needs to be followed
+                yield entry.name
 
 
 def unreadable(path: str | Path, why: object) -> UserError:
@@ -66,14 +73,23 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 def size(path: str | Path) -> tuple[int, int]:
     """Return (height, width) as `read` would return them, from the file's header only; UserError if the file is not an image."""
+    height, width, deep = header(path)
+    if deep:
+        tell_of_depth(path)
+    return height, width
+
+
+def header(path: str | Path) -> tuple[int, int, bool]:
+    """Return the height, the width and whether an image has 16 bits, from the file's header; UserError if the file is not an image."""
     with _opened(path) as image:
-        if _has_16_bits(image):
-            _tell_of_depth(process.log(), str(path))
+        deep = _has_16_bits(image)
         # a PNG is decoded only if it may contain an orientation; versions of Pillow differ in the size of a rotated TIFF
         rotated = ORIENTATION_KEYS & image.info.keys() if image.format == "PNG" else image.getexif().get(ORIENTATION) in TURNED
         if rotated and image.format in ("PNG", "TIFF"):
-            return ImageOps.exif_transpose(image).size[::-1]
-        return image.size if rotated else image.size[::-1]
+            width, height = ImageOps.exif_transpose(image).size
+        else:
+            width, height = image.size[::-1] if rotated else image.size
+        return height, width, deep
 
 
 def _has_16_bits(image: Image.Image) -> bool:
@@ -81,9 +97,12 @@ def _has_16_bits(image: Image.Image) -> bool:
     return any(";16" in str(mode) for mode in modes)
 
 
-@functools.lru_cache(maxsize=1)           # once for each log, that is for each run
-def _tell_of_depth(log: Log, path: str) -> None:
-    log.say(f"images of 16 bits are read with 8 bits, as {path}")
+def tell_of_depth(path: str | Path) -> None:
+    """Log that images of 16 bits are read with 8 bits, once for each log, that is for each run."""
+    global _told
+    if _told is not process.log():
+        _told = process.log()
+        _told.say(f"images of 16 bits are read with 8 bits, as {path}")
 
 
 def pixels(path: str | Path) -> int:

@@ -1,19 +1,23 @@
 """Make batches from items; random choices depend only on (seed, epoch, position), not on worker processes or torchrun processes."""
+import gc
 import signal
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from contract import Item, Sample, collate
+import contract
+from contract import Batch, Item, Sample
 from data import image, source, weather
+from data.packed import Packed
 from data.quarantine import name_of
 from data.source import View
 from data.transform import augment
-from runtime.errors import Failure, UserError
+from runtime.errors import Failure, UserError, short
 
 Key = tuple[int, int, int]                # epoch, position in the epoch, index of the item
 TRIES = 20                                # unreadable images in a row after which a sample is given up
@@ -25,9 +29,9 @@ class Images(Dataset):
     bad: names of the items that are in quarantine when the program starts (see data/quarantine.py).
     """
 
-    def __init__(self, items: list[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
+    def __init__(self, items: Sequence[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
                  seed: int = 0, patch_size: int = 0, turns: str = "", bad: Container[str] = ()):
-        self.items, self.targets, self.read = items, targets, read
+        self.items, self.targets, self.read = items if isinstance(items, Packed) else Packed(items), targets, read
         self.seed, self.patch_size, self.turns, self.bad = seed, patch_size, turns, bad
 
     def __len__(self) -> int:
@@ -43,14 +47,15 @@ class Images(Dataset):
         epoch, position, index = key if isinstance(key, tuple) else (0, 0, key)
         trouble: list[tuple[str, str]] = []
         while len(trouble) < TRIES:
+            item = self.items[index]
             try:
-                return self._sample(epoch, position, self.items[index])._replace(trouble=trouble)
+                return self._sample(epoch, position, item)._replace(trouble=trouble)
             except UserError as error:
-                if not epoch and name_of(self.items[index]) not in self.bad:
+                if not epoch and name_of(item) not in self.bad:
                     raise
-                trouble.append((name_of(self.items[index]), str(error)))
-                alike = [place for place, item in enumerate(self.items) if item.kind == self.items[index].kind]
-                index = alike[np.random.default_rng((self.seed, epoch, position, len(trouble), 3)).integers(len(alike))]
+                trouble.append((name_of(item), str(error)))
+                alike = np.flatnonzero(self.items.kinds == item.kind)
+                index = int(alike[np.random.default_rng((self.seed, epoch, position, len(trouble), 3)).integers(len(alike))])
         raise Failure(f"{TRIES} training images, one after the other, cannot be read any more; the last one: {trouble[-1][1]}")
 
     def _sample(self, epoch: int, position: int, item: Item) -> Sample:
@@ -134,27 +139,54 @@ class Pictures(Dataset):
 
 def picture_loader(items: list[Item], batches: list[list[int]], workers: int, ahead: int) -> DataLoader:
     """Return a loader of batches of images; each worker process reads `ahead` batches in advance."""
-    return DataLoader(Pictures(items, batches), batch_size=None, num_workers=workers, collate_fn=_as_is, worker_init_fn=_ignore_interrupts,
+    return DataLoader(Pictures(items, batches), batch_size=None, num_workers=workers, collate_fn=_handed, worker_init_fn=_begin_worker,
                       prefetch_factor=ahead if workers else None, generator=torch.Generator())
 
 
-def _as_is(batch: Read) -> Read:
+def _handed(batch: Read) -> Read:
+    _share(batch.pixels)
     return batch
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples of equal size to a Batch."""
+    batch = contract.collate(samples)
+    _share(batch.input, *batch.targets.values(), batch.kind)
+    return batch
+
+
+def _share(*tensors: Tensor | None) -> None:
+    """In a worker process, move tensors to the shared memory by which they are handed over; raises Failure if it cannot be enlarged.
+
+    PyTorch would do so in a thread whose errors the main process does not learn, so that it waits for ever.
+    """
+    for tensor in tensors if get_worker_info() else ():
+        try:
+            if tensor is not None:
+                tensor.share_memory_()
+        except RuntimeError as error:
+            raise Failure(f"a worker process cannot hand over {tensor.nbytes / 1e6:.1f} MB by shared memory ({short(error)}); the limit on "
+                          "the size of files (ulimit -f) or on the number of open files (ulimit -n) may be too low: raise it, or use "
+                          "--n_threads 0") from error
 
 
 def train_loader(dataset: Images, draws: Draws, workers: int, pin: bool) -> DataLoader:
     """Return a loader of training batches; set `loader.batch_sampler.epoch` (and `start`) before each epoch."""
     return DataLoader(dataset, batch_sampler=draws, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                      persistent_workers=workers > 0, worker_init_fn=_ignore_interrupts, generator=torch.Generator())
+                      persistent_workers=workers > 0, worker_init_fn=_begin_worker, generator=torch.Generator())
 
 
 def test_loader(dataset: Images, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
     """Return a loader of whole images, one per batch; process `rank` reads every `world`-th image."""
     return DataLoader(dataset, sampler=range(rank, len(dataset), world), num_workers=workers, collate_fn=collate,
-                      worker_init_fn=_ignore_interrupts, generator=torch.Generator())
+                      worker_init_fn=_begin_worker, generator=torch.Generator())
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Make a worker process ignore Ctrl-C, which the terminal sends to all processes; the main process stops its workers."""
+def _begin_worker(worker: int) -> None:
+    """Make a worker process ignore Ctrl-C, which the terminal sends to all processes; the main process stops its workers.
+
+    The garbage collector leaves out all objects of the main process: to visit them copies their memory to the worker.
+    """
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

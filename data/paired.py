@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contract import Item
-from data import image
+from data import headers, image
 from data.source import View
 from runtime import process
 from runtime.errors import UserError, short
@@ -97,7 +97,7 @@ def _fits(base: Path, layout: Layout) -> bool:
     folder, target = locate(base, layout.input), locate(base, layout.target)
     if layout.target and layout.target != layout.input and (folder or target) and layout.pattern == "(.+)":
         return True                           # one of the two is enough: `items` raises an error that names the missing one
-    return bool(folder and target) and any(re.fullmatch(layout.pattern, path.stem) for path in image.listing(folder))
+    return bool(folder and target) and any(re.fullmatch(layout.pattern, Path(name).stem) for name in image.names_in(folder))
 
 
 def _check_pattern(base: Path, layout: Layout, name: str) -> None:
@@ -135,6 +135,8 @@ def items(base: Path, layout: Layout) -> list[Item]:
     if spare:
         process.log().say(f"{len(spare)} images in {locate(base, layout.target)} have no degraded partner and are not used: "
                           f"{_names(clean, spare)}")
+    if layout.view == "centre":
+        headers.scan([str(path) for path in (*inputs.values(), *clean.values())])
     found = []
     for stem, path in inputs.items():
         target = clean[partners[stem]]
@@ -146,7 +148,7 @@ def items(base: Path, layout: Layout) -> list[Item]:
 
 
 def _centred(target: Path, path: Path) -> Path | View:
-    size, larger = image.size(path), image.size(target)
+    size, larger = headers.size(path), headers.size(target)
     return View(target, "centre", size) if larger != size and all(a >= b for a, b in zip(larger, size)) else target
 
 

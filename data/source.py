@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from contract import Item
-from data import image, weather
+from data import headers, image, weather
 from runtime.errors import UserError
 
 
@@ -34,7 +34,7 @@ def size(source: Source) -> tuple[int, int]:
     if isinstance(source, np.ndarray):
         return source.shape[:2]
     if not isinstance(source, View):
-        return image.size(source)
+        return headers.size(source)
     height, width = size(source.of)
     if source.how == "centre":
         return int(source.value[0]), int(source.value[1])
