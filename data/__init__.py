@@ -86,11 +86,13 @@ def _reader(args, items: list[Item]) -> Callable:
 
     Raises UserError if an image is damaged or the images of an item differ in size.
     """
-    files = dict.fromkeys(path for item in items for each in item.images.values() if (path := source.path_of(each)))
-    headers.scan(map(str, files))
+    files = dict.fromkeys(str(path) for item in items for each in item.images.values() if (path := source.path_of(each)))
+    headers.scan(files)
     source.check_sizes(items)
     root, folder = Path(args.dir_data), Path(args.dir_data) / "bin" / "1"
-    inside = [path for path in files if _is_below(path, root)]
+    start = cache.below(root)
+    inside = [name for name in files if name.startswith(start) and not os.path.isabs(name[len(start):])
+              and ".." not in name[len(start):].split(os.sep)]
     if args.ext == "img" or not inside:
         return image.read
     try:
@@ -101,11 +103,6 @@ def _reader(args, items: list[Item]) -> Callable:
         process.log().say(f"the image cache in {root / 'bin'} cannot be written ({error.strerror}); images are decoded each time "
                           "(as with --ext img)")
         return image.read
-
-
-def _is_below(path: Path, root: Path) -> bool:
-    name, start = str(path), cache.below(root)
-    return name.startswith(start) and not os.path.isabs(name[len(start):]) and ".." not in name[len(start):].split(os.sep)
 
 
 def _waiting(holder: str) -> None:

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from runtime.files import locked, temporary
 START = 128                               # bytes of a cache file before the pixels, as np.save writes them
 HEADER = re.compile(rb"\x93NUMPY\x01\x00v\x00\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d+), (\d+), 3\), \} *\n")
 AT_ONCE = 1000                            # images that wait for a thread
-Places = dict[Path, Path]                 # the cache file of each image
+Places = dict[str, str]                   # the cache file of each image
 
 
 class Cached:
@@ -34,20 +34,26 @@ class Cached:
 
     def __init__(self, folder: Path, root: Path, places: Places):
         self.folder, self.start = str(folder), len(below(root))
-        keys = np.array([_key(str(source)) for source in places], np.uint64)
+        keys = np.array([_key(source) for source in places], np.uint64)
         order = np.argsort(keys)
         self.keys = keys[order]
         # the stamp of the source, which is in the name of the cache file
-        self.stamps = np.array([place.name.removesuffix(".npy").rpartition(".")[2].encode() for place in places.values()], "S")[order]
+        self.stamps = np.array([place.removesuffix(".npy").rpartition(".")[2].encode() for place in places.values()], "S")[order]
 
-    def __call__(self, path: Path) -> np.ndarray:
+    def __call__(self, path: Path | str) -> np.ndarray:
         """Return an image, (H, W, 3) uint8; UserError if it is in no cache file and cannot be decoded."""
-        name = str(path)
-        key = _key(name)
-        row = int(self.keys.searchsorted(key))
-        if row < len(self.keys) and self.keys[row] == key:          # two paths with one key would name no cache file
-            return read(f"{self.folder}/{name[self.start:]}.{self.stamps[row].decode()}.npy", path)
-        return image.read(path)
+        place = _place_of(self, str(path))
+        return read(place, path) if place else image.read(path)
+
+
+@functools.lru_cache(maxsize=8192)
+def _place_of(cached: Cached, path: str) -> str:
+    """Return the path of a cache file, '' if the image has none; the file is missing if two images have one key."""
+    key = _key(path)
+    row = int(cached.keys.searchsorted(key))
+    if row == len(cached.keys) or cached.keys[row] != key:
+        return ""
+    return f"{cached.folder}{os.sep}{path[cached.start:]}.{cached.stamps[row].decode()}.npy"
 
 
 def _key(path: str) -> np.uint64:
@@ -59,18 +65,14 @@ def below(root: Path) -> str:
     return str(root / "x")[:-1]
 
 
-def place(folder: Path, root: Path, source: Path) -> Path:
-    """Return the path of the cache file of `source`, an image under `root`, in the cache folder."""
-    return Path(f"{folder}/{str(source)[len(below(root)):]}.{headers.stamp(source)}.npy")
-
-
-def fill(folder: Path, root: Path, sources: list[Path], busy: Callable[[str], None] = print) -> Places:
-    """Decode the images that are not in the cache and return {source: cache file}.
+def fill(folder: Path, root: Path, sources: Iterable[str | Path], busy: Callable[[str], None] = print) -> Places:
+    """Decode the images under `root` that are not in the cache `folder` and return {source: cache file}, as text.
 
     If another process is filling the cache, call `busy` with a description of that process and wait for it.
     Raises UserError if an image is damaged, OSError if the cache cannot be written.
     """
-    places = {source: place(folder, root, source) for source in sources}
+    start = len(below(root))
+    places = {source: f"{folder}{os.sep}{source[start:]}.{headers.stamp(source)}.npy" for source in map(str, sources)}
     if not all(_whole(path, source) for source, path in places.items()):
         with locked(folder / "lock", busy):
             _fill(places)
@@ -80,9 +82,10 @@ def fill(folder: Path, root: Path, sources: list[Path], busy: Callable[[str], No
 def _fill(places: Places) -> None:
     missing = [source for source, path in places.items() if not _whole(path, source)]
     if missing:
-        for parent in {places[source].parent for source in missing}:
-            parent.mkdir(parents=True, exist_ok=True)
-        old = _entries({places[source].parent for source in missing})
+        folders = {os.path.dirname(places[source]) for source in missing}
+        for each in folders:
+            os.makedirs(each, exist_ok=True)
+        old = _entries(folders)
         with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(desc="decode", total=len(missing), unit="image", disable=None,
                                                               leave=False) as bar:
             try:
@@ -93,21 +96,20 @@ def _fill(places: Places) -> None:
                 pool.shutdown(cancel_futures=True)
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):      # the training needs the last space
                     for source in missing:
-                        places[source].unlink(missing_ok=True)
+                        Path(places[source]).unlink(missing_ok=True)
                 raise
 
 
-def read(path: str | Path, source: Path) -> np.ndarray:
+def read(path: str, source: str | Path) -> np.ndarray:
     """Return a cached image, (H, W, 3) uint8, as a read-only memory map; only the pixels that are used are loaded.
 
     The size of the file is checked each time, because a map of a file that has been cut short ends the process with SIGBUS.
     (Reading each crop by a call instead takes 13 to 37 % longer a patch.) If the cache file is gone or cut short, `source`,
     the image that it was made from, is decoded.
     """
-    name = str(path)
     try:
-        pixels, length = _opened(name)
-        if os.stat(name).st_size == length:
+        pixels, length = _opened(path)
+        if os.stat(path).st_size == length:
             return pixels
     except (OSError, ValueError, RuntimeError):
         pass
@@ -129,20 +131,22 @@ def _opened(path: str) -> tuple[np.ndarray, int]:
     return pixels, len(whole)
 
 
-def _entries(folders: set[Path]) -> dict[Path, list[Path]]:
+def _entries(folders: set[str]) -> dict[str, list[str]]:
     """Return the cache files of some folders, grouped by their path without the key (size and times)."""
-    entries: dict[Path, list[Path]] = {}
+    entries: dict[str, list[str]] = {}
     for folder in folders:
-        for path in folder.glob("*.npy"):
-            entries.setdefault(_unkeyed(path), []).append(path)
+        for name in os.listdir(folder):
+            if name.endswith(".npy"):
+                path = os.path.join(folder, name)
+                entries.setdefault(_unkeyed(path), []).append(path)
     return entries
 
 
-def _unkeyed(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".npy").rpartition(".")[0])
+def _unkeyed(path: str) -> str:
+    return path.removesuffix(".npy").rpartition(".")[0]
 
 
-def _whole(path: Path, source: Path) -> bool:
+def _whole(path: str, source: str) -> bool:
     """Return whether a cache file exists and has the length that the size of its image requires; UserError if that is no image."""
     try:
         length = os.stat(path).st_size
@@ -152,12 +156,12 @@ def _whole(path: Path, source: Path) -> bool:
     return length == START + 3 * height * width
 
 
-def _decode(source: Path, target: Path, old: dict[Path, list[Path]]) -> None:
+def _decode(source: str, target: str, old: dict[str, list[str]]) -> None:
     if _whole(target, source):
         return
     decoded = image.read(source)
-    with temporary(target) as part, open(part, "wb") as file:
+    with temporary(Path(target)) as part, open(part, "wb") as file:
         np.save(file, decoded, allow_pickle=False)
     for stale in old.get(_unkeyed(target), []):
         if stale != target:
-            stale.unlink(missing_ok=True)
+            Path(stale).unlink(missing_ok=True)

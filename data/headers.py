@@ -70,7 +70,7 @@ def forget() -> None:
 def _line(path: str) -> re.Match | None:
     """Return what is known of a file that has not changed since: its height, its width and whether it has 16 bits."""
     stated, _, line = _known.get(path, "").partition(" ")
-    if line:
+    if line:                              # without one the file is not even looked at
         with contextlib.suppress(OSError):
             if stamp(path) == stated:
                 return LINE.fullmatch(line)

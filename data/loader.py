@@ -29,7 +29,7 @@ class Images(Dataset):
     bad: names of the items that are in quarantine when the program starts (see data/quarantine.py).
     """
 
-    def __init__(self, items: Sequence[Item], targets: tuple[str, ...], read: Callable[[Path], np.ndarray] = image.read,
+    def __init__(self, items: Sequence[Item], targets: tuple[str, ...], read: Callable[[Path | str], np.ndarray] = image.read,
                  seed: int = 0, patch_size: int = 0, turns: str = "", bad: Container[str] = ()):
         self.items, self.targets, self.read = items if isinstance(items, Packed) else Packed(items), targets, read
         self.seed, self.patch_size, self.turns, self.bad = seed, patch_size, turns, bad

@@ -1,17 +1,19 @@
 """Items in the form in which worker processes share them."""
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from contract import Item
 from data.source import Source, View
 
+VIEW = "="                                # ends the name of an image whose source is no path but JSON
+
 
 class Packed(Sequence[Item]):
-    """A list of items whose texts are one array of bytes; an item is made when it is used.
+    """A list of items whose texts are one array of bytes; an item is made when it is used, with its paths as text.
 
     A worker process begins with the memory of the main process and copies what is written. Using a Python object writes to it, so every
     worker would come to own a copy of all items; the bytes stay shared (docs/scaling.md).
@@ -35,7 +37,11 @@ class Packed(Sequence[Item]):
                 self.arrays.append(origin)
             return places[id(origin)]
         for item in items:
-            rows.append(json.dumps([item.name, {key: plain(origin) for key, origin in item.images.items()}]).encode())
+            parts = [item.name]           # no file name contains the NUL that separates the parts
+            for key, origin in item.images.items():
+                text = plain(origin)
+                parts += [key, text] if isinstance(text, str) else [key + VIEW, json.dumps(text)]
+            rows.append(os.fsencode("\0".join(parts)))
             kinds.append(item.kind)
             self.counts.update(item.images.keys())
         self.kinds = np.array(kinds, np.int64)
@@ -46,11 +52,14 @@ class Packed(Sequence[Item]):
         return len(self.kinds)
 
     def __getitem__(self, index):
-        index = range(len(self))[index]   # counts from the end, too
-        name, images = json.loads(self.texts[self.ends[index]:self.ends[index + 1]].tobytes())
-        return Item(name, {key: self._source(origin) for key, origin in images.items()}, int(self.kinds[index]))
+        if index < 0:
+            index += len(self)
+        name, *parts = os.fsdecode(self.texts[self.ends[index]:self.ends[index + 1]].tobytes()).split("\0")
+        images = {key.removesuffix(VIEW): self._source(json.loads(text)) if key.endswith(VIEW) else text
+                  for key, text in zip(parts[::2], parts[1::2])}
+        return Item(name, images, int(self.kinds[index]))
 
     def _source(self, origin) -> Source:
         if isinstance(origin, list):
             return View(self._source(origin[0]), origin[1], tuple(origin[2]))
-        return self.arrays[origin] if isinstance(origin, int) else Path(origin)
+        return self.arrays[origin] if isinstance(origin, int) else origin

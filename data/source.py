@@ -21,12 +21,14 @@ class View(NamedTuple):
     value: tuple[float, ...] = ()
 
 
-Source = Path | View | np.ndarray
+Source = Path | str | View | np.ndarray          # a path, also as text
 
 
 def path_of(source: Source) -> Path | None:
     """Return the path of the file of a source, None for an array."""
-    return path_of(source.of) if isinstance(source, View) else source if isinstance(source, Path) else None
+    if isinstance(source, View):
+        return path_of(source.of)
+    return Path(source) if isinstance(source, str) else source if isinstance(source, Path) else None
 
 
 def size(source: Source) -> tuple[int, int]:
@@ -41,11 +43,11 @@ def size(source: Source) -> tuple[int, int]:
     return height, width // 2 if source.how in SIDES else width
 
 
-def read(source: Source, read_file: Callable[[Path], np.ndarray] = image.read) -> np.ndarray:
+def read(source: Source, read_file: Callable[[Path | str], np.ndarray] = image.read) -> np.ndarray:
     """Return a source's pixels, (H, W, 3) uint8, float32 for float noise; `read_file` returns the pixels of a file, decoded or cached."""
     if isinstance(source, np.ndarray):
         return source
-    if isinstance(source, Path):
+    if not isinstance(source, View):
         return read_file(source)
     whole = read(source.of, read_file)
     if source.how.startswith(DRAWN):
