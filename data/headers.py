@@ -93,7 +93,7 @@ def _place(folder: str) -> Path:
 
 def _loaded(folder: str) -> dict[str, str]:
     """Return what the index of a folder states by path, {} if there is none or it is damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = _place(folder).read_bytes()
         if hashlib.sha256(whole[SUM:]).digest() == whole[:SUM]:
             stated = json.loads(whole[SUM:])

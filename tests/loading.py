@@ -18,10 +18,10 @@ from contract import Stage
 from data import image, loader, runs
 
 
-def training(folder: Path | str, name: str, *flags: str) -> DataLoader:
+def training(folder: Path | str, name: str, patch: int = 64) -> DataLoader:
     """Return the loader of training batches of a data set of pairs, read from the image cache, as a training uses it."""
-    stage = Stage(1, "1*L1", 64, 16)
-    return runs(option.parse(["--dir_data", str(folder), "--data_train", name, "--no-audit", *flags]))[0].train(stage)
+    stage = Stage(1, "1*L1", patch, 16)
+    return runs(option.parse(["--dir_data", str(folder), "--data_train", name, "--no-audit"]))[0].train(stage)
 
 
 def make(root: Path, pairs: int, height: int = 321, width: int = 481) -> Path:
@@ -47,7 +47,7 @@ def patches(batches: DataLoader, count: int) -> float:
 
 
 def memory(batches: DataLoader, epochs: int) -> list[dict[str, int]]:
-    """Return the memory of a worker process in MB before and after each pass over all images: Rss, Pss, and Private, which is its own."""
+    """Return the memory of a worker process in MB after 100 images and after each pass over all images: Rss, Pss, and Private, which is its own."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     worker = multiprocessing.get_context("fork").Process(target=_work, args=(batches, epochs, sender))
     worker.start()
@@ -61,7 +61,7 @@ def _work(batches: DataLoader, epochs: int, sender) -> None:
     batches.worker_init_fn(0)
     images = batches.dataset
     for epoch in range(epochs + 1):
-        for number in range(len(images) if epoch else 0):
+        for number in range(len(images) if epoch else 100):       # a few first, for what any use needs
             images[(epoch, number, number * 7919 % len(images))]
         sender.send(_rollup())
 
@@ -82,5 +82,5 @@ if __name__ == "__main__":
             batches = training(place, "set")
             print("; ".join(f"{patches(batches, 8000):,.0f}" for _ in range(5)), "patches of 64x64 a second and core")
     else:
-        for epoch, line in enumerate(memory(training(*sys.argv[2:4]), int(sys.argv[4] if len(sys.argv) > 4 else 3))):
+        for epoch, line in enumerate(memory(training(*sys.argv[2:4], patch=8), int(sys.argv[4] if len(sys.argv) > 4 else 3))):
             print(f"after {epoch} passes: {line}", flush=True)

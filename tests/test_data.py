@@ -216,8 +216,8 @@ def test_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(image, "read", lambda path: decoded.append(path) or real_read(path))
 
     places = cache.fill(tmp_path / "bin", tmp_path, sources)
-    assert sorted(decoded) == sources
-    assert all(np.array_equal(cache.read(places[s], s), real_read(s)) for s in sources)
+    assert sorted(map(Path, decoded)) == sources
+    assert all(np.array_equal(cache.read(places[str(s)], s), real_read(s)) for s in sources)
 
     cache.fill(tmp_path / "bin", tmp_path, sources)
     assert len(decoded) == 4                                       # no file is decoded again
@@ -227,7 +227,7 @@ def test_cache(tmp_path, monkeypatch):
     os.utime(sources[1], ns=(old.st_atime_ns, old.st_mtime_ns))
     places = cache.fill(tmp_path / "bin", tmp_path, sources)
     assert len(decoded) == 5
-    assert np.array_equal(cache.read(places[sources[1]], sources[1]), real_read(sources[1]))
+    assert np.array_equal(cache.read(places[str(sources[1])], sources[1]), real_read(sources[1]))
     assert len(list((tmp_path / "bin").rglob("*.npy"))) == 4        # the outdated file is deleted, and no partial file remains
 
 
@@ -247,7 +247,7 @@ def test_two_that_fill_one_cache(tmp_path):
     places = cache.fill(folder, tmp_path, sorted((root / "input").iterdir()), busy)
     assert (folder / "end").is_file() and first.wait() == 0
     assert len(said) == 1 and f"process {first.pid} on " in said[0]
-    assert all(path.is_file() for path in places.values())
+    assert all(Path(path).is_file() for path in places.values())
 
 
 def test_cache_is_whole_or_absent(tmp_path, monkeypatch):

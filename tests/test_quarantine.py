@@ -55,12 +55,12 @@ def test_a_cache_file_that_is_cut_short_is_decoded_again(place):
     make_pairs(Path("set"), 1, size=(200, 200))
     code = ("import os; from pathlib import Path; from data import cache, image, loader; from contract import Item\n"
             "source = Path('set/input/00.png'); places = cache.fill(Path('bin'), Path(), [source])\n"
-            "read = lambda path: cache.read(places[path], path)\n"
+            "read = cache.Cached(Path('bin'), Path(), places)\n"
             "images = loader.Images([Item('a', {'input': source})], (), read, patch_size=16)\n"
             "whole = [images[(1, n, 0)].input for n in range(20)]\n"
-            "os.truncate(places[source], 5000)\n"
+            "os.truncate(places[str(source)], 5000)\n"
             "assert all((images[(1, n, 0)].input == each).all() for n, each in enumerate(whole))\n"
-            "places[source].unlink(); assert (images[(1, 0, 0)].input == whole[0]).all()")
+            "os.remove(places[str(source)]); assert (images[(1, 0, 0)].input == whole[0]).all()")
     result = subprocess.run(python("-c", code), env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True)
     assert result.returncode == 0, (result.returncode, result.stderr)
 
@@ -68,7 +68,7 @@ def test_a_cache_file_that_is_cut_short_is_decoded_again(place):
 def test_cached_pixels_are_those_of_the_image(place):
     source = make_pairs(Path("set"), 1) / "input" / "00.png"
     places = cache.fill(Path("bin"), Path(), [source])
-    assert np.array_equal(cache.read(places[source], Path("none.png")), np.asarray(cache.image.read(source)))
+    assert np.array_equal(cache.read(places[str(source)], Path("none.png")), np.asarray(cache.image.read(source)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
