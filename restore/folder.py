@@ -11,7 +11,7 @@ from torch import Tensor
 
 import report
 from contract import Item, TestSet
-from data import image, source
+from data import headers, image, source
 from data.loader import picture_loader
 from model.method import Method
 from restore import outputs
@@ -179,7 +179,9 @@ def _plan(name: str, images: TestSet, args, folder: Path, weights: str) -> Plan:
     outputs.begin(folder, name, args, images, flags, {items[index].name for index in kept})
     groups: dict[tuple[int, int], list[int]] = {}
     trouble = []
-    for index in sorted(set(range(len(items))) - set(kept)):
+    left = sorted(set(range(len(items))) - set(kept))
+    headers.scan(str(_file(items[index])) for index in left)
+    for index in left:
         try:
             size = source.size(items[index].images["input"])
             image.check_side(outputs.result_path(results, items[index].name, args.format), max(size))

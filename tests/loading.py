@@ -47,7 +47,7 @@ def patches(batches: DataLoader, count: int) -> float:
 
 
 def memory(batches: DataLoader, epochs: int) -> list[dict[str, int]]:
-    """Return the memory of a worker process in MB after 100 images and after each pass over all images: Rss, Pss, and Private, which is its own."""
+    """Return the memory of a worker process in MB, after 100 images and after each pass over all images, as `_rollup` measures it."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     worker = multiprocessing.get_context("fork").Process(target=_work, args=(batches, epochs, sender))
     worker.start()
@@ -67,11 +67,9 @@ def _work(batches: DataLoader, epochs: int, sender) -> None:
 
 
 def _rollup() -> dict[str, int]:
-    """Return the memory of this process in MB."""
+    """Return the memory of this process in MB: Rss, Pss, and Private_Dirty, which is its own and was written."""
     lines = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-    kilobytes = {line[0].rstrip(":"): int(line[1]) for line in lines}
-    private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
-    return {name: round(value / 1024) for name, value in {**kilobytes, "Private": private}.items() if name in ("Rss", "Pss", "Private")}
+    return {line[0].rstrip(":"): round(int(line[1]) / 1024) for line in lines if line[0] in ("Rss:", "Pss:", "Private_Dirty:")}
 
 
 if __name__ == "__main__":
