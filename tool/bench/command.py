@@ -2,6 +2,7 @@
 import argparse
 import contextlib
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -38,7 +39,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--backends", default=BACKENDS, metavar="A+B",
                         help="backends for restoring besides torch; compile is one of them and takes minutes for its first call")
     parser.add_argument("--rounds", type=SIZE, default=7, help="rounds in which the ways of a case are measured in turn")
-    parser.add_argument("--seconds", type=SIZE, default=60, help="a case is measured in fewer rounds, but at least 3, after this time")
+    parser.add_argument("--seconds", type=SIZE, default=60, help="fewer rounds, but at least 3, if those of a case take longer")
     parser.add_argument("--quick", action="store_true", help="tiny networks, one round: shows that everything runs, in about a minute")
     parser.add_argument("--gpu", action="store_true", help=f"measure on the GPU instead, in at most {duration(gpu.SECONDS)}")
     parser.add_argument("--json", default="", metavar="FILE", help="file of all numbers; default: experiment/bench.json or bench_gpu.json")
@@ -89,7 +90,7 @@ def measured(args, chosen: list[Case]) -> dict[str, dict[str, Any]]:
                 reports[case.group] = {"time": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC", "machine": described(),
                                        "quick": args.quick, "load": {"start": waiting.busy_cores()}, "rows": [], "left_out": []}
             report = reports[case.group]
-            result = measure(case, 1 if args.quick else args.rounds, case.about if args.gpu else args.seconds)
+            result = measure(case, 1 if args.quick else args.rounds, args.seconds, case.about if args.gpu else math.inf)
             report["rows"] += result.rows
             report["left_out"] += result.left_out
             if number + 1 == len(chosen) or chosen[number + 1].group != case.group:

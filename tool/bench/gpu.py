@@ -1,4 +1,4 @@
-"""The cases that are measured on a GPU: restoring a picture of two megapixels, and training with several batch sizes."""
+"""The cases that are measured on a GPU: restoring a picture of two megapixels, and training steps with several batch sizes."""
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
@@ -7,16 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from restore.restorer import Restorer, Settings
 from runtime import process
-from tool.bench.networks import NETWORKS, STATED, Setting, built, network, photo, training
+from tool.bench.networks import NETWORKS, STATED, Setting, built, network, photo, restored, training
 from tool.bench.timing import PLAIN, Case, Way
 
 SECONDS = 450                             # of all cases; a case that is over its part prepares no further way
 PICTURE = (1152, 1728)                    # height and width in pixels: 2 megapixels
 PATCH, BATCHES = 128, (4, 16, 64)
-COMPILED = ("unet", "nafnet", "two_stage_kd")             # networks that are also compiled, which takes most of a minute each
-COMPILE_SECONDS = 40
+COMPILED = ("unet", "nafnet")             # networks that are also compiled, which takes up to a minute each time
+COMPILE_SECONDS = 60
 
 
 class Mode(NamedTuple):
@@ -39,11 +38,12 @@ MODES = {
 }
 COMPILED_MODES = {
     PLAIN: Mode(),
-    "compiled": Mode(compiled=True),
     "compiled, bf16, channels_last": Mode("bf16", channels_last=True, compiled=True),
+    "compiled": Mode(compiled=True),
 }
-# the framework's ways: precision of the Restorer, flags of main.py
-RESTORER = {"default": "single", "Restorer, half": "half", "Restorer, bf16": "bf16"}
+# the framework's ways: backend and precision of the Restorer; flags of main.py
+RESTORER = {"default": ("torch", "single"), "Restorer, half": ("torch", "half"), "Restorer, bf16": ("torch", "bf16")}
+COMPILED_RESTORER = {"Restorer, compile, bf16": ("compile", "bf16")}
 TRAINING = {"default": [], "half": ["--precision", "half"], "bf16": ["--precision", "bf16"]}
 
 
@@ -59,15 +59,16 @@ def every(setting: Setting) -> list[Case]:
         *(Case("gpu", f"train {name}, batch {batch}, patch {patch}", functools.partial(trained, setting, name, patch, batch),
                "patches/s", batch, part)
           for name in setting.models for batch in batches),
-        *(Case("gpu", f"restore {name}, {shape}, compiled", functools.partial(restoring, setting, name, size, COMPILED_MODES, {}),
+        *(Case("gpu", f"restore {name}, {shape}, compiled", functools.partial(restoring, setting, name, size, COMPILED_MODES, COMPILED_RESTORER),
                about=COMPILE_SECONDS) for name in compiled)]
 
 
-def restoring(setting: Setting, name: str, size: tuple[int, int], modes: dict[str, Mode], restorer: dict[str, str]) -> dict[str, Way]:
-    """Return the ways of restoring a picture: the network in each mode, and the Restorer in each precision."""
+def restoring(setting: Setting, name: str, size: tuple[int, int], modes: dict[str, Mode],
+              restorer: dict[str, tuple[str, str]]) -> dict[str, Way]:
+    """Return the ways of restoring a picture: the network in each mode, and the Restorer with each backend and precision."""
     flags, x = [*network(setting, name, NETWORKS[name].restore), "--test_only"], photo(*size)
     return {**{title: Way(functools.partial(applied, flags, x, mode), STATED) for title, mode in modes.items()},
-            **{title: Way(functools.partial(restored, flags, x, precision), STATED) for title, precision in restorer.items()}}
+            **{title: Way(functools.partial(restored, flags, x, *chosen), STATED) for title, chosen in restorer.items()}}
 
 
 def applied(flags: list[str], x: Tensor, mode: Mode) -> Callable[[], Tensor]:
@@ -84,16 +85,9 @@ def applied(flags: list[str], x: Tensor, mode: Mode) -> Callable[[], Tensor]:
     return call
 
 
-def restored(flags: list[str], x: Tensor, precision: str) -> Callable[[], Tensor]:
-    """Return a call that restores a picture as the framework does."""
-    _, method = built(flags)
-    restorer = Restorer(method.to(process.device(), memory_format=torch.channels_last), Settings(precision=precision))
-    return lambda: restorer(x, may_tile=False)
-
-
 def trained(setting: Setting, name: str, patch: int, batch: int) -> dict[str, Way]:
-    """Return the ways of making a training step, each with the settings of cuDNN that it chose, which are global."""
-    ways = training(setting, name, patch, batch, TRAINING)
+    """Return the ways of making a training step on a batch in memory, each with the settings of cuDNN that it chose, which are global."""
+    ways = training(setting, name, patch, batch, TRAINING, rereads=False)
     plain = ways.pop(PLAIN)
     return {PLAIN: Way(lambda: within(plain.start, True), STATED),
             "float32 without TF32": Way(lambda: within(plain.start, False), STATED),

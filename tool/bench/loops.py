@@ -109,7 +109,8 @@ def _vote(block: np.ndarray, grey: np.ndarray, y: int, x: int, i: int, j: int) -
 
 def _grey(rgb: np.ndarray) -> np.ndarray:
     """Return the luma, (H, W) int, in fixed point."""
-    return (9798 * rgb[..., 0].astype(int) + 19235 * rgb[..., 1] + 3735 * rgb[..., 2] + 16384) >> 15
+    red, green, blue = (rgb[..., channel].astype(int) for channel in range(3))
+    return (9798 * red + 19235 * green + 3735 * blue + 16384) >> 15
 
 
 def _rotated(image: np.ndarray, degrees: int) -> np.ndarray:

@@ -72,6 +72,8 @@ def restoring(setting: Setting, name: str, size: tuple[int, int]) -> dict[str, W
     flags, x = [*network(setting, name, NETWORKS[name].restore), "--test_only"], photo(*size)
     ways = {PLAIN: Way(lambda: applied(built(flags)[1], x))}
     for each, precision in itertools.product(("torch", *setting.backends), ("single", "bf16")):
+        if (each, precision) == ("onnxruntime", "bf16"):          # it does not exist
+            continue
         title = "default" if (each, precision) == ("torch", "single") else f"{each}, {precision}"
         ways[title] = Way(functools.partial(restored, flags, x, each, precision), EXACT if precision == "single" else STATED)
     return ways
@@ -95,28 +97,35 @@ def restored(flags: list[str], x: Tensor, name: str, precision: str) -> Callable
     method = method.to(process.device(), memory_format=torch.channels_last).eval()
     said: list[str] = []
     if backend.choose(method, name, precision, said.append).name != name:
-        raise LeftOut(said[-1])
+        raise LeftOut(said[-1].partition(", because ")[2].rpartition(";")[0])
     restorer = Restorer(method, Settings(precision=precision, backend=name))      # finds the backend open
     return lambda: restorer(x, may_tile=False)
 
 
-def training(setting: Setting, name: str, patch: int, batch: int, more: dict[str, list[str]]) -> dict[str, Way]:
-    """Return the ways of making a training step, with the reading of its batch: a plain loop, and the Trainer with further flags."""
+def training(setting: Setting, name: str, patch: int, batch: int, more: dict[str, list[str]], rereads: bool = True) -> dict[str, Way]:
+    """Return the ways of making a training step: a plain loop, and the Trainer with further flags.
+
+    rereads: read a new batch for each step, as a training does; the plain loop is measured without that as well. Otherwise all steps
+    have the first batch.
+    """
     flags = [*network(setting, name, NETWORKS[name].train), "--loss", NETWORKS[name].loss, *reading_flags(setting, patch, batch)]
-    return {PLAIN: Way(lambda: looped(flags)),
-            **{title: Way(functools.partial(stepped, [*flags, *own]), STATED if "--precision" in own else EXACT)
+    return {PLAIN: Way(lambda: looped(flags, rereads)),
+            **({"plain without reading": Way(lambda: looped(flags, False))} if rereads else {}),
+            **{title: Way(functools.partial(stepped, [*flags, *own], rereads), STATED if "--precision" in own else EXACT)
                for title, own in more.items()}}
 
 
-def looped(flags: list[str]) -> Callable[[], float]:
+def looped(flags: list[str], rereads: bool) -> Callable[[], float]:
     """Return a call that makes a step of the plain loop."""
     args, method = built(flags)
     stage = args.stages[-1]
     method.to(process.device()).enter(stage)
-    return plain.training(method, Loss(stage.loss, args).to(process.device()), whole_images(args), args, process.device())
+    batches = whole_images(args)
+    return plain.training(method, Loss(stage.loss, args).to(process.device()), batches if rereads else itertools.repeat(next(batches)),
+                          args, process.device())
 
 
-def stepped(flags: list[str]) -> Callable[[], float | Tensor]:
+def stepped(flags: list[str], rereads: bool) -> Callable[[], float | Tensor]:
     """Return a call that makes a step of the Trainer; raises LeftOut if bf16 is slow."""
     args, method = built(flags)
     check(args.precision)
@@ -126,6 +135,8 @@ def stepped(flags: list[str]) -> Callable[[], float | Tensor]:
     trainer.enter(stage)
     trainer.method.train()
     batches = plain.endless(run.train(stage))
+    if not rereads:
+        batches = itertools.repeat(next(batches))
     return lambda: trainer.train_step(next(batches).to(process.device()))["loss"]
 
 

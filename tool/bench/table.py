@@ -31,7 +31,7 @@ def cells(row: dict[str, Any], memory: bool) -> list[str]:
     """Return the texts of a row."""
     number = ".2f" if row["unit"] == "s" and row["median"] >= 1 else ".3f" if row["unit"] == "s" else ",.1f"
     value = [f"{row[key]:{number}}" for key in ("median", "least", "most")]
-    difference = "–" if row["difference"] is None else f"{row['difference']:.1e}"
+    difference = f"{row['beyond_seconds']:+.2f} s" if row["difference"] is None else f"{row['difference']:.1e}"
     if row["mean_levels"] is not None:
         difference += f", mean {row['mean_levels']:.3f} levels"
     if row["equal"] is False:
@@ -46,7 +46,7 @@ def stated(report: dict[str, Any]) -> str:
     machine, quick = report["machine"], " **Quick run: tiny networks, numbers without meaning.**" if report["quick"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     commit = f"; commit {machine['commit']}" if machine["commit"] else ""
-    return (f"{report['time']}, {machine['device']}, {machine['processor']}, {machine['threads']} threads on {machine['cores']} cores; "
+    return (f"{report['time']}, {machine['device']}, {machine['processor']}, cores: {machine['cores']}, threads: {machine['threads']}; "
             f"{versions}{commit}.{quick}")
 
 

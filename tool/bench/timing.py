@@ -47,16 +47,19 @@ class Result(NamedTuple):
     left_out: list[dict[str, str]]
 
 
-def measure(case: Case, rounds: int, seconds: float) -> Result:
-    """Measure a case in `rounds` rounds, fewer if `seconds` are over; after the time no way is prepared any more."""
-    end = time.monotonic() + seconds
+def measure(case: Case, rounds: int, seconds: float, whole: float = math.inf) -> Result:
+    """Measure a case in `rounds` rounds, fewer if they take more than `seconds`.
+
+    After `whole` seconds no further way is prepared, and no round begins after the first ones.
+    """
+    latest = time.monotonic() + whole
     calls: dict[str, Callable] = {}
     rows: dict[str, dict[str, Any]] = {}
     left_out, expected = [], None
     for name, way in case.ways().items():
         try:
-            if calls and time.monotonic() > end:
-                raise LeftOut(f"the {seconds:.0f} s of this case were over")
+            if calls and time.monotonic() > latest:
+                raise LeftOut(f"the {whole:.0f} s of this case were over")
             begun = time.perf_counter()
             call = way.start()
             result = call()
@@ -69,11 +72,17 @@ def measure(case: Case, rounds: int, seconds: float) -> Result:
         calls[name] = call
         rows[name] = {"group": case.group, "case": case.name, "way": name, "unit": case.unit, "first_seconds": first,
                       **compared(result, expected, way.limit), "memory_mib": None, "seconds": []}
+    latest = min(latest, time.monotonic() + seconds)
     for number in range(rounds):
-        for row, call in zip(rows.values(), calls.values()):
-            taken, row["memory_mib"] = timed(call)
-            row["seconds"].append(taken)
-        if number + 1 >= LEAST and time.monotonic() > end:
+        for name in [*calls]:
+            try:
+                taken, rows[name]["memory_mib"] = timed(calls[name])
+            except torch.OutOfMemoryError as why:
+                del calls[name], rows[name]
+                left_out.append({"group": case.group, "case": case.name, "way": name, "reason": reason(why)})
+                continue
+            rows[name]["seconds"].append(taken)
+        if number + 1 >= LEAST and time.monotonic() > latest:
             break
     for row in rows.values():
         row |= summary(row["seconds"], next(iter(rows.values()))["seconds"], case.amount)
@@ -106,10 +115,14 @@ def wait() -> None:
 
 
 def summary(seconds: list[float], plain: list[float], amount: float) -> dict[str, float]:
-    """Return median, least and most in the unit of the case, and the ratio to plain: the median of the ratios of each round."""
+    """Return median, least and most in the unit of the case, and the medians over the rounds of two comparisons with plain.
+
+    ratio: how many times as fast as plain; beyond_seconds: how much longer than plain.
+    """
     values = sorted(amount / each if amount else each for each in seconds)
     return {"median": median(values), "least": values[0], "most": values[-1], "rounds": len(values),
-            "ratio": median(theirs / ours for theirs, ours in zip(plain, seconds))}
+            "ratio": median(theirs / ours for theirs, ours in zip(plain, seconds)),
+            "beyond_seconds": median(ours - theirs for theirs, ours in zip(plain, seconds))}
 
 
 def compared(result: Any, expected: Any, limit: float) -> dict[str, Any]:
