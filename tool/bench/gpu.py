@@ -53,14 +53,15 @@ def every(setting: Setting) -> list[Case]:
     compiled = [name for name in setting.models if name in COMPILED]
     part = (SECONDS - COMPILE_SECONDS * len(compiled)) / (len(setting.models) * (1 + len(batches)))
     shape = f"{size[0]}x{size[1]}"
-    return [
-        *(Case("gpu", f"restore {name}, {shape}", functools.partial(restoring, setting, name, size, MODES, RESTORER), about=part)
-          for name in setting.models),
-        *(Case("gpu", f"train {name}, batch {batch}, patch {patch}", functools.partial(trained, setting, name, patch, batch),
-               "patches/s", batch, part)
-          for name in setting.models for batch in batches),
-        *(Case("gpu", f"restore {name}, {shape}, compiled", functools.partial(restoring, setting, name, size, COMPILED_MODES, COMPILED_RESTORER),
-               about=COMPILE_SECONDS) for name in compiled)]
+
+    def restored_by(name: str, modes: dict[str, Mode], restorer: dict[str, tuple[str, str]]) -> Callable[[], dict[str, Way]]:
+        return functools.partial(restoring, setting, name, size, modes, restorer)
+    return [*(Case("gpu", f"restore {name}, {shape}", restored_by(name, MODES, RESTORER), about=part) for name in setting.models),
+            *(Case("gpu", f"train {name}, batch {batch}, patch {patch}", functools.partial(trained, setting, name, patch, batch),
+                   "patches/s", batch, part)
+              for name in setting.models for batch in batches),
+            *(Case("gpu", f"restore {name}, {shape}, compiled", restored_by(name, COMPILED_MODES, COMPILED_RESTORER),
+                   about=COMPILE_SECONDS) for name in compiled)]
 
 
 def restoring(setting: Setting, name: str, size: tuple[int, int], modes: dict[str, Mode],
