@@ -17,10 +17,10 @@ import option
 import utility
 from contract import Batch
 from loss import Loss
+from model import update
 from model.method import Method
-from restore import memory
 from restore.restorer import Restorer, Settings
-from runtime import arguments, process
+from runtime import arguments, memory, process
 from runtime.errors import UserError
 from tool import guarded
 
@@ -96,7 +96,7 @@ def training(method: Method, args, steps: int) -> None:
     method.enter(stage)
     method.train()
     loss = Loss(stage.loss, args).to(process.device())
-    optimizer = utility.make_optimizer(args, [parameter for parameter in method.parameters() if parameter.requires_grad])
+    optimizer = update.make_optimizer(args, [parameter for parameter in method.parameters() if parameter.requires_grad])
     batch = random_batch(stage.batch_size, stage.patch_size, loss)
     took = {"forward": 0.0, "backward": 0.0, "optimiser": 0.0}
     for number in range(steps + 1):       # the first step is not measured

@@ -18,8 +18,8 @@ import tester
 from contract import TestSet
 from data import image, source
 from data.pictures import is_video
-from restore import backend, ffmpeg, memory, outputs
-from runtime import files, process
+from restore import backend, ffmpeg, outputs
+from runtime import files, memory, process
 from runtime.arguments import Formatter, Parser, number, tile_side
 from runtime.errors import Failure, UserError
 from tool import guarded, network
