@@ -93,8 +93,7 @@ def test_a_backend_and_one_that_is_missing(setting, monkeypatch, tmp_path):
 
 
 def test_slow_bf16_is_left_out(setting, monkeypatch):
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(f"torch.cpu.{name}", lambda: False, raising=False)
+    monkeypatch.setattr(networks.process, "has_bf16", lambda: False)
     ways = networks.training(setting, "unet", 32, 2, TRAINING) | networks.restoring(setting, "unet", (64, 64))
     for title in ("bf16", "torch, bf16"):
         with pytest.raises(LeftOut, match="no instructions for matrix products in bf16"):
@@ -233,13 +232,15 @@ def test_gpu_cases_compute_on_a_cpu(setting, monkeypatch):
     """Small sizes on the CPU, with a compiler that returns what it is given: every way runs, and those in float32 are equal to plain."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda function, **options: (compiled.append(1), function)[1])
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True, raising=False)          # bf16 is not left out
+    monkeypatch.setattr(networks.process, "has_bf16", lambda: True)
     monkeypatch.setattr("restore.backend._open", {})
     found = [timing.measure(each, 1, 60, 60) for each in gpu.every(setting._replace(models=("unet",)))]
-    assert len(found) == 3 and len(compiled) == 3 and not any(each.left_out for each in found)
+    assert len(found) == 4 and len(compiled) == 5 and not any(each.left_out for each in found)
     rows = [row for each in found for row in each.rows]
-    assert {row["case"] for row in rows} == {"restore unet, 64x64", "train unet, batch 2, patch 32", "restore unet, 64x64, compiled"}
-    assert len(rows) == len(gpu.MODES) + len(gpu.RESTORER) + 2 + len(gpu.TRAINING) + len(gpu.COMPILED_MODES) + 1
+    assert {row["case"] for row in rows} == {f"{what}{how}" for what in ("restore unet, 64x64", "train unet, batch 2, patch 32")
+                                          for how in ("", ", compiled")}
+    assert len(rows) == sum(map(len, (gpu.MODES, gpu.RESTORER, gpu.COMPILED_MODES, gpu.COMPILED_RESTORER, gpu.TRAINING,
+                                      gpu.COMPILED_TRAINING))) + 4        # two ways of the plain loop, twice
     assert all(row["difference"] < (0.2 if "16" in row["way"] or "half" in row["way"] else 1e-3) for row in rows)
 
 
@@ -256,9 +257,9 @@ def test_every_way_restores_the_settings_of_convolutions(setting):
     def call():
         cudnn = torch.backends.cudnn
         seen.append((cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32))
-    gpu.within(lambda: call, tf32=False)()
+    gpu.steps(call, gpu.convolutions(False))()
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
         later = gpu.remembered(Way(lambda: call))
     later()
-    assert seen == [(False, False, False), (True, False, True)]
+    assert seen == [(False, False, False)] * gpu.STEPS + [(True, False, True)] * gpu.STEPS
     assert before == (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32)

@@ -17,7 +17,7 @@ from loss.pretrained import VGG
 from loss.segmentation import Certainty
 from model.rain2avoid import ldgp, nss
 from tool.bench import loops, plain
-from tool.bench.networks import NETWORKS, TRAINING, Setting, photo, reading, restoring, training
+from tool.bench.networks import COMPILED_TRAINING, NETWORKS, TRAINING, Setting, photo, reading, restoring, training
 from tool.bench.table import REPO
 from tool.bench.timing import PLAIN, Case, Way
 
@@ -31,10 +31,11 @@ def every(setting: Setting) -> list[Case]:
         size = (64, 64) if quick else NETWORKS[name].size
         found.append(Case("restore", f"{name}, {size[0]}x{size[1]}", functools.partial(restoring, setting, name, size),
                           about=NETWORKS[name].about[0]))
+    ways = TRAINING | (COMPILED_TRAINING if "compile" in setting.backends else {})
     for name in setting.models:
         patch, batch = (32, 2) if quick else (64, NETWORKS[name].batch)
         found.append(Case("train", f"{name}, batch {batch}, patch {patch}",
-                          functools.partial(training, setting, name, patch, batch, TRAINING), "patches/s", batch, NETWORKS[name].about[1]))
+                          functools.partial(training, setting, name, patch, batch, ways), "patches/s", batch, NETWORKS[name].about[1]))
     batches, patch, batch = (2, 32, 2) if quick else (20, 64, 16)
     count, side = (4, 32) if quick else (8, 64)
     rain = (20, 24) if quick else (60, 90)

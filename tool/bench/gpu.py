@@ -1,21 +1,22 @@
 """The cases that are measured on a GPU: restoring a picture of two megapixels, and training steps with several batch sizes."""
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from runtime import process
-from tool.bench.networks import NETWORKS, STATED, Setting, built, network, photo, restored, training
+from tool.bench.networks import COMPILED_TRAINING, NETWORKS, STATED, Setting, built, network, photo, restored, training
 from tool.bench.timing import PLAIN, Case, Way
 
 SECONDS = 450                             # of all cases; a case that is over its part prepares no further way
 PICTURE = (1152, 1728)                    # height and width in pixels: 2 megapixels
-PATCH, BATCHES = 128, (4, 16, 64)
+PATCH, BATCHES = 128, (4, 32)
+STEPS = 5                                 # training steps of one call, after which the program waits for the GPU
 COMPILED = ("unet", "nafnet")             # networks that are also compiled, which takes up to a minute each time
-COMPILE_SECONDS = 60
+COMPILE_SECONDS = 50
 
 
 class Mode(NamedTuple):
@@ -44,24 +45,27 @@ COMPILED_MODES = {
 # the framework's ways: backend and precision of the Restorer; flags of main.py
 RESTORER = {"default": ("torch", "single"), "Restorer, half": ("torch", "half"), "Restorer, bf16": ("torch", "bf16")}
 COMPILED_RESTORER = {"Restorer, compile, bf16": ("compile", "bf16")}
-TRAINING = {"default": [], "half": ["--precision", "half"], "bf16": ["--precision", "bf16"]}
+TRAINING = {"default": [], "half": ["--precision", "half"], "bf16": ["--precision", "bf16"],
+            "--deterministic": ["--deterministic"]}
 
 
 def every(setting: Setting) -> list[Case]:
     """Return the cases, each with its part of the time."""
     size, patch, batches = ((64, 64), 32, (2,)) if setting.quick else (PICTURE, PATCH, BATCHES)
     compiled = [name for name in setting.models if name in COMPILED]
-    part = (SECONDS - COMPILE_SECONDS * len(compiled)) / (len(setting.models) * (1 + len(batches)))
-    shape = f"{size[0]}x{size[1]}"
+    part = (SECONDS - 2 * COMPILE_SECONDS * len(compiled)) / (len(setting.models) * (1 + len(batches)))
 
-    def restored_by(name: str, modes: dict[str, Mode], restorer: dict[str, tuple[str, str]]) -> Callable[[], dict[str, Way]]:
-        return functools.partial(restoring, setting, name, size, modes, restorer)
-    return [*(Case("gpu", f"restore {name}, {shape}", restored_by(name, MODES, RESTORER), about=part) for name in setting.models),
-            *(Case("gpu", f"train {name}, batch {batch}, patch {patch}", functools.partial(trained, setting, name, patch, batch),
-                   "patches/s", batch, part)
-              for name in setting.models for batch in batches),
-            *(Case("gpu", f"restore {name}, {shape}, compiled", restored_by(name, COMPILED_MODES, COMPILED_RESTORER),
-                   about=COMPILE_SECONDS) for name in compiled)]
+    def restore(name: str, modes: dict[str, Mode], restorer: dict[str, tuple[str, str]], title: str, about: float) -> Case:
+        return Case("gpu", f"restore {name}, {size[0]}x{size[1]}{title}",
+                    functools.partial(restoring, setting, name, size, modes, restorer), about=about)
+
+    def train(name: str, batch: int, more: dict[str, list[str]], title: str, about: float) -> Case:
+        return Case("gpu", f"train {name}, batch {batch}, patch {patch}{title}",
+                    functools.partial(trained, setting, name, patch, batch, more), "patches/s", batch * STEPS, about)
+    return [*(restore(name, MODES, RESTORER, "", part) for name in setting.models),
+            *(train(name, batch, TRAINING, "", part) for name in setting.models for batch in batches),
+            *(restore(name, COMPILED_MODES, COMPILED_RESTORER, ", compiled", COMPILE_SECONDS) for name in compiled),
+            *(train(name, batches[-1], COMPILED_TRAINING, ", compiled", COMPILE_SECONDS) for name in compiled)]
 
 
 def restoring(setting: Setting, name: str, size: tuple[int, int], modes: dict[str, Mode],
@@ -81,44 +85,36 @@ def applied(flags: list[str], x: Tensor, mode: Mode) -> Callable[[], Tensor]:
 
     @torch.no_grad()
     def call() -> Tensor:
-        with convolutions(mode.tf32), process.autocast(mode.precision):
+        with convolutions(mode.tf32)(), process.autocast(mode.precision):
             return run(x.to(process.device()).contiguous(memory_format=layout))["image"]
     return call
 
 
-def trained(setting: Setting, name: str, patch: int, batch: int) -> dict[str, Way]:
-    """Return the ways of making a training step on a batch in memory, each with the settings of cuDNN that it chose, which are global."""
-    ways = training(setting, name, patch, batch, TRAINING, rereads=False)
+def trained(setting: Setting, name: str, patch: int, batch: int, more: dict[str, list[str]]) -> dict[str, Way]:
+    """Return the ways of making some steps on a batch in memory; each one sets its own settings of cuDNN, which are global."""
+    ways = training(setting, name, patch, batch, more, rereads=False)
     plain = ways.pop(PLAIN)
-    return {PLAIN: Way(lambda: within(plain.start, True), STATED),
-            "float32 without TF32": Way(lambda: within(plain.start, False), STATED),
+    return {PLAIN: Way(lambda: steps(plain.start(), convolutions(True)), STATED),
+            "plain, float32 without TF32": Way(lambda: steps(plain.start(), convolutions(False)), STATED),
             **{title: Way(functools.partial(remembered, way), STATED) for title, way in ways.items()}}
 
 
-def within(start: Callable, tf32: bool) -> Callable:
-    """Return the call that `start` returns, made within PyTorch's default settings of cuDNN, with or without TF32."""
-    call = start()
-
-    def step():
-        with convolutions(tf32):
-            return call()
-    return step
+def steps(step: Callable, settings: Callable[[], contextlib.AbstractContextManager]) -> Callable:
+    """Return a call that makes STEPS steps within some settings and returns the loss of the first one."""
+    def call():
+        with settings():
+            first, *_ = [step() for _ in range(STEPS)]
+        return first
+    return call
 
 
 def remembered(way: Way) -> Callable:
     """Return the call of a way, made within the settings of cuDNN that its preparation leaves."""
-    call = way.start()
-    cudnn = torch.backends.cudnn
-    chosen = dict(benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32)
-
-    def step():
-        with cudnn.flags(enabled=True, **chosen):
-            return call()
-    return step
+    step, cudnn = way.start(), torch.backends.cudnn
+    return steps(step, functools.partial(cudnn.flags, enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic,
+                                         allow_tf32=cudnn.allow_tf32))
 
 
-@contextlib.contextmanager
-def convolutions(tf32: bool) -> Iterator[None]:
-    """Compute the block's convolutions as PyTorch does by default, with or without TF32."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=tf32):
-        yield
+def convolutions(tf32: bool) -> Callable[[], contextlib.AbstractContextManager]:
+    """Return the settings of cuDNN that PyTorch has by default, with or without TF32."""
+    return functools.partial(torch.backends.cudnn.flags, enabled=True, benchmark=False, deterministic=False, allow_tf32=tf32)

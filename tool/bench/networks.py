@@ -27,7 +27,7 @@ from trainer import Trainer
 
 STATED = float("inf")                     # limit of ways in reduced precision, whose difference from plain is only stated
 SIZE = (321, 481)                         # height and width of the images of the data set
-SLOW_BF16 = "this processor has no instructions for matrix products in bf16 (AVX512-bf16 or AMX)"
+SLOW_BF16 = "this device has no instructions for matrix products in bf16"
 
 
 class Network(NamedTuple):
@@ -50,10 +50,14 @@ NETWORKS = {
     "restormer": Network((), (320, 480), ("--channels", "16"), 4, "1*L1", (120, 30)),
     "nafnet": Network(("--channels", "16"), (320, 480), ("--channels", "16"), 16, "1*PSNR", (30, 30)),
 }
-# the framework's ways of training: flags of main.py; on a processor a way with bf16 needs its instructions
+# the framework's ways of training: flags of main.py
 TRAINING = {
     "default": [],
     "bf16": ["--precision", "bf16"],
+}
+COMPILED_TRAINING = {                     # measured with --backends compile, because compiling takes minutes
+    "compiled": ["--compile"],
+    "bf16, compiled": ["--precision", "bf16", "--compile"],
 }
 FLAGS = ["--data_train", "photos", "--epochs", "1", "--epoch_chg", "1", "--test_every", "100", "--optimizer", "ADAM", "--weight_decay", "0",
          "--gclip_norm", "0", "--augment", "all", "--n_threads", "0", "--no-audit", "--save", "bench"]
@@ -167,16 +171,15 @@ def whole_images(args) -> Iterator[Batch]:
 
 
 def check(precision: str) -> None:
-    """Raise LeftOut for bf16 on a processor without instructions for it, where it is slower than float32."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    if precision == "bf16" and process.device().type == "cpu" and not any(getattr(torch.cpu, name, bool)() for name in names):
+    """Raise LeftOut for bf16 on a device without instructions for it, where it is slower than float32."""
+    if precision == "bf16" and not process.has_bf16():
         raise LeftOut(SLOW_BF16)
 
 
 def built(flags: list[str]):
     """Return the parsed flags and their method, whose weights depend only on the seed."""
     args = option.parse(flags)
-    utility.seed_everything(args.seed)
+    utility.seed_everything(args.seed, args.deterministic)
     return args, model.build(args)
 
 
