@@ -1,6 +1,6 @@
 # make demo: train and test on embedded photos.  make demo-kd: the same for three teachers and their student.
 # make lint: ruff, mypy, import-linter.  make test: the fast tests.  make test-all: all tests, with line coverage.
-# make bench: compare this program with plain code in tables (docs/benchmarks.md), about 15 minutes.
+# make bench: compare this program with plain code in tables (docs/benchmarks.md), about 20 minutes.
 # make audit: look up the installed packages in the list of known vulnerabilities (needs pip-audit and a network).
 # make torture: kill trainings, read damaged files, long runs, about two hours.  Each target creates .venv if it does not exist.
 PYTHON ?= python3

@@ -38,8 +38,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", nargs="+", default=[*NETWORKS], metavar="NAME", help=f"networks; known: {', '.join(NETWORKS)}")
     parser.add_argument("--backends", default=BACKENDS, metavar="A+B",
                         help="backends for restoring besides torch; compile is one of them and takes minutes for its first call")
-    parser.add_argument("--rounds", type=SIZE, default=7, help="rounds in which the ways of a case are measured in turn")
-    parser.add_argument("--seconds", type=SIZE, default=60, help="fewer rounds, but at least 3, if those of a case take longer")
+    parser.add_argument("--rounds", type=SIZE, default=5, help="rounds in which the ways of a case are measured in turn")
+    parser.add_argument("--seconds", type=SIZE, default=40, help="fewer rounds, but at least 3, if those of a case take longer")
     parser.add_argument("--quick", action="store_true", help="tiny networks, one round: shows that everything runs, in about a minute")
     parser.add_argument("--gpu", action="store_true", help=f"measure on the GPU instead, in at most {duration(gpu.SECONDS)}")
     parser.add_argument("--json", default="", metavar="FILE", help="file of all numbers; default: experiment/bench.json or bench_gpu.json")
@@ -68,8 +68,7 @@ def run(argv: list[str] | None = None) -> None:
         chosen = gpu.every(setting) if args.gpu else [case for case in cases.every(setting) if case.group in (args.cases or GROUPS)]
         seconds = len(chosen) * QUICK_SECONDS if args.quick else sum(case.about for case in chosen)
         process.log().say(f"{len(chosen)} cases, about {duration(seconds)}{'' if args.gpu else ' on two cores'}")
-        reports = measured(args, chosen)
-    write_json(make_folder(file.parent) / file.name, {"format": 1, "quick": args.quick, "groups": reports})
+        reports = measured(args, chosen, make_folder(file.parent) / file.name)
     for group, report in reports.items():
         process.log().say("\n".join(["", f"## {group}", "", *table.lines(report)]))
     if args.write:
@@ -80,8 +79,8 @@ def run(argv: list[str] | None = None) -> None:
         raise Failure(f"the results of these ways differ from plain: {'; '.join(differ)}")
 
 
-def measured(args, chosen: list[Case]) -> dict[str, dict[str, Any]]:
-    """Measure the cases; return the report of each group."""
+def measured(args, chosen: list[Case], file: Path) -> dict[str, dict[str, Any]]:
+    """Measure the cases; return the report of each group. The file has those of the cases that are finished, also if one fails."""
     reports: dict[str, dict[str, Any]] = {}
     with Progress("bench", len(chosen), "cases", sum(case.about for case in chosen)) as progress:
         for number, case in enumerate(chosen):
@@ -95,6 +94,7 @@ def measured(args, chosen: list[Case]) -> dict[str, dict[str, Any]]:
             report["left_out"] += result.left_out
             if number + 1 == len(chosen) or chosen[number + 1].group != case.group:
                 report["load"]["end"] = waiting.busy_cores()
+            write_json(file, {"format": 1, "quick": args.quick, "groups": reports})
             progress.end()
             process.log().say(in_words(case, result))
     return reports
