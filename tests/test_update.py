@@ -126,10 +126,11 @@ def test_precision_auto(run, pairs, monkeypatch):
         assert 0 < mean < 10 and seconds > 0
         return reported[precision]
     monkeypatch.setattr(auto, "_trial", trial)
+    monkeypatch.setattr(auto, "STEPS", 4)
     monkeypatch.setattr(process, "has_bf16", lambda: True)
     status, text = run(*command)
     assert status == 0, text
-    assert "--precision auto: bf16; the mean loss of the last 10 of 20 steps is 0.5 in bf16 and 0.5 in single" in text
+    assert "--precision auto: bf16; the mean loss of the last 2 of 4 steps is 0.5 in bf16 and 0.5 in single" in text
     assert "on cpu x 1, bf16;" in text
     assert files.read_tensors(STATE)["auto"] == {"precision": "bf16", "parts": []}
     monkeypatch.setattr(process, "has_bf16", lambda: False)
