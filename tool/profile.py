@@ -126,7 +126,7 @@ def training(method: Method, args, steps: int) -> None:
                 took[name] += (end - start) / steps
     whole = sum(took.values())
     print(f"\ntraining, {precision}, batch {stage.batch_size}, patch {stage.patch_size}, loss {stage.loss}: "
-          f"{1 / whole:.2f} steps/s, {stage.batch_size / whole:.1f} patches/s, with data read by one process")
+          f"{1 / whole:.2f} steps/s, {stage.batch_size / whole:.1f} patches/s" + (", with data read by one process" if took["data"] else ", without reading data"))
     for name, seconds in took.items():
         print(f"{'  ' + name:28}{seconds * 1000:10.1f} ms{100 * seconds / whole:7.1f} %")
 
@@ -138,7 +138,9 @@ def training(method: Method, args, steps: int) -> None:
 
 
 def reading(args, stage: Stage, steps: int) -> float:
-    """Return the seconds in which one process reads and crops the images of a batch."""
+    """Return the seconds in which one process reads and crops the images of a batch, 0 without --data_train."""
+    if args.origin["data_train"].partition(" ")[0] in (option.DEFAULT, "recipe"):
+        return 0.0
     loader = next(iter(data.runs(args))).train(stage)
     keys = list(itertools.islice(loader.batch_sampler, steps))
     start = time.perf_counter()
