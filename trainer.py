@@ -112,7 +112,7 @@ class Trainer:
         self.compute: nn.Module = step.Compiled(made) if self.args.compile else made
         if process.world() > 1:
             self.compute = step.shared(self.compute, self.method, self.reaches_all[number])
-        self.split = self.parts[number] if self.parts else int(self.args.split_batch)
+        self.split = self.parts[number] if self.parts else self.args.split_batch
 
     def train_epoch(self, loader: DataLoader) -> None:
         """Train the remaining steps of an epoch; save the state as --save_every requires; after SIGTERM or SIGINT save it and stop."""

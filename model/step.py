@@ -22,9 +22,18 @@ class Step(nn.Module):
         self.method, self.loss, self.taught = method, loss, taught
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch and its terms, which are detached."""
+        return detached(*self.whole(batch))
+
+    def whole(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch and its terms."""
         prediction = self.taught.join(self.method, batch) if self.taught else self.method(batch)
         return self.loss(prediction, batch)
+
+
+def detached(total: Tensor, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the arguments with detached terms."""
+    return total, {name: value.detach() for name, value in terms.items()}
 
 
 class Compiled(nn.Module):
@@ -32,10 +41,11 @@ class Compiled(nn.Module):
 
     def __init__(self, step: Step):
         super().__init__()
-        self.made, self.begun, self.calls = torch.compile(step), 0.0, 0
+        self.step, self.begun, self.calls = step, 0.0, 0
+        self.made = torch.compile(step.whole)      # not with detach: the compiler (torch 2.14) then detaches the total as well
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch and its terms; raises Failure if the network cannot be compiled."""
+        """Return the loss of a batch and its terms, detached; raises Failure if the network cannot be compiled."""
         self.calls += 1
         if self.calls == 1:
             self.begun = time.perf_counter()
@@ -43,7 +53,7 @@ class Compiled(nn.Module):
         if self.calls == 2:
             process.log().say(f"--compile: the first step took {time.perf_counter() - self.begun:.1f} s", keep=False)
         try:
-            return self.made(batch)
+            return detached(*self.made(batch))
         except (UserError, Failure, MemoryError):
             raise
         except Exception as error:        # the compiler raises many types of exceptions
