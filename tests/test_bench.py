@@ -1,4 +1,6 @@
 """tool.bench: the ways that are compared give equal results, and the JSON file and the tables have all fields. No time is asserted."""
+import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -242,6 +244,20 @@ def test_gpu_cases_compute_on_a_cpu(setting, monkeypatch):
     assert len(rows) == sum(map(len, (gpu.MODES, gpu.RESTORER, gpu.COMPILED_MODES, gpu.COMPILED_RESTORER, gpu.TRAINING,
                                       gpu.COMPILED_TRAINING))) + 4        # two ways of the plain loop, twice
     assert all(row["difference"] < (0.2 if "16" in row["way"] or "half" in row["way"] else 1e-3) for row in rows)
+
+
+def test_the_command_on_a_gpu_keeps_its_time(tool, monkeypatch):
+    """Each case has its part of the time, and none more than what is left of the whole (here on the CPU)."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(command.process, "session", lambda cpu, gpus: contextlib.nullcontext())
+    monkeypatch.setattr(gpu, "SECONDS", 100)
+    clock = itertools.count(0, 40)
+    monkeypatch.setattr(command, "time", argparse.Namespace(monotonic=lambda: next(clock)))
+    limits = []
+    monkeypatch.setattr(command, "measure", lambda case, rounds, seconds, whole: (limits.append(whole), timing.Result([], []))[1])
+    monkeypatch.setattr(gpu, "every", lambda setting: [case({})._replace(group="gpu", about=50)] * 3)
+    assert tool("--gpu")[0] == 0 and Path("experiment/bench_gpu.json").is_file()
+    assert limits == [50, 20, -20]
 
 
 def test_gpu_cases_fit_into_their_time(place):

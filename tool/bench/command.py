@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -82,6 +83,7 @@ def run(argv: list[str] | None = None) -> None:
 def measured(args, chosen: list[Case], file: Path) -> dict[str, dict[str, Any]]:
     """Measure the cases; return the report of each group. The file has those of the cases that are finished, also if one fails."""
     reports: dict[str, dict[str, Any]] = {}
+    end = time.monotonic() + gpu.SECONDS
     with Progress("bench", len(chosen), "cases", sum(case.about for case in chosen)) as progress:
         for number, case in enumerate(chosen):
             progress.begin(case.about)
@@ -89,7 +91,8 @@ def measured(args, chosen: list[Case], file: Path) -> dict[str, dict[str, Any]]:
                 reports[case.group] = {"time": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC", "machine": described(),
                                        "quick": args.quick, "load": {"start": waiting.busy_cores()}, "rows": [], "left_out": []}
             report = reports[case.group]
-            result = measure(case, 1 if args.quick else args.rounds, args.seconds, case.about if args.gpu else math.inf)
+            whole = min(case.about, end - time.monotonic()) if args.gpu else math.inf
+            result = measure(case, 1 if args.quick else args.rounds, args.seconds, whole)
             report["rows"] += result.rows
             report["left_out"] += result.left_out
             if number + 1 == len(chosen) or chosen[number + 1].group != case.group:

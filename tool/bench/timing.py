@@ -59,7 +59,7 @@ def measure(case: Case, rounds: int, seconds: float, whole: float = math.inf) ->
     for name, way in case.ways().items():
         try:
             if calls and time.monotonic() > latest:
-                raise LeftOut(f"the {whole:.0f} s of this case were over")
+                raise LeftOut(f"the {max(whole, 0):.0f} s of this case were over")
             begun = time.perf_counter()
             call = way.start()
             result = call()
