@@ -26,7 +26,6 @@ from tool.bench.timing import EXACT, PLAIN, LeftOut, Way
 from trainer import Trainer
 
 STATED = float("inf")                     # limit of ways in reduced precision, whose difference from plain is only stated
-SEED = "3"                                # with its random weights every backend for bf16 passes its check (restore/backend.py)
 SIZE = (321, 481)                         # height and width of the images of the data set
 SLOW_BF16 = "this device has no instructions for matrix products in bf16"
 
@@ -187,7 +186,7 @@ def built(flags: list[str]):
 def network(setting: Setting, name: str, flags: tuple[str, ...]) -> list[str]:
     """Return the flags of a network, in a quick run those of the small one that its package states."""
     tiny = [part for key, value in model.package(name).TINY.items() for part in (f"--{key}", str(value))]
-    return ["--model", name, "--seed", SEED, *(tiny if setting.quick else flags)]
+    return ["--model", name, *(tiny if setting.quick else flags)]
 
 
 def reading_flags(setting: Setting, patch: int, batch: int) -> list[str]:
