@@ -1,6 +1,7 @@
 """The computation of a training step: prediction and loss, tried once before the training, compiled and shared if that is required."""
 import contextlib
 import time
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,18 @@ class Step(nn.Module):
         self.method, self.loss, self.taught = method, loss, taught
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch and its terms, which are detached."""
+        return detached(*self.whole(batch))
+
+    def whole(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch and its terms."""
         prediction = self.taught.join(self.method, batch) if self.taught else self.method(batch)
         return self.loss(prediction, batch)
+
+
+def detached(total: Tensor, terms: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the arguments with detached terms."""
+    return total, {name: value.detach() for name, value in terms.items()}
 
 
 class Compiled(nn.Module):
@@ -32,10 +42,11 @@ class Compiled(nn.Module):
 
     def __init__(self, step: Step):
         super().__init__()
-        self.made, self.begun, self.calls = torch.compile(step), 0.0, 0
+        self.step, self.begun, self.calls = step, 0.0, 0
+        self.made = torch.compile(step.whole)      # not with detach: the compiler (torch 2.14) then detaches the total as well
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch and its terms; raises Failure if the network cannot be compiled."""
+        """Return the loss of a batch and its terms, detached; raises Failure if the network cannot be compiled."""
         self.calls += 1
         if self.calls == 1:
             self.begun = time.perf_counter()
@@ -43,7 +54,7 @@ class Compiled(nn.Module):
         if self.calls == 2:
             process.log().say(f"--compile: the first step took {time.perf_counter() - self.begun:.1f} s", keep=False)
         try:
-            return self.made(batch)
+            return detached(*self.made(batch))
         except (UserError, Failure, MemoryError):
             raise
         except Exception as error:        # the compiler raises many types of exceptions
@@ -105,5 +116,7 @@ def _reached(total: Tensor) -> set[int]:
 def shared(step: nn.Module, method: Method, reaches_all: bool) -> nn.Module:
     """Wrap the step of several processes in DDP; parameters without gradient are only looked for if there may be some."""
     device = process.device()
+    # weights of one pixel have the same memory in both layouts, with different strides
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(step, device_ids=[device] if device.type == "cuda" else None,
                                    find_unused_parameters=not (reaches_all and method.same_graph))

@@ -141,7 +141,7 @@ def tile_side(text: str) -> str:
 
 def parts(text: str) -> int | str:
     """Return an argparse value: `auto`, or a number of parts from 1."""
-    return text if text == "auto" else number(int, 1, 10**6)(text)
+    return text if text == "auto" else int(number(int, 1, 10**6)(text))
 
 
 COUNT, SIZE, EPOCHS = number(int, 0, 10**6), number(int, 1, 10**6), number(int, 1, 10**9)
