@@ -1,5 +1,6 @@
 """Backends: each agrees with PyTorch before it is used, and PyTorch computes where one cannot be used."""
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_precision_that_a_backend_lacks(method, said, monkeypatch):
     monkeypatch.setattr(backend, "_is_installed", lambda package: True)
     assert backend.choose(method, "onnxruntime", "bf16", said.append).name == "torch"
     assert "does not compute in bf16 on this processor" in said[0]
+
+
+@pytest.mark.parametrize("variable", backend.LIMITS)
+def test_openvino_does_not_run_under_a_limit_of_the_processor(method, said, monkeypatch, variable):
+    """OpenVINO 2026.4.1 ends the process by a segmentation fault under these variables, in bf16."""
+    monkeypatch.setattr(backend, "_is_installed", lambda package: True)
+    monkeypatch.setitem(backend.OPENERS, "openvino", None)
+    monkeypatch.setenv(variable, "AVX2")
+    for precision in ("single", "bf16"):
+        assert backend.choose(method, "openvino", precision, said.append).name == "torch"
+        assert f"because it crashes where the variable {variable} limits the instructions" in said[-1]
 
 
 @pytest.mark.parametrize("precision, change, used", [("single", 5e-5, True), ("single", 2e-4, False), ("single", float("nan"), False),
@@ -120,6 +132,8 @@ def test_a_real_backend(method, said, name):
     """It equals PyTorch for any size, is exported once, and made anew when the stored file is damaged."""
     for package in backend.PACKAGES[name]:
         pytest.importorskip(package, reason=f"the extra 'fast' is not installed: no {package}")
+    if name == "openvino" and any(map(os.environ.get, backend.LIMITS)):
+        pytest.skip("OpenVINO is not used where the instructions of the processor are limited")
     restorer = Restorer(method, Settings(backend=name))
     assert restorer.backend.name == name
     for size in ((64, 64), (53, 71), (5, 200)):
