@@ -49,12 +49,14 @@ def available(most: float = 0) -> int | None:
     return max(min(found), 0) if found else None
 
 
-def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
+def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor], release: Callable[[], object] = lambda: None) -> float | None:
     """Return the bytes per pixel that restoring needs, measured on two small squares; None if it cannot be measured.
 
-    restore: takes (1, 3, S, S) on the CPU, computes on the device, returns the same shape.
+    restore: takes (1, 3, S, S) on the CPU, computes on the device, returns the same shape. release: frees the memory that `restore` keeps
+    from an earlier call.
     """
     def peak(side: int) -> int | None:
+        release()
         return _peak(lambda: restore(torch.rand(1, 3, side, side)))
     low, high = peak(SIDES[0]), peak(SIDES[1])
     if low is None or high is None:

@@ -36,7 +36,7 @@ def fake(monkeypatch, method, change=0.0, name="openvino"):
 
     def opener(method, place, precision):
         opened.append(precision)
-        return lambda x: method.restore(x) + change
+        return lambda x: method.restore(x) + change, lambda: None
     monkeypatch.setitem(backend.OPENERS, name, opener)
     monkeypatch.setattr(backend, "_check_support", lambda *_: None)
     return opened
@@ -118,7 +118,7 @@ def test_results_name_the_backend_and_a_training_tests_with_torch(run, pairs, mo
             super().__init__(method, settings, *args)
     monkeypatch.setattr(tester, "Restorer", Spy)
     monkeypatch.setattr(backend, "_check_support", lambda *_: None)
-    monkeypatch.setitem(backend.OPENERS, "openvino", lambda method, place, precision: method.restore)
+    monkeypatch.setitem(backend.OPENERS, "openvino", lambda method, place, precision: (method.restore, lambda: None))
     status, text = run("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1", "--backend", "openvino")
     assert status == 0, text
     assert seen == ["torch", "openvino"]
