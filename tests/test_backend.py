@@ -64,11 +64,11 @@ def test_kept_memory_is_seen_and_a_limit_leads_to_tiles(method, monkeypatch):
     keeping = Keeping(method)
     monkeypatch.setattr(backend, "_check_support", lambda *_: None)
     monkeypatch.setitem(backend.OPENERS, "openvino", lambda *_: (keeping.run, keeping.release))
-    check_limit(Restorer(method, Settings(backend="openvino")), least=400)
+    check_limit(Restorer(method, Settings(backend="openvino")), least=400, enough=1.5)
 
 
-def check_limit(restorer, least):
-    """Restore a large image twice; then at least `least` bytes per pixel are measured, and a limit of half the need leads to tiles."""
+def check_limit(restorer, least, enough):
+    """Restore a large image twice; then at least `least` bytes per pixel are measured; half of the memory needed leads to tiles."""
     for _ in range(2):
         restorer(torch.rand(1, 3, 512, 512))
     restorer._measure()
@@ -79,7 +79,7 @@ def check_limit(restorer, least):
     needed, pixels = restorer.per_pixel * 1100 * 1400, 1100 * 1400
     restorer.backend.release()
     now = memory._status("VmRSS")
-    restorer.settings = restorer.settings._replace(memory=(now + 1.5 * needed + 25 * pixels) / 2**30)     # 25: see RESULT_BYTES
+    restorer.settings = restorer.settings._replace(memory=(now + enough * needed + 25 * pixels) / 2**30)     # 25: see RESULT_BYTES
     for _ in range(2):
         restorer(x)
     assert not restorer.tiled
@@ -199,7 +199,7 @@ def test_a_real_backend(method, said, name):
             results.append((restorer(x), method.restore(x)))
     for found, expected in results:       # none is overwritten by a later run
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    check_limit(restorer, least=50)
+    check_limit(restorer, least=50, enough=3)
     stored, = (backend.files.cache() / "backends").glob("*.onnx")
     before = stored.read_bytes()
     for content, word in ((before, "opened"), (before[:500], "exported")):
