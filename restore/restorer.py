@@ -7,8 +7,8 @@ from torch import Tensor
 
 from model import tiling
 from model.method import Method
-from restore import backend, memory
-from runtime import process
+from restore import backend
+from runtime import memory, process
 from runtime.errors import Failure
 
 SMALL = 512 * 512                         # batches of up to this many pixels are computed without an estimate of memory

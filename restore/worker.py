@@ -15,9 +15,8 @@ from PIL import Image
 from data import image
 from model import weights
 from model.method import Method
-from restore import memory
 from restore.restorer import Restorer, Settings
-from runtime import process
+from runtime import memory, process
 from runtime.errors import Failure, UserError
 
 KEPT = 3                                  # number of networks that stay in memory

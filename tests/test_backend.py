@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import tester
-from restore import backend, memory
+from restore import backend
 from restore.restorer import Restorer, Settings
+from runtime import memory
 from runtime.errors import UserError
 from tests.conftest import TINY
 from tests.test_export import make

@@ -18,9 +18,9 @@ import tester
 from contract import TestSet
 from data import image, source
 from data.pictures import is_video
-from restore import ffmpeg, memory, outputs
+from restore import ffmpeg, outputs
 from restore.flags import add_backend
-from runtime import files, process
+from runtime import files, memory, process
 from runtime.arguments import Formatter, Parser, number, tile_side
 from runtime.errors import Failure, UserError
 from tool import guarded, network
