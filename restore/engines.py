@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model import tiling
 from model.method import Method
-from restore import programs
+from restore import programs, splits
 from runtime import files
 from runtime.errors import Failure, UserError
 
@@ -41,6 +41,7 @@ def onnx(method: Method, place: Path) -> bytes:
     if content is None:
         try:
             content, _ = programs.as_onnx(programs.traced(method, "network", padded=False), {"model": "network"})
+            content = splits.removed(content)
         except (Failure, UserError) as error:
             raise Unfit(str(error)) from error
         with files.temporary(place) as part:

@@ -116,6 +116,8 @@ def test_openvino_does_not_run_under_a_limit_of_the_processor(method, said, monk
     """OpenVINO 2026.4.1 ends the process by a segmentation fault under these variables, in bf16."""
     monkeypatch.setattr(backend, "_is_installed", lambda package: True)
     monkeypatch.setitem(backend.OPENERS, "openvino", None)
+    for each in backend.LIMITS:
+        monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(variable, "AVX2")
     for precision in ("single", "bf16"):
         assert backend.choose(method, "openvino", precision, said.append).name == "torch"
