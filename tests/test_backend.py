@@ -106,6 +106,20 @@ def test_compile_needs_a_compiler(method, said, monkeypatch):
     assert "because it needs a C++ compiler, and neither g++ nor clang++ is installed" in said[0]
 
 
+def test_the_time_of_the_first_calls_is_stated(method, said, monkeypatch):
+    """torch.compile compiles in the first call; the clock stands still except in this call."""
+    clock = [0.0]
+
+    def run(x):
+        clock[0] += 35.0 if not clock[0] else 0.0
+        return method.restore(x)
+    monkeypatch.setattr(backend.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(backend, "_check_support", lambda *_: None)
+    monkeypatch.setitem(backend.OPENERS, "compile", lambda *_: (run, lambda: None))
+    assert backend.choose(method, "compile", "single", said.append).name == "compile"
+    assert said[0].startswith("backend compile, single: compiled in 35.0 s, first calls included; ")
+
+
 def test_an_unknown_backend(method, said):
     with pytest.raises(UserError, match="there is no backend 'fast'; there are torch, compile, onnxruntime, openvino, auto"):
         backend.choose(method, "fast", "single", said.append)
