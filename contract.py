@@ -109,7 +109,7 @@ class TestSet(NamedTuple):
     items: list[Item]
     task: str
     subset: str
-    read: Callable[[Path], np.ndarray]
+    read: Callable[[Path | str], np.ndarray]
     source: str = ""
     results: Path | None = None
     __test__ = False  # type: ignore[misc]      # keeps pytest from collecting this class

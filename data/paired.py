@@ -1,8 +1,10 @@
 """Pair degraded files with clean files, by folder layouts or by lists."""
 import csv
+import functools
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,18 +139,19 @@ def items(base: Path, layout: Layout) -> list[Item]:
                           f"{_names(clean, spare)}")
     if layout.view == "centre":
         headers.scan([str(path) for path in (*inputs.values(), *clean.values())])
+    size_of = functools.cache(headers.size)                                  # a clean image may have many hazy ones
     found = []
     for stem, path in inputs.items():
         target = clean[partners[stem]]
-        images = {"input": path, "image": _centred(target, path) if layout.view == "centre" else target}
+        images = {"input": path, "image": _centred(target, path, size_of) if layout.view == "centre" else target}
         if masks.get(stem):
             images["mask"] = masks[stem]
         found.append(Item(stem, images))
     return found
 
 
-def _centred(target: Path, path: Path) -> Path | View:
-    size, larger = headers.size(path), headers.size(target)
+def _centred(target: Path, path: Path, size_of: Callable[[Path], tuple[int, int]]) -> Path | View:
+    size, larger = size_of(path), size_of(target)
     return View(target, "centre", size) if larger != size and all(a >= b for a, b in zip(larger, size)) else target
 
 

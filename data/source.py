@@ -37,9 +37,9 @@ def size(source: Source) -> tuple[int, int]:
         return source.shape[:2]
     if not isinstance(source, View):
         return headers.size(source)
-    height, width = size(source.of)
     if source.how == "centre":
         return int(source.value[0]), int(source.value[1])
+    height, width = size(source.of)
     return height, width // 2 if source.how in SIDES else width
 
 
