@@ -198,12 +198,12 @@ def test_cached_images_keep_no_file_open(place):
 
 
 def test_memory_of_a_worker_stays_flat(place):
-    """Items as a list of objects would become the worker's own: a kilobyte each."""
+    """Items as a list of objects would become the worker's own: 30 MB of these."""
     make_pairs(Path("dataset/set"), 4, size=(8, 8))
     batches = loading.training("dataset", "set", patch=8)
-    batches.dataset.items = Packed([item._replace(images={**item.images}) for item in batches.dataset.items for _ in range(7000)])
-    before, _, second = (line["Private_Dirty"] for line in loading.memory(batches, 2))
-    assert len(batches.dataset) == 21_000 and second - before <= 8
+    batches.dataset.items = Packed([item._replace(images={**item.images}) for item in batches.dataset.items for _ in range(15_000)])
+    before, after = (line["Private_Dirty"] for line in loading.memory(batches, 1))
+    assert len(batches.dataset) == 45_000 and after - before <= 16
 
 
 def test_patches_are_counted(place):
