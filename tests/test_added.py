@@ -7,6 +7,7 @@ import pytest
 
 import option
 from data import added, source, weather
+from data.added import split
 from data.choose import choose
 from runtime import process
 from runtime.errors import UserError
@@ -173,3 +174,9 @@ def test_exact_resume(run, photos, monkeypatch, threads):
         stops += status == 143
     assert stops == 2
     same(Path("experiment/whole"), Path("experiment/parts"), f"metrics-{test}.csv")
+
+
+@pytest.mark.parametrize("name", ["@rain", "@25"])
+def test_an_addition_needs_a_data_set(name):
+    with pytest.raises(UserError, match=f"'{name}' names no data set; before the @ stands a set of clean photos, as in BSDS500{name}"):
+        split(name)

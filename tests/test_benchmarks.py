@@ -155,3 +155,7 @@ def test_the_mean_of_the_papers_and_an_old_protocol():
     for each in metrics.values():
         each["protocol"] = each["protocol"] | {"version": 0}
     assert benchmarks.tables(metrics) == []
+
+
+def test_a_benchmark_that_is_named_twice_warns_once():
+    assert benchmarks.named("AIO3+AIO3+x", "none") == ["AIO3"]
