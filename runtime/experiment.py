@@ -144,7 +144,7 @@ def open_experiment(args, trains: bool) -> Path:
         if args.reset and trains and not process.restarted() and folder.is_dir():
             shutil.rmtree(folder)
         files.make_folder(folder / "model" if trains else folder)
-        for half in folder.rglob(".*.part"):                      # left by a process that was killed while writing
+        for half in folder.rglob(".*.part*"):                     # left by a process that was killed while writing
             half.unlink(missing_ok=True)
         if trains or not (folder / "model").is_dir():
             flags = {key: value for key, value in args.flags.items() if key not in PASSING}

@@ -56,9 +56,9 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends, delete it when the block raises."""
-    part = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
+def temporary(path: Path, ending: str = "") -> Iterator[Path]:
+    """Yield a temporary path with this ending beside `path`; rename it to `path` when the block ends, delete it when the block raises."""
+    part = path.with_name(f".{uuid.uuid4().hex[:12]}.part{ending}")
     try:
         yield part
         os.replace(part, path)

@@ -40,7 +40,7 @@ def test_a_photo(restored):
     assert status == 0 and "before and after: " in text, text
     assert near("photos/a_restored.png", expected("photos/a.png"))
     assert files_of("photos") == sorted(["a.png", "a_restored.png", "b.png", "c.png", *(f"a_restored_report/{name}" for name in (
-        "args.json", "cards-a.json", "log.jsonl", "log.txt", "metrics.json", "report.html", "restored-a.json", "times.jsonl"))])
+        "args.json", "cards-a.json", "log.jsonl", "log.txt", "metrics.json", "report.html", "restored-a.json", "restored-a.jsonl", "times.jsonl"))])
 
 
 @pytest.mark.parametrize("output, result", [("out.jpg", "out.jpg"), ("new/out.webp", "new/out.webp"), ("new", "new/a.png"),
@@ -96,7 +96,7 @@ def test_other_files_are_never_replaced(restored):
     before = Path("photos_restored/b.png").read_bytes()
     status, text = restored("photos")
     assert status == 2, text
-    assert "photos_restored/b.png exists, and this program did not write it; move it away, or name another place with -o" in text
+    assert "photos_restored/b.png exists, and this program did not write it, or it was changed since; move it away, or name another place" in text
     assert files_of("photos_restored") == ["b.png"] and Path("photos_restored/b.png").read_bytes() == before
     assert not Path("photos_restored_report").exists()
     Path("photos_restored/b.png").rename("photos_restored/mine.png")
