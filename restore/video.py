@@ -38,6 +38,9 @@ def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: 
     source: Path = item.images["input"]
     film, say = ffmpeg.inspect(source), process.log().say
     ending = args.format if args.format in ffmpeg.ENDINGS else ffmpeg.ending(source, film)
+    for flag in ("save_gt", "save_maps"):
+        if getattr(args, flag):
+            say(f"{name}: --{flag} does not apply to a video, of which only the result is written")
     args = Namespace(**{**vars(args), "save_results": True, "format": ending})
     result = outputs.result_path(outputs.results_folder(folder, name, images), item.name, ending)
     flags, before = outputs.conditions(images, args, weights), outputs.earlier(folder, name, images).get(item.name)

@@ -49,6 +49,16 @@ def cache() -> Path:
     return Path(os.environ.get("UNWEATHER_CACHE") or Path(system or Path.home() / ".cache") / "unweather")
 
 
+def check_output(path: Path, flag: str, folder: bool = False) -> None:
+    """Raise UserError unless a file, or with `folder` a folder, can be made at a path that `flag` may name; folders above may be missing."""
+    above = next((each for each in path.parents if os.path.lexists(each)), Path())
+    if not above.is_dir():
+        raise UserError(f"{path} cannot be written, because {above} is not a folder; name another place with {flag}")
+    if os.path.lexists(path) and path.is_dir() != folder:
+        there, needed = ("file", "folder") if folder else ("folder", "file")
+        raise UserError(f"{path} is a {there}, and a {needed} is needed; name another place with {flag}")
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents if they do not exist; return the path."""
     path.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPO, save
+from tests.conftest import PATIENCE, REPO, python, save
 from tests.test_folders import FLAGS, RESULTS, expected, network_file
 from tests.test_restore_tool import files_of, near, restored
 
@@ -64,10 +64,11 @@ def test_a_file_put_there_after_the_kill_stays(restored, moment):
     mine = Path("photos_restored", missing)
     save(mine, expected("photos/a.png")[::2])
     content = mine.read_bytes()
+    there = sorted([*found, missing])
     for flags in ((), ("--strength", "0.5")):
         status, text = restored("photos", "--no-report", *flags)
         assert status == 2 and f"{missing} exists, and this program did not write it" in text, text
-        assert mine.read_bytes() == content and [name for name in files_of("photos_restored") if name[0] != "."] == sorted([*found, missing])
+        assert mine.read_bytes() == content and [name for name in files_of("photos_restored") if name[0] != "."] == there
 
 
 def test_an_experiment_takes_no_other_file_for_a_result(run, network_file):
