@@ -50,7 +50,7 @@ def cache() -> Path:
 
 
 def check_output(path: Path, flag: str, folder: bool = False) -> None:
-    """Raise UserError unless a file, or with `folder` a folder, can be made at a path that `flag` may name; folders above may be missing."""
+    """Raise UserError unless a file, or with `folder` a folder, can be made at a path that `flag` may name; what is above may lack."""
     above = next((each for each in path.parents if os.path.lexists(each)), Path())
     if not above.is_dir():
         raise UserError(f"{path} cannot be written, because {above} is not a folder; name another place with {flag}")
