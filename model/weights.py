@@ -229,7 +229,8 @@ def network_flags(path: str | Path, typed: dict | None = None) -> dict:
     """
     stated, typed = describe(path), typed or {}
     if not stated and "model" not in typed:
-        raise UserError(f"{path} does not state its model; name it with --model NAME (from Python: model=\"NAME\"), and its width if it is not the default")
+        raise UserError(f"{path} does not state its model; name it with --model NAME (from Python: model=\"NAME\"), and its width if it is "
+                        "not the default")
     if stated and typed.get("model", stated["model"]) != stated["model"]:
         raise UserError(f"{path} is a checkpoint of the model {stated['model']}, not of {typed['model']}; "
                         f"leave out --model or use --model {stated['model']}")
