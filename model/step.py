@@ -1,6 +1,7 @@
 """The computation of a training step: prediction and loss, tried once before the training, compiled and shared if that is required."""
 import contextlib
 import time
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -115,5 +116,7 @@ def _reached(total: Tensor) -> set[int]:
 def shared(step: nn.Module, method: Method, reaches_all: bool) -> nn.Module:
     """Wrap the step of several processes in DDP; parameters without gradient are only looked for if there may be some."""
     device = process.device()
+    # weights of one pixel have the same memory in both layouts, with different strides
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(step, device_ids=[device] if device.type == "cuda" else None,
                                    find_unused_parameters=not (reaches_all and method.same_graph))

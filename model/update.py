@@ -13,7 +13,7 @@ FUSED = ("SGD", "ADAM", "ADAMW")          # optimisers whose step is one kernel,
 def make_optimizer(args, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """Make the optimiser that --optimizer names: SGD, ADAM, ADAMW or RMSPROP."""
     options: dict[str, Any] = dict(lr=args.lr, weight_decay=args.weight_decay)
-    if args.optimizer in FUSED:
+    if args.optimizer in FUSED and all(parameter.is_floating_point() for parameter in parameters):       # not for complex numbers
         options["fused"] = True
     if args.optimizer == "SGD":
         return torch.optim.SGD(parameters, momentum=args.momentum, **options)

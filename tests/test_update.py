@@ -47,6 +47,16 @@ def test_a_bad_step_changes_neither_weights_nor_moments(name, scaled):
     assert not any(map(torch.equal, layer.parameters(), before))
 
 
+def test_complex_parameters_are_trained():
+    weight = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    optimizer, scaler = update.make_optimizer(flags(), [weight]), torch.amp.GradScaler("cpu", enabled=False)
+    weight.abs().sum().backward()
+    for bad in (1.0, 0.0):
+        before = weight.detach().clone()
+        update.step(optimizer, scaler, torch.tensor(bad))
+        assert torch.equal(weight, before) is bool(bad)
+
+
 def test_the_average_does_not_move_in_a_bad_step():
     network, mean = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
     nn.init.constant_(network.weight, 3.0)

@@ -125,8 +125,8 @@ def training(method: Method, args, steps: int) -> None:
             for name, start, end in zip(list(took)[1:], times, times[1:]):
                 took[name] += (end - start) / steps
     whole = sum(took.values())
-    print(f"\ntraining, {precision}, batch {stage.batch_size}, patch {stage.patch_size}, loss {stage.loss}: "
-          f"{1 / whole:.2f} steps/s, {stage.batch_size / whole:.1f} patches/s" + (", with data read by one process" if took["data"] else ", without reading data"))
+    print(f"\ntraining, {precision}, batch {stage.batch_size}, patch {stage.patch_size}, loss {stage.loss}: {1 / whole:.2f} steps/s, "
+          f"{stage.batch_size / whole:.1f} patches/s, {'data read by one process' if took['data'] else 'without reading data'}")
     for name, seconds in took.items():
         print(f"{'  ' + name:28}{seconds * 1000:10.1f} ms{100 * seconds / whole:7.1f} %")
 
