@@ -110,6 +110,7 @@ class Restorer:
 
     def _room(self, x: Tensor) -> float | None:
         """Return the bytes that the network may use for this batch, which is already in memory; None if unknown."""
+        self.backend.release()
         free = memory.available(self.settings.memory)
         if free is None or process.device().type == "cuda":
             return None if free is None else free * memory.SHARE
@@ -120,7 +121,7 @@ class Restorer:
         if not self.measured:
             self.measured = True
             try:
-                self.per_pixel = memory.per_pixel(self._apply)
+                self.per_pixel = memory.per_pixel(self._apply, self.backend.release)
             except (MemoryError, RuntimeError) as error:
                 if not memory.lacks(error):
                     raise

@@ -50,12 +50,17 @@ def available(most: float = 0) -> int | None:
     return max(min(found), 0) if found else None
 
 
-def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
+def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor], release: Callable[[], object] = lambda: None) -> float | None:
     """Return the bytes per pixel that restoring needs, measured on two small squares; None if it cannot be measured.
 
-    restore: takes (1, 3, S, S) on the CPU, computes on the device, returns the same shape.
+    restore: takes (1, 3, S, S) on the CPU, computes on the device, returns the same shape. release: frees the memory that `restore` keeps
+    from an earlier call.
     """
-    low, high = (peak(functools.partial(_run, restore, side)) for side in SIDES)
+    found = []
+    for side in SIDES:
+        release()
+        found.append(peak(functools.partial(_run, restore, side)))
+    low, high = found
     if low is None or high is None:
         return None
     few, many = (side * side for side in SIDES)

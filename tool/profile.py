@@ -77,7 +77,7 @@ def restoring(method: Method, backend: str, precision: str, side: int) -> None:
     restorer = Restorer(method, Settings(precision=precision, backend=backend))
     x = torch.rand(1, 3, side, side)
     restorer(x, may_tile=False)           # opens the backend
-    each, free = memory.per_pixel(lambda part: restorer(part, may_tile=False)), memory.available()
+    each, free = memory.per_pixel(lambda part: restorer(part, may_tile=False), restorer.backend.release), memory.available()
     seconds = median(lambda: restorer(x, may_tile=False).cpu())
     largest = f"{(free or 0) * memory.SHARE / each / 1e6:.1f} megapixels" if each and free else "unknown"
     needs = f"{each * 1e6 / 2**20:.0f}" if each else "unknown"
