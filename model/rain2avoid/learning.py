@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import metric
-from contract import Item, Numbers, Outcome, Run, Stage
+from contract import Batch, Item, Numbers, Outcome, Run, Sample, Stage, collate
 from data import image, loader, tests
 from data.choose import Chosen, choose, names, sets_to_test
 from model import norm
@@ -279,4 +279,13 @@ def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: S
     batch_size = min(stage.batch_size, count) if process.world() == 1 else stage.batch_size
     steps = args.test_every or -(-count // batch_size)
     draws = loader.Draws([list(range(count))], batch_size, steps, args.seed, process.rank(), process.world())
-    return loader.train_loader(dataset, draws, 0, pin=process.device().type == "cuda")
+    pin = process.device().type == "cuda"
+    return DataLoader(dataset, batch_sampler=draws, collate_fn=_batch, pin_memory=pin, generator=torch.Generator())
+
+
+def _batch(samples: list[Sample]) -> Batch:
+    """Stack samples to a Batch in channels-last order, as the network's weights are: otherwise a UNet reorders large tensors."""
+    batch = collate(samples)
+    batch.input = batch.input.contiguous(memory_format=torch.channels_last)
+    batch.targets = {name: each.contiguous(memory_format=torch.channels_last) for name, each in batch.targets.items()}
+    return batch
