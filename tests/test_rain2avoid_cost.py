@@ -1,17 +1,19 @@
-"""What decides the cost of Rain2Avoid's training for an image: the recipe, the width of the network, the memory order of its batches."""
+"""What decides the cost of Rain2Avoid's training for an image: its stages, and the memory order of its batches."""
 from pathlib import Path
 
-import pytest
 import torch
 
 import option
 from contract import Stage
 from data import image
+from model import rain2avoid
 from model.rain2avoid import learning, nss
 from runtime import process
 from tests.conftest import save
 from tests.test_ldgp import streaked
 from tests.test_rain2avoid import TINY
+
+SMALL = ["--channels", "4", "--sdr_num", "4", "--n_threads", "0", "--cpu"]
 
 
 def parsed(*flags: str):
@@ -19,35 +21,30 @@ def parsed(*flags: str):
 
 
 def test_recipes(place):
-    """The defaults of each strategy equal the paper's, except for the number of steps and the width of a network of one image."""
+    """The defaults of each strategy equal the paper's, except for the crops and the number of steps for one image."""
     single, multiple = (parsed("--strategy", each) for each in ("single", "multiple"))
-    assert (single.epochs, multiple.stages) == (100, [Stage(2000, "1*MSE", 64, 64)])
+    assert single.stages == [Stage(50, "1*MSE", 128, 1), Stage(50, "1*MSE", 192, 1)]
+    assert multiple.stages == [Stage(2000, "1*MSE", 64, 64)]
+    assert parsed("--patch_size", "512", "--epochs", "10").stages == [Stage(5, "1*MSE", 512, 1)] * 2
     assert single.lr == 1e-3 and single.loss == "1*MSE" and (single.K, single.k, single.sdr_num, single.pow) == (7, 3, 50, 0.5)
     assert process.log() is not None
 
 
-@pytest.mark.parametrize("flags, channels", [
-    ("", 32), ("--strategy online", 32), ("--backbone UNET", 32), ("--channels 64", 64), ("--strategy multiple", 0),
-    ("--backbone Restormer", 0), ("--backbone unet(channels=16)", 0), ("--test_only --pre_train w.pth", 0), ("--pre_train w.pth", 0)])
-def test_the_width(place, flags, channels):
-    """A new UNet of one image is narrow; every other network has its own width, and so have weights that exist."""
-    torch.save({"weight": torch.ones(1)}, "w.pth")
-    assert parsed(*flags.split()).channels == channels
-
-
-def test_an_older_experiment_keeps_its_width(run, place):
-    """args.json of a version with another default is followed when the experiment continues."""
+def test_an_older_experiment_keeps_its_crops(run, place, monkeypatch):
+    """args.json of a version with other defaults is followed when the experiment continues: 100 epochs of crops of one size."""
     for number in range(2):
         save(place / f"photos/{number}.png", streaked(64, 64, -15, number))
-    flags = ["--data_train", "Folder", "--dir_demo", "photos", "--save", "x", "--cpu"]
-    wide = [*TINY, "--channels", "0"]
-    status, text = run(*wide, *flags)
-    assert status == 0 and "4,539,988 parameters" in text, text
+    flags = ["--model", "rain2avoid", "--data_train", "Folder", "--dir_demo", "photos", "--save", "x"]
+    with monkeypatch.context() as older:
+        older.setitem(rain2avoid.STRATEGIES, "single", dict(epochs=3, batch_size="1", patch_size="48"))
+        assert run(*flags, *SMALL)[0] == 0
     Path("dataset/photos/result/1.png").unlink()
-    status, text = run("--model", "rain2avoid", *flags)
+    status, text = run(*flags, *SMALL)
     assert status == 2 and "exists already; add --reset" in text
-    status, text = run("--model", "rain2avoid", *flags, "--resume", "auto")
-    assert status == 0 and "1 images to derain" in text and "4,539,988 parameters" in text, text
+    plans, real = [], learning._train
+    monkeypatch.setattr(learning, "_train", lambda args, *rest: plans.append(args.stages) or real(args, *rest))
+    status, text = run(*flags, "--resume", "auto")
+    assert status == 0 and "1 images to derain" in text and plans == [[Stage(3, "1*MSE", 48, 1)]], text
 
 
 def test_what_it_will_cost_is_said_before_the_first_result(run, place):
@@ -55,6 +52,14 @@ def test_what_it_will_cost_is_said_before_the_first_result(run, place):
     status, text = run(*TINY, "--epochs", "7", "--data_train", "Folder", "--dir_demo", "photos", "--save", "x")
     assert status == 0, text
     assert text.index("the training for an image takes about") < text.index("maps, references and results are in")
+
+
+def test_the_cost_counts_larger_crops_as_longer():
+    """50 epochs of 128² and 50 of 192² take as long as 162.5 of 128²; a crop is not larger than the image."""
+    stages = parsed().stages
+    assert learning._alike(stages, (320, 480, 3)) == 162.5
+    assert learning._alike(stages, (128, 192, 3)) == 125
+    assert learning._alike(stages, (100, 90, 3)) == 100
 
 
 def test_batches_have_the_order_of_the_weights():

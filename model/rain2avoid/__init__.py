@@ -16,10 +16,8 @@ from runtime.errors import UserError
 
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, gamma=1.0, test_every=0, data_train="Folder", augment="mirror", audit=False)
 TINY = dict(channels=4)                   # a small network, for the tests
-BACKBONE = "Unet"
-HALF = dict(channels=32)                  # half the width of the paper's UNet: a third of the time for one image, results as good
 STRATEGIES = {                            # further defaults of each strategy
-    "single": dict(epochs=100, batch_size="1", patch_size="256"),          # crops; 4096 trains on whole images, as in the paper
+    "single": dict(epochs=100, epoch_chg="50-100", batch_size="1", patch_size="128-192"),      # crops; 4096: whole images, as in the paper
     "online": dict(epochs=100, batch_size="1", patch_size="256"),
     "multiple": dict(epochs=2000, batch_size="64", patch_size="64", val_epochs=100),
 }
@@ -28,10 +26,10 @@ ODD = number(int, 3, 15)
 
 def add_arguments(group) -> None:
     """Add the flags that the network depends on: the backbone and the flags of the backbone."""
-    group.add_argument("--backbone", type=_backbone, default=BACKBONE, metavar="NAME",
+    group.add_argument("--backbone", type=_backbone, default="Unet", metavar="NAME",
                        help="the network: Unet, ResNet, DnCNN, Restormer, DRSFormer (those of the paper), or any other model; "
                             "its flags follow in brackets, for example 'sapnet(recurrent_iter=3, use_dilation=false)'")
-    group.add_argument("--channels", type=COUNT, default=0, help="width of the backbone; 0: the default of the backbone (Unet: 64)")
+    group.add_argument("--channels", type=COUNT, default=0, help="width of the backbone; 0: the default of the backbone")
     group.add_argument("--blocks", default="", help="value of --blocks for a backbone that has this flag")
 
 
@@ -62,15 +60,14 @@ def add_training_arguments(group) -> None:
         help="keep the pixels that are not rain in the map; --no-keep_clean uses the network's output everywhere, as in the paper")
     add("--blend", type=RATIO, default=0.5,
         help="weight of the network's output in rain pixels; the mean of the references has the remaining weight")
-    add("--plateau", type=COUNT, default=0, help="single, online: end the training when the loss has not fallen for N epochs; 0: never")
+    add("--plateau", type=COUNT, default=0, help="single, online: end a stage when the loss has not fallen for N epochs; 0: never")
     add("--warm_start", action=argparse.BooleanOptionalAction, default=False,
         help="single, online: start from the network of the previous image")
 
 
 def recipe(args) -> dict:
-    """Return the defaults that --strategy sets; a new UNet of one image is half as wide as the paper's."""
-    narrow = args.strategy != "multiple" and args.backbone.lower() == BACKBONE.lower() and not args.pre_train
-    return STRATEGIES[args.strategy] | (HALF if narrow else {})
+    """Return the defaults that --strategy sets."""
+    return STRATEGIES[args.strategy]
 
 
 def _backbone(text: str) -> str:

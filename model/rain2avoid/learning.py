@@ -2,6 +2,7 @@
 import copy
 import functools
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,6 +101,7 @@ class PictureRuns:
 
     def _run(self, item: Item) -> Run:
         picture = Picture(item, self.place, self.args)
+        self.cost.epochs = _alike(self.args.stages, picture.rgb.shape)
         picture.find_rain(anew=self.args.steps == "all")
         drawn, train = picture.draw(), None
         reason = picture.why_not(drawn.positions)
@@ -281,6 +283,12 @@ def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: S
     draws = loader.Draws([list(range(count))], batch_size, steps, args.seed, process.rank(), process.world())
     pin = process.device().type == "cuda"
     return DataLoader(dataset, batch_sampler=draws, collate_fn=_batch, pin_memory=pin, generator=torch.Generator())
+
+
+def _alike(stages: list[Stage], shape: tuple[int, ...]) -> float:
+    """Return how many epochs of the first stage take as long as all stages, for crops of an image of this shape, (H, W, 3)."""
+    pixels = [math.prod(min(side, stage.patch_size) for side in shape[:2]) for stage in stages]
+    return sum(stage.epochs * size for stage, size in zip(stages, pixels)) / pixels[0]
 
 
 def _batch(samples: list[Sample]) -> Batch:
