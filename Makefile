@@ -1,5 +1,6 @@
 # make demo: train and test on embedded photos.  make demo-kd: the same for three teachers and their student.
 # make lint: ruff, mypy, import-linter.  make test: the fast tests.  make test-all: all tests, with line coverage.
+# make bench: compare this program with plain code in tables (docs/benchmarks.md), about 20 minutes.
 # make audit: look up the installed packages in the list of known vulnerabilities (needs pip-audit and a network).
 # make torture: kill trainings, read damaged files, long runs, about two hours.  Each target creates .venv if it does not exist.
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 # one process per core, at most four, because each needs about 1 GB for PyTorch
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo demo-kd test test-all torture lint audit clean
+.PHONY: demo demo-kd test test-all torture lint bench audit clean
 
 demo: .venv/ready
 	$(BIN)/python -m tool.demo
@@ -30,6 +31,9 @@ lint: .venv/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/ready
+	$(BIN)/python -m tool.bench --write
 
 audit: .venv/ready
 	$(BIN)/python -m tool.audit

@@ -94,7 +94,7 @@ def run(args) -> None:
 
 def make_method(args, job: Run, state: dict | None) -> Method:
     """Build the method of the model on the device and load the weights that --pre_train names; return it."""
-    utility.seed_everything(args.seed)
+    utility.seed_everything(args.seed, args.deterministic)
     method = model.build(args)
     if args.pre_train and not state:
         # a run with one network per image loads the file again for the next image

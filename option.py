@@ -247,7 +247,8 @@ def parser(package: ModuleType | None = None) -> Parser:
     add("--test_every", type=COUNT, default=1000, help="steps per epoch; 0: one pass over the data")
     add("--val_epochs", type=SIZE, default=1, help="test after every N epochs")
     add("--batch_size", default="16", metavar="N", help="images per step, total over all processes")
-    add("--split_batch", type=SIZE, default=1, help="compute each batch in N parts to save memory")
+    add("--split_batch", type=arguments.parts, default=1, metavar="N",
+        help="compute each batch in N parts to save memory; auto: in as few parts as fit into the memory")
     add("--loss", default="1*L1", help="terms weight*Type[:prediction[:target]] joined by +; the losses of stages are joined by ' / '")
     add("--ema", type=number(float, 0, 0.999999), default=0.0,
         help="decay of a moving average of the weights; the average is tested and saved; 0: no average")

@@ -1,5 +1,4 @@
 """The training loop of all models: data -> method -> loss -> optimiser."""
-import contextlib
 import copy
 import math
 import signal
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import tester
@@ -16,12 +14,13 @@ import utility
 from contract import Batch, Run, Stage, collate, plan_of
 from data import quarantine
 from loss import Loss, listed
-from model import detect, norm, teacher, weights
+from model import auto, detect, norm, step, teacher, update, weights
 from model.method import Method
 from model.step import Step
 from report import plots
 from runtime import experiment, files, process, state
-from runtime.errors import Diverged, Failure, Interrupted, Stopped, UserError
+from runtime.errors import Diverged, Failure, Interrupted, Stopped
+from runtime.late import Late
 from runtime.pace import Pace
 
 SAVE_INTERVAL = 60                        # minimum seconds between saves of untested epochs
@@ -44,24 +43,28 @@ class Trainer:
             self.method = norm.share(self.method, self.device)
         self.teacher = teacher.make(args, self.method, self.device)
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
-        self.optimizer = utility.make_optimizer(args, list(self.method.parameters()))
+        self.optimizer = update.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
         self.epoch, self.step, self.seen = 0, 0, []       # finished epochs; steps of the current epoch, and their losses
         self.steps, self.skipped, self.missed = 0, 0, 0   # all steps made; skipped ones: in a row up to now, in all
         self.rate, self.rollbacks = 1.0, 0                # factor of the learning rate, which each return to an earlier state halves
         self.best, self.chosen, self.last_loss = -math.inf, "", math.inf           # chosen: the best epoch and its number in words
         self.saved = time.monotonic()
-        # every stage is checked here, before anything is trained or written
+        # every stage is tried here, before anything is trained or written
         self.stages = method.stages(args)
         self.loaders = [run.train(stage) for stage in self.stages]
-        for stage, loader in zip(self.stages, self.loaders):
-            self._check_stage(stage, loader)
+        first = [collate([loader.dataset[(0, 0, 0)]]).to(self.device) for loader in self.loaders]
+        self.reaches_all = [step.attempt(self.method, self.teacher, stage, image, args) for stage, image in zip(self.stages, first)]
         self.plan = [(stage.epochs, len(loader)) for stage, loader in zip(self.stages, self.loaders)]
         self.random = None
         self.detector = detect.Detector(self.method.network) if args.detect else None
+        self.parts: list[int] = []        # with --split_batch auto: in how many parts each stage computes a batch
         if earlier:
             state.restore(self, earlier)
-        self.saved_steps = self.steps
+        self._choose(first)
+        self.saved_steps, self.must_end = self.steps, False
+        self.averaging = update.Average(method.network, self.average, args.ema, self.steps) if self.average else None
+        self.late = Late(1 if self.device.type == "cuda" and not self.detector else 0)
 
     def fit(self) -> None:
         """Train all stages; after SIGTERM or SIGINT save the state, if the run is kept, and raise Stopped."""
@@ -69,8 +72,8 @@ class Trainer:
             self._log_plan()
         if self.random:
             process.set_random_state(self.random)
-        end, sizes = 0, [stage.batch_size * stage.patch_size ** 2 for stage in self.stages]
-        plan = [(epochs * count, size) for (epochs, count), size in zip(self.plan, sizes)]
+        end, plan = 0, [(epochs * count, stage.batch_size * stage.patch_size ** 2)
+                        for (epochs, count), stage in zip(self.plan, self.stages)]
         with Pace(self.run.name, plan, self._steps_done(), self.run.kept, self.args.epochs) as self.pace:
             for stage in self.stages:
                 loader = self.loaders.pop(0)                       # frees the worker processes after the stage
@@ -90,25 +93,26 @@ class Trainer:
         counts = [count for epochs, count in self.plan for _ in range(epochs)]
         return sum(counts[:self.epoch]) + self.step
 
-    @torch.no_grad()
-    def _check_stage(self, stage: Stage, loader: DataLoader) -> None:
-        """Compute the loss of a stage once on the first image, so that errors are reported before anything is written."""
-        if stage.patch_size % self.method.multiple_of:
-            raise UserError(f"--patch_size {stage.patch_size}: the model {self.args.model} needs a multiple of {self.method.multiple_of}")
-        batch = collate([loader.dataset[(0, 0, 0)]]).to(self.device)
+    def _step(self, stage: Stage) -> Step:
+        """Set up a stage: freeze parts and build the loss."""
         self.method.enter(stage)
-        self.method.eval()
-        prediction = self.teacher.join(self.method, batch) if self.teacher else self.method(batch)
-        self.method.check(prediction, batch.input)
-        Loss(stage.loss, self.args).to(self.device)(prediction, batch)
+        return Step(self.method, Loss(stage.loss, self.args).to(self.device), self.teacher)
+
+    def _choose(self, first: list[Batch]) -> None:
+        """Choose what `auto` leaves open: the precision, and in how many parts each stage, with its first image, computes its batches."""
+        if self.args.precision == "auto":
+            number = next((place for place, stage in enumerate(self.stages) if stage.epochs), 0)
+            self.args.precision = auto.precision(self.args, self._step(self.stages[number]), self.loaders[number])
+        if self.args.split_batch == "auto" and not self.parts:
+            self.parts = [auto.parts(self._step(stage), stage, image) for stage, image in zip(self.stages, first)]
 
     def enter(self, stage: Stage) -> None:
-        """Set up a stage: freeze parts, build the loss, and wrap both in DDP if there are several processes."""
-        self.method.enter(stage)
-        self.compute = Step(self.method, Loss(stage.loss, self.args).to(self.device), self.teacher)
+        """Set up a stage: freeze parts, build the loss, compile both and share them between several processes, if that is required."""
+        made, number = self._step(stage), self.stages.index(stage)
+        self.compute: nn.Module = step.Compiled(made) if self.args.compile else made
         if process.world() > 1:
-            devices = [self.device] if self.device.type == "cuda" else None
-            self.compute = DistributedDataParallel(self.compute, device_ids=devices, find_unused_parameters=True)
+            self.compute = step.shared(self.compute, self.method, self.reaches_all[number])
+        self.split = self.parts[number] if self.parts else self.args.split_batch
 
     def train_epoch(self, loader: DataLoader) -> None:
         """Train the remaining steps of an epoch; save the state as --save_every requires; after SIGTERM or SIGINT save it and stop."""
@@ -122,22 +126,23 @@ class Trainer:
             rate = self.rate * utility.learning_rate(self.args, self.epoch + self.step / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            values = self.train_step(batch.to(self.device))
-            end = values.pop("end")
+            self.train_step(batch.to(self.device))
             self.step += 1
-            self.seen += [values] if not self.skipped else []
-            where = f"epoch {self.epoch + 1}, step {self.step}/{steps}"
-            self.pace.step(where, values["loss"])
-            if self.run.kept and self.step % self.args.print_every == 0 and self.seen:
+            spoken, where = self.step % self.args.print_every == 0, f"epoch {self.epoch + 1}, step {self.step}/{steps}"
+            due = self._take(0 if spoken or self.step == steps else None)
+            self.pace.step(where, self.seen[-1]["loss"] if self.seen else math.nan)
+            if self.run.kept and spoken and self.seen:
                 recent = utility.means(self.seen[-self.args.print_every:])
                 process.log().record("train", epoch=self.epoch + 1, step=self.step, lr=rate, losses=recent)
                 process.log().say(f"[{where}] {listed(recent)}")
                 self.pace.spoke()
-            if end:
+            if due or self.must_end:
+                self._take(0)
+            if self.must_end:
                 detect.check(self.method, self.optimizer)
                 self.save_state()
                 self.stop()
-            if self._save_is_due():
+            if due:
                 self.save_state()
             process.step_took(time.perf_counter() - begun)
         if not self.seen:
@@ -158,52 +163,47 @@ class Trainer:
         if self.missed and self.epoch + 1 == self.args.epochs:
             process.log().say(f"{self.missed} of {sum(epochs * count for epochs, count in self.plan)} steps of the training were skipped")
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
-        """Make one step on this process's part of a batch; return the loss and its terms, averaged over all processes.
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Make one step on this process's part of a batch; return the loss and its terms, averaged over all processes, on the device.
 
-        The value `end` is not 0 if any process has received SIGTERM or SIGINT; it is the same in all processes.
+        The step changes nothing if the loss or the gradient is not finite, or the loss is too high. The program does not wait for
+        the device here; `_take` receives the numbers of the step.
         """
         self.optimizer.zero_grad(set_to_none=True)
         if self.detector:
             self.detector.reset()
-        sums, statistics = dict[str, Tensor](), norm.statistics(self.method)
-        chunks = list(batch.chunks(self.args.split_batch))
-        for chunk in chunks:
-            last = chunk is chunks[-1] or process.world() == 1
-            with contextlib.nullcontext() if last else self.compute.no_sync():
-                with process.autocast(self.args.precision):
-                    total, parts = self.compute(chunk)
-                if not total.requires_grad:
-                    raise UserError(f"the loss of the model {self.args.model} has no gradient, so nothing can be trained; its network must "
-                                    "not use torch.no_grad() or detach() on the way to its result")
-                share = len(chunk) / len(batch)
-                self.scaler.scale(total * share).backward()
-            for name, value in {"loss": total.detach(), **parts}.items():
-                sums[name] = sums.get(name, 0) + value.float() * share
-        shared = torch.stack([*sums.values(), torch.tensor(float(process.asked_to_end()), device=self.device)])
-        values = dict(zip([*sums, "end"], process.mean(shared).tolist()))
-        trouble = self._trouble(values)
-        if trouble:
-            norm.put_back(self.method, statistics)
-            self._skip(trouble)
-            return values
-        if self.args.gclip:
-            nn.utils.clip_grad_value_(self.method.parameters(), self.args.gclip)
-        if self.args.gclip_norm:
-            nn.utils.clip_grad_norm_(self.method.parameters(), self.args.gclip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.steps, self.skipped = self.steps + 1, 0
-        if self.average:
-            utility.update_average(self.average, self.method.network, self.args.ema, self.steps)
-        return values
+        statistics = norm.statistics(self.method)
+        sums = step.backward(self.compute, batch, self.split, self.args.precision, self.scaler)
+        notices = torch.tensor([process.asked_to_end(), self._time_to_save()], dtype=torch.float32, device=self.device)
+        shared = process.mean(torch.cat((torch.stack([*sums.values()]), notices)))
+        self.scaler.unscale_(self.optimizer)
+        gradient, most = update.Gradient(self.method, self.device), self.args.skip_threshold * (abs(self.last_loss) or math.inf)
+        fine = shared[0].isfinite() & (shared[0] <= most)
+        if not self.scaler.is_enabled():                          # a scaler skips steps with such gradients itself
+            fine &= gradient.norm.isfinite()
+        bad = 1 - fine.float()
+        gradient.clip(self.args)
+        update.step(self.optimizer, self.scaler, bad)
+        norm.put_back(self.method, statistics, bad)
+        if self.averaging:
+            self.averaging.update(bad)
+        self.late.put(([*sums], gradient.names, most), torch.cat((shared, torch.stack((bad, gradient.first)))))
+        return dict(zip(sums, shared))
 
-    def _trouble(self, values: dict[str, float]) -> str:
-        """Return why a step must be skipped, '' if it is fine; all processes decide equally. The gradient is unscaled afterwards."""
-        found = detect.bad_loss(values, self.args.skip_threshold * (abs(self.last_loss) or math.inf), self.detector)
-        if not found:
-            self.scaler.unscale_(self.optimizer)
-        return found or ("" if self.scaler.is_enabled() else detect.bad_gradient(self.method))       # a scaler skips such steps itself
+    def _take(self, lag: int | None = None) -> bool:
+        """Receive the numbers of all steps but the last `lag` ones; return whether the state must be saved. Equal in all processes."""
+        taken, due = self.late.take(lag), False
+        for (names, parameters, most), numbers in taken:
+            values, (end, save, bad, first) = dict(zip(names, numbers)), numbers[len(names):]
+            if bad:
+                where = [*parameters, "its norm"][int(first)]
+                self._skip(detect.bad_loss(values, most, self.detector) or f"its gradient is not finite, in {where}")
+            else:
+                self.steps, self.skipped = self.steps + 1, 0
+                self.seen.append(values)
+            self.must_end, due = self.must_end or end > 0, due or save > 0
+        every = self.args.save_every
+        return due or (bool(taken) and not every.endswith("m") and int(every) > 0 and self.steps % int(every) == 0)
 
     def _skip(self, trouble: str) -> None:
         """Count a skipped step; raises Diverged if there are too many in a row, or if the training is destroyed."""
@@ -253,12 +253,10 @@ class Trainer:
             self.save_state()
             plots.curves(self.folder)
 
-    def _save_is_due(self) -> bool:
-        """Return whether --save_every requires a save now; each process decides independently, only the first one writes."""
+    def _time_to_save(self) -> bool:
+        """Return whether --save_every states a time that has passed; if any process says so, all of them save, and the first one writes."""
         every = self.args.save_every
-        if every.endswith("m"):
-            return 0 < float(every[:-1]) * 60 <= time.monotonic() - self.saved
-        return int(every) > 0 and self.steps % int(every) == 0
+        return every.endswith("m") and 0 < float(every[:-1]) * 60 <= time.monotonic() - self.saved
 
     def save_state(self, log: dict[str, int] | None = None) -> None:
         """Save the state, unless a value is not finite, or steps are skipped and the saved state has these weights already.

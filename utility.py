@@ -1,4 +1,4 @@
-"""Small helpers: means, seeds, optimiser, learning rate schedule and moving average."""
+"""Small helpers: means, seeds, learning rate schedule."""
 import contextlib
 import math
 import random
@@ -12,24 +12,13 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch and choose deterministic convolutions, so that a run can be repeated."""
+def seed_everything(seed: int, deterministic: bool = True) -> None:
+    """Seed Python, NumPy and PyTorch; `deterministic`: choose GPU convolutions that give equal bits in each run, else the fastest."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-
-
-def make_optimizer(args, parameters) -> torch.optim.Optimizer:
-    """Make the optimiser that --optimizer names: SGD, ADAM, ADAMW or RMSPROP."""
-    common = dict(lr=args.lr, weight_decay=args.weight_decay)
-    if args.optimizer == "SGD":
-        return torch.optim.SGD(parameters, momentum=args.momentum, **common)
-    if args.optimizer == "RMSPROP":
-        return torch.optim.RMSprop(parameters, eps=args.epsilon, momentum=args.momentum, **common)
-    adam = {"ADAM": torch.optim.Adam, "ADAMW": torch.optim.AdamW}[args.optimizer]
-    return adam(parameters, betas=args.betas, eps=args.epsilon, **common)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
 
 
 def learning_rate(args, progress: float) -> float:
@@ -45,17 +34,6 @@ def learning_rate(args, progress: float) -> float:
     start = max(args.warmup, args.hold if args.schedule == "hold_cosine" else 0)
     done = (progress - start) / max(args.epochs - start, 1e-9)
     return args.lr_min + (args.lr - args.lr_min) * 0.5 * (1 + math.cos(math.pi * min(max(done, 0), 1)))
-
-
-@torch.no_grad()
-def update_average(average: torch.nn.Module, network: torch.nn.Module, decay: float, steps: int) -> None:
-    """Update the moving average of the weights; in the first steps with a smaller decay than `decay`."""
-    rate = 1 - min(decay, (1 + steps) / (10 + steps))
-    for mean, value in zip(average.state_dict().values(), network.state_dict().values()):
-        if mean.is_floating_point():
-            mean.lerp_(value, rate)
-        else:
-            mean.copy_(value)
 
 
 @contextlib.contextmanager

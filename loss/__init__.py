@@ -52,7 +52,7 @@ class Loss(nn.Module):
         self.modules_ = nn.ModuleList(term for term in self.terms if isinstance(term, nn.Module))
 
     def forward(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted total and the value of every term by its name, unweighted and detached.
+        """Return the weighted total and the value of every term by its name, unweighted.
 
         A name that occurs several times, as for one term with two parameter values, is numbered from the second on: 'SSIM', 'SSIM#2'.
         """
@@ -65,5 +65,5 @@ class Loss(nn.Module):
         named: dict[str, Tensor] = {}
         for number, (part, value) in enumerate(zip(self.parts, values)):
             count = sum(part.name == before.name for before in self.parts[:number])
-            named[f"{part.name}#{count + 1}" if count else part.name] = value.detach()
+            named[f"{part.name}#{count + 1}" if count else part.name] = value
         return total, named

@@ -62,15 +62,6 @@ def bad_loss(values: dict[str, float], most: float, detector: Detector | None) -
     total = values["loss"]
     if math.isfinite(total) and total <= most:
         return ""
-    terms = [name for name, value in values.items() if name not in ("loss", "end") and not math.isfinite(value)]
+    terms = [name for name, value in values.items() if name != "loss" and not math.isfinite(value)]
     return (f"its loss is {total:.4g}" + (f" (not finite: {', '.join(terms)})" if terms else "")
             + (f"; the output of {detector.first} is the first that is not finite" if detector and detector.first else ""))
-
-
-def bad_gradient(module: nn.Module) -> str:
-    """Return what is wrong with the gradient of a module, '' if its norm is finite."""
-    found = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
-    norms = [torch.linalg.vector_norm(gradient.float()) for gradient in found.values()]
-    if not norms or torch.linalg.vector_norm(torch.stack(norms)).isfinite():
-        return ""
-    return f"its gradient is not finite, in {not_finite(found) or 'its norm'}"

@@ -59,10 +59,10 @@ def statistics(module: nn.Module) -> list[Tensor]:
     return [buffer.clone() for part in norms(module) for buffer in part.buffers()]
 
 
-def put_back(module: nn.Module, kept: list[Tensor]) -> None:
-    """Set the running statistics of all batch norms to what `statistics` returned, so that a skipped step changes none."""
+def put_back(module: nn.Module, kept: list[Tensor], bad: Tensor) -> None:
+    """If `bad` is 1, not 0, set the running statistics of all batch norms to what `statistics` returned: a skipped step changes none."""
     for buffer, value in zip((buffer for part in norms(module) for buffer in part.buffers()), kept):
-        buffer.copy_(value)
+        buffer.copy_(torch.where(bad > 0, value, buffer))
 
 
 @torch.no_grad()

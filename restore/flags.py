@@ -20,9 +20,7 @@ def add_arguments(parser) -> None:
         help="memory that a process may use to restore images without ground truth; 0: all that is available")
     add("--self_ensemble", action=BooleanOptionalAction, default=False, help="average the results of the 8 flips and rotations")
     add("--test_precision", default="single", choices=list(process.PRECISIONS), help="precision of tests")
-    add("--backend", default="torch", choices=backend.NAMES,
-        help="what computes the network in a final test and for images without ground truth; auto: the fastest that is installed and "
-             "agrees with torch (pip install -e '.[fast]')")
+    add_backend(add)
     add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG (see --format)")
     add("--format", default="png", choices=("png", "jpg", "webp"),
         help="file format of restored images without ground truth; jpg and webp use quality 95; scored results are always PNG")
@@ -33,3 +31,10 @@ def add_arguments(parser) -> None:
     add("--save_gt", action=BooleanOptionalAction, default=False, help="save input, result and ground truth side by side")
     add("--do_no_harm", action=BooleanOptionalAction, default=False,
         help="a final test also restores the ground truth itself, without noise and with noise of sigma 5 and 10, and reports its PSNR")
+
+
+def add_backend(add) -> None:
+    """Add the flag --backend with the `add_argument` of a parser or group."""
+    add("--backend", default="torch", choices=backend.NAMES,
+        help="what computes the network, except in the tests during a training; auto: the fastest that is installed and agrees with torch "
+             "(pip install -e '.[fast]')")

@@ -14,9 +14,9 @@ from contract import Item, TestSet
 from data import image, source
 from data.loader import picture_loader
 from model.method import Method
-from restore import memory, outputs
+from restore import outputs
 from restore.restorer import Restorer
-from runtime import files, process
+from runtime import files, memory, process
 from runtime.errors import Interrupted, UserError
 from runtime.files import natural
 from runtime.progress import Progress

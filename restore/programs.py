@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from model import tiling
 from model.method import Method
 from runtime.errors import Failure, UserError
 
@@ -25,30 +26,34 @@ EXACT = ("BatchNormalization", "InstanceNormalization", "LayerNormalization", "R
 Run = Callable[[Tensor], Tensor]
 
 
-class Restored(nn.Module):
-    """The exported module: (B, 3, H, W) in [0, 1] to restored images of the same size, with padding and cropping inside.
-
-    Equals `method.restore` for sides of at least `smallest(method)` pixels, for which padding by reflection is always possible.
-    """
+class Predicted(nn.Module):
+    """The network as an exported module: (B, 3, H, W) in [0, 1] to restored images, for the sizes that the network takes."""
 
     def __init__(self, method: Method):
         super().__init__()
         self.method = method
 
-    def _predicted(self, x: Tensor) -> Tensor:
-        image = self.method.predict(x)["image"]
-        assert isinstance(image, Tensor)
-        return image
+    def forward(self, image: Tensor) -> Tensor:
+        found = self.method.predict(image)["image"]
+        assert isinstance(found, Tensor)
+        return found
+
+
+class Restored(Predicted):
+    """The same for any size, with padding and cropping inside.
+
+    Equals `method.restore` for sides of at least `smallest(method)` pixels, for which padding by reflection is always possible.
+    """
 
     def forward(self, image: Tensor) -> Tensor:
         multiple, sides = self.method.multiple_of, image.shape[-2:]
         if multiple == 1:
-            return self._predicted(image)
+            return super().forward(image)
         x = image                         # reflected by index, because F.pad adds conditions on the sizes that the exporter cannot prove
         for axis, side in zip((-2, -1), sides):
             position = torch.arange((side + multiple - 1) // multiple * multiple, device=image.device)
             x = x.index_select(axis, side - 1 - (side - 1 - position).abs())
-        x = self._predicted(x)
+        x = super().forward(x)
         for axis, side in zip((-2, -1), sides):
             x = x.index_select(axis, torch.arange(side, device=image.device))
         return x
@@ -92,17 +97,26 @@ def no_output():
         logging.disable(before)
 
 
-def traced(method: Method, name: str) -> torch.export.ExportedProgram:
-    """Return the method as a program for any batch size, height and width; Failure when that is impossible, UserError for an old torch."""
+def traced(method: Method, name: str, padded: bool = True) -> torch.export.ExportedProgram:
+    """Return the method as a program for any batch size, height and width, or without padding only for the sizes that the network takes.
+
+    Failure when that is impossible, UserError for an old torch.
+    """
     if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
         raise UserError(f"torch {torch.__version__} is too old for this export; use 2.9 or newer")
-    least = smallest(method)
-    sizes = {axis: torch.export.Dim(name, min=1 if name == "batch" else least, max=LONGEST) for axis, name in AXES.items()}
     unit = least_unit(method)
     example = torch.rand(2, 3, 4 * unit + 3, 5 * unit + 5)
+    if padded:
+        sizes = {axis: torch.export.Dim(name, min=1 if name == "batch" else smallest(method), max=LONGEST) for axis, name in AXES.items()}
+    else:
+        step = method.multiple_of
+        example = tiling.extended(example, step)
+        least = -(-method.least_side // step)
+        sizes = {axis: torch.export.Dim(name, min=1, max=LONGEST) if name == "batch" else
+                 step * torch.export.Dim(name, min=least, max=LONGEST // step) for axis, name in AXES.items()}
     try:
         with torch.no_grad(), no_output():
-            return torch.export.export(Restored(method).eval(), (example,), dynamic_shapes={"image": sizes},
+            return torch.export.export((Restored if padded else Predicted)(method).eval(), (example,), dynamic_shapes={"image": sizes},
                                        prefer_deferred_runtime_asserts_over_guards=True)
     except Exception as error:            # the exporter raises many types of exceptions
         raise cannot(name, error) from error

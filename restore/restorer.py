@@ -7,8 +7,8 @@ from torch import Tensor
 
 from model import tiling
 from model.method import Method
-from restore import backend, memory
-from runtime import process
+from restore import backend
+from runtime import memory, process
 from runtime.errors import Failure
 
 SMALL = 512 * 512                         # batches of up to this many pixels are computed without an estimate of memory
@@ -110,6 +110,7 @@ class Restorer:
 
     def _room(self, x: Tensor) -> float | None:
         """Return the bytes that the network may use for this batch, which is already in memory; None if unknown."""
+        self.backend.release()
         free = memory.available(self.settings.memory)
         if free is None or process.device().type == "cuda":
             return None if free is None else free * memory.SHARE
@@ -120,7 +121,7 @@ class Restorer:
         if not self.measured:
             self.measured = True
             try:
-                self.per_pixel = memory.per_pixel(self._apply)
+                self.per_pixel = memory.per_pixel(self._apply, self.backend.release)
             except (MemoryError, RuntimeError) as error:
                 if not memory.lacks(error):
                     raise

@@ -139,6 +139,11 @@ def tile_side(text: str) -> str:
     return text if text == "auto" else str(number(int, 16)(text))
 
 
+def parts(text: str) -> int | str:
+    """Return an argparse value: `auto`, or a number of parts from 1."""
+    return text if text == "auto" else int(number(int, 1, 10**6)(text))
+
+
 COUNT, SIZE, EPOCHS = number(int, 0, 10**6), number(int, 1, 10**6), number(int, 1, 10**9)
 REAL, RATIO = number(float, 0), number(float, 0, 1)
 

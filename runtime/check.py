@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime import process
 from runtime.log import Log
 
 COUNTS = ("epoch", "step", "steps", "skipped", "missed", "rollbacks")          # progress that is a whole number from 0
@@ -13,7 +14,7 @@ COUNTS = ("epoch", "step", "steps", "skipped", "missed", "rollbacks")          #
 
 def wrong_part(state: dict) -> str:
     """Return what is wrong in a state that has all parts, as in "'log' names ../x", or '' if nothing is."""
-    for check in (_log, _progress, _random, _threads, _tensors):
+    for check in (_log, _progress, _random, _threads, _auto, _tensors):
         found = check(state)
         if found:
             return found
@@ -64,6 +65,14 @@ def _threads(state: dict) -> str:
     stated = state.get("threads", {"threads": 1, "cores": 1})
     if not isinstance(stated, dict) or set(stated) != {"threads", "cores"} or not all(map(_is_count, stated.values())):
         return "'threads' does not state the numbers of threads and cores"
+    return ""
+
+
+def _auto(state: dict) -> str:
+    stated = state.get("auto", {"precision": "single", "parts": []})
+    right = isinstance(stated, dict) and set(stated) == {"precision", "parts"} and isinstance(stated["parts"], list)
+    if not right or stated["precision"] not in process.PRECISIONS or not all(_is_count(each) and each for each in stated["parts"]):
+        return "'auto' does not state a precision and numbers of parts"
     return ""
 
 

@@ -22,4 +22,7 @@ def add_arguments(parser) -> None:
     add = parser.add_argument_group("hardware").add_argument
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     add("--n_GPUs", type=COUNT, default=1, help="1: one GPU, 0: the CPU; for several GPUs use torchrun --nproc_per_node N main.py")
-    add("--precision", default="single", choices=list(process.PRECISIONS), help="precision of training (autocast)")
+    add("--precision", default="single", choices=[*process.PRECISIONS, "auto"],
+        help="precision of training (autocast); auto: bf16 if the device has it and 20 steps with it are faster and as good, else single")
+    add("--compile", action="store_true", help="compile network and loss (torch.compile): slow first steps, then faster ones")
+    add("--deterministic", action="store_true", help="let a GPU compute equal bits in each run, with slower convolutions")

@@ -261,6 +261,14 @@ def autocast(precision: str) -> torch.autocast:
     return torch.autocast(_device.type, PRECISIONS[precision], enabled=precision != "single")
 
 
+def has_bf16() -> bool:
+    """Return whether the device computes in bfloat16 itself."""
+    if _device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}       # torch 2.10 has only the other function
+    return bool(known.get("amx_bf16") or known.get("bf16") or torch.cpu._is_avx512_bf16_supported())
+
+
 def exact_convolutions():
     """Return a context in which GPU convolutions use full float32, not the 10-bit mantissa of TF32."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

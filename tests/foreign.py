@@ -31,7 +31,7 @@ def become_foreign() -> None:
     for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         delattr(signal, name)
     multiprocessing.set_start_method("spawn")
-    from restore import memory
+    from runtime import memory
     memory.PROCESS = memory.GROUPS = memory.MEMORY = Path("no such folder")
 
 

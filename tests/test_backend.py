@@ -1,13 +1,17 @@
 """Backends: each agrees with PyTorch before it is used, and PyTorch computes where one cannot be used."""
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import tester
 from restore import backend
 from restore.restorer import Restorer, Settings
+from runtime import memory
+from runtime.errors import UserError
 from tests.conftest import TINY
 from tests.test_export import make
 
@@ -35,10 +39,53 @@ def fake(monkeypatch, method, change=0.0, name="openvino"):
 
     def opener(method, place, precision):
         opened.append(precision)
-        return lambda x: method.restore(x) + change
+        return lambda x: method.restore(x) + change, lambda: None
     monkeypatch.setitem(backend.OPENERS, name, opener)
     monkeypatch.setattr(backend, "_check_support", lambda *_: None)
     return opened
+
+
+class Keeping:
+    """A backend that keeps the memory of its largest run, as the arenas of onnxruntime and OpenVINO do."""
+
+    def __init__(self, method):
+        self.method, self.kept = method, np.ones(0)
+
+    def run(self, x):
+        needed = 50 * x.shape[-2] * x.shape[-1]           # 400 bytes per pixel
+        self.kept = np.ones(needed) if len(self.kept) < needed else self.kept
+        return self.method.restore(x)
+
+    def release(self):
+        self.kept = np.ones(0)
+
+
+def test_kept_memory_is_seen_and_a_limit_leads_to_tiles(method, monkeypatch):
+    """Memory that a backend keeps from earlier images neither hides what the next one needs nor counts as used."""
+    keeping = Keeping(method)
+    monkeypatch.setattr(backend, "_check_support", lambda *_: None)
+    monkeypatch.setitem(backend.OPENERS, "openvino", lambda *_: (keeping.run, keeping.release))
+    check_limit(Restorer(method, Settings(backend="openvino")), least=400, enough=1.5)
+
+
+def check_limit(restorer, least, enough):
+    """Restore a large image twice; then at least `least` bytes per pixel are measured; half of the memory needed leads to tiles."""
+    for _ in range(2):
+        restorer(torch.rand(1, 3, 512, 512))
+    restorer._measure()
+    if restorer.per_pixel is None:
+        pytest.skip("memory cannot be measured on this system")
+    assert restorer.per_pixel >= least
+    x = torch.rand(1, 3, 1100, 1400)
+    needed, pixels = restorer.per_pixel * 1100 * 1400, 1100 * 1400
+    restorer.backend.release()
+    now = memory._status("VmRSS")
+    restorer.settings = restorer.settings._replace(memory=(now + enough * needed + 25 * pixels) / 2**30)     # 25: see RESULT_BYTES
+    for _ in range(2):
+        restorer(x)
+    assert not restorer.tiled
+    restorer.settings = restorer.settings._replace(memory=(now + 0.5 * needed) / 2**30)
+    assert restorer(x).shape == x.shape and restorer.tiled
 
 
 def test_a_missing_package_is_named_and_torch_computes(method, said, monkeypatch):
@@ -53,12 +100,60 @@ def test_a_precision_that_a_backend_lacks(method, said, monkeypatch):
     assert "does not compute in bf16 on this processor" in said[0]
 
 
+def test_compile_needs_a_compiler(method, said, monkeypatch):
+    monkeypatch.setattr(backend.shutil, "which", lambda name: None)
+    assert backend.choose(method, "compile", "single", said.append).name == "torch"
+    assert "because it needs a C++ compiler, and neither g++ nor clang++ is installed" in said[0]
+
+
+def test_the_time_of_the_first_calls_is_stated(method, said, monkeypatch):
+    """torch.compile compiles in the first call; the clock stands still except in this call."""
+    clock = [0.0]
+
+    def run(x):
+        clock[0] += 35.0 if not clock[0] else 0.0
+        return method.restore(x)
+    monkeypatch.setattr(backend.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(backend, "_check_support", lambda *_: None)
+    monkeypatch.setitem(backend.OPENERS, "compile", lambda *_: (run, lambda: None))
+    assert backend.choose(method, "compile", "single", said.append).name == "compile"
+    assert said[0].startswith("backend compile, single: compiled in 35.0 s, first calls included; ")
+
+
+def test_an_unknown_backend(method, said):
+    with pytest.raises(UserError, match="there is no backend 'fast'; there are torch, compile, onnxruntime, openvino, auto"):
+        backend.choose(method, "fast", "single", said.append)
+
+
+@pytest.mark.parametrize("variable", backend.LIMITS)
+def test_openvino_does_not_run_under_a_limit_of_the_processor(method, said, monkeypatch, variable):
+    """OpenVINO 2026.4.1 ends the process by a segmentation fault under these variables, in bf16."""
+    monkeypatch.setattr(backend, "_is_installed", lambda package: True)
+    monkeypatch.setitem(backend.OPENERS, "openvino", None)
+    for each in backend.LIMITS:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(variable, "AVX2")
+    for precision in ("single", "bf16"):
+        assert backend.choose(method, "openvino", precision, said.append).name == "torch"
+        assert f"because it crashes where the variable {variable} limits the instructions" in said[-1]
+
+
 @pytest.mark.parametrize("precision, change, used", [("single", 5e-5, True), ("single", 2e-4, False), ("single", float("nan"), False),
                                                       ("bf16", 1e-3, True), ("bf16", 0.01, False), ("bf16", float("nan"), False)])
 def test_a_backend_that_differs_is_not_used(method, said, monkeypatch, precision, change, used):
     fake(monkeypatch, method, change)
     assert backend.choose(method, "openvino", precision, said.append).name == ("openvino" if used else "torch")
     assert ("not used" in said[-1]) != used
+
+
+@pytest.mark.parametrize("change, used", [(0.001, True), (0.005, False)])
+def test_a_backend_may_differ_in_bf16_as_pytorch_does(method, said, monkeypatch, change, used):
+    """PyTorch's own bf16 differs by 0.01 more here, so that a backend that differs by another `change` may be used up to a limit."""
+    fake(monkeypatch, method, change)
+    real = method.restore
+    monkeypatch.setattr(method, "restore", lambda x: real(x) + (0.01 if torch.is_autocast_enabled("cpu") else 0))
+    assert backend.choose(method, "openvino", "bf16", said.append).name == ("openvino" if used else "torch")
+    assert used or "levels of 255 on average (limit 3.2" in said[-1]
 
 
 def test_a_backend_that_fails_is_not_used(method, said, monkeypatch):
@@ -106,7 +201,7 @@ def test_results_name_the_backend_and_a_training_tests_with_torch(run, pairs, mo
             super().__init__(method, settings, *args)
     monkeypatch.setattr(tester, "Restorer", Spy)
     monkeypatch.setattr(backend, "_check_support", lambda *_: None)
-    monkeypatch.setitem(backend.OPENERS, "openvino", lambda method, place, precision: method.restore)
+    monkeypatch.setitem(backend.OPENERS, "openvino", lambda method, place, precision: (method.restore, lambda: None))
     status, text = run("--data_train", "set", "--save", "x", *TINY, "--loss", "1*L1", "--backend", "openvino")
     assert status == 0, text
     assert seen == ["torch", "openvino"]
@@ -120,12 +215,18 @@ def test_a_real_backend(method, said, name):
     """It equals PyTorch for any size, is exported once, and made anew when the stored file is damaged."""
     for package in backend.PACKAGES[name]:
         pytest.importorskip(package, reason=f"the extra 'fast' is not installed: no {package}")
+    if name == "openvino" and any(map(os.environ.get, backend.LIMITS)):
+        pytest.skip("OpenVINO is not used where the instructions of the processor are limited")
     restorer = Restorer(method, Settings(backend=name))
     assert restorer.backend.name == name
-    for size in ((64, 64), (53, 71), (5, 200)):
+    results = []
+    for size in ((64, 64), (53, 71), (5, 200), (53, 71), (64, 64), (53, 71)) * 2:         # shapes that come twice have their own program
         x = torch.rand(1, 3, *size)
         with torch.inference_mode():
-            torch.testing.assert_close(restorer(x), method.restore(x), rtol=0, atol=1e-4)
+            results.append((restorer(x), method.restore(x)))
+    for found, expected in results:       # none is overwritten by a later run
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    check_limit(restorer, least=50, enough=3)
     stored, = (backend.files.cache() / "backends").glob("*.onnx")
     before = stored.read_bytes()
     for content, word in ((before, "opened"), (before[:500], "exported")):

@@ -35,6 +35,7 @@ def test_two_processes_equal_one(place, thin):
     for save, launch in (("one", single), ("two", torchrun)):
         result = launch(*flags, "--save", save)
         assert result.returncode == 0, result.stderr
+        assert "UserWarning" not in result.stderr
     one, two = (files.read_tensors(f"experiment/{name}/model/model_best.pt")["state"] for name in ("one", "two"))
     assert all(torch.allclose(one[key], two[key], rtol=1e-4, atol=1e-6) for key in one)
     metrics = [json.loads(Path(f"experiment/{name}/metrics.json").read_text())["set"] for name in ("one", "two")]

@@ -13,9 +13,8 @@ import option
 from data import image
 from model import build, weights
 from model.dncnn import Deraining
-from restore import memory
 from restore.restorer import Restorer, Settings
-from runtime import files
+from runtime import files, memory
 from tests.conftest import make_pairs, photo, save
 
 RESULTS = Path("experiment/test/results-photos")
@@ -105,7 +104,7 @@ def test_an_estimate_goes_to_tiles_beforehand(network_file, monkeypatch):
     seen = no_memory(monkeypatch, 10**9, MemoryError())
     monkeypatch.setattr(memory, "SIDES", (64, 128))
     monkeypatch.setattr(memory, "available", lambda most=0: 60 * 2**20)
-    monkeypatch.setattr(memory, "_peak", lambda work: 200 * work().numel() // 3)
+    monkeypatch.setattr(memory, "peak", lambda work: 200 * work().numel() // 3)
     each = made()
     y = each(torch.rand(1, 3, 510, 620))
     assert y.shape == (1, 3, 510, 620) and max(seen) < 510 * 620

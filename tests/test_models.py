@@ -136,8 +136,8 @@ def test_a_model_that_does_not_import(run, fails, broken, tmp_path, text, other,
     assert sentence.endswith(words.replace("FOLDER", str(tmp_path / "models" / "broken")))
     status, text = run("--list")
     assert status == 0 and f"  broken         BROKEN: {sentence.removeprefix('main.py: error: ')}\n" in text
-    assert "\n  smgarn         SMGARN: " in text and "\n  demo           smgarn: " in text
-    assert option.parse(["--template", "demo"]).model == "smgarn"
+    assert "\n  smgarn         SMGARN: " in text and "\n  demo           nafnet: " in text
+    assert option.parse(["--template", "demo"]).model == "nafnet"
 
 
 def backbone(text: str) -> Method:

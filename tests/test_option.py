@@ -183,8 +183,8 @@ def test_explain_names_the_source_of_each_value(run, trained):
     """Template, config, model file and experiment are named as sources; typed flags override them."""
     assert explained(run, "--template", "demo", "--lr", "3")["--lr 3.0"] == "typed"
     rows = explained(run, "--template", "demo")
-    assert rows["--lr 0.002"] == rows["--channels 16"] == "template demo" and rows["--loss '1*L1+1*L1:mask'"] == "recipe smgarn"
-    rows = explained(run, "--config", "experiment/x/args.json", "--template", "demo", "--save", "y")
+    assert rows["--lr 0.002"] == rows["--channels 16"] == "template demo" and rows["--gclip_norm 0.01"] == "recipe nafnet"
+    rows = explained(run, "--config", "experiment/x/args.json", "--template", "smgarn_small", "--save", "y")
     assert rows["--channels 4"] == "config experiment/x/args.json" and rows["--save y"] == "typed" and "--lr 0.002" not in rows
     best = "experiment/x/model/model_best.pt"
     rows = explained(run, "--pre_train", best, "--data_train", "set", "--save", "y")

@@ -20,7 +20,7 @@ from restore import jobs, worker
 from tests import browser
 from tests.conftest import PATIENCE, REPO, photo, python, save, until, veiled
 from tests.test_export import make
-from tests.test_serve import EPS, huge, restored
+from tests.test_serve import EPS, free_port, huge, restored
 from tool import guarded, page, serve
 
 
@@ -185,12 +185,6 @@ def _refused(server) -> bytes:
         status, _, content = get(server, "/")
         return content if status == 503 else b""
     return b""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((page.HOST, 0))
-        return listener.getsockname()[1]
 
 
 def test_a_used_port(place, capsys):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from restore import memory
-from runtime import files
+from runtime import files, memory
 from tests.conftest import REPO, TINY, make_pairs, python
 
 FOREIGN = python("-m", "tests.foreign")

@@ -1,7 +1,9 @@
 """Tests of tool.serve without HTTP: what is computed, by which weights, within which limits (tests/test_page.py has the page)."""
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 from data import image
 from model import weights
-from restore import jobs, worker
+from restore import backend, jobs, worker
 from runtime.errors import UserError
 from tests.conftest import PATIENCE, photo, save, until, veiled
 from tests.test_export import make
@@ -32,6 +34,11 @@ def service(place) -> worker.Service:
 def restored(path: str, picture: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         return image.to_array(weights.load(path).restore(image.to_tensor(picture)[None])[0])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
 
 
 def huge(side: int) -> bytes:
@@ -138,6 +145,23 @@ def process(place):
     found = worker.Worker({"a": Path("a.pt").resolve()}, 10**6, True, PATIENCE)
     yield found
     found.close()
+
+
+def test_the_backend_reaches_the_process(place, monkeypatch, capfd):
+    """tool.serve hands the flag to the process, which says which backend it uses."""
+    monkeypatch.setenv(backend.LIMITS[0], "AVX2")         # openvino is never used under it, whether installed or not
+    make("smgarn", "a.pt")
+    made = []
+    monkeypatch.setattr(serve, "Worker", lambda *arguments: made.append(worker.Worker(*arguments)) or made[0])
+    ended = threading.Event()
+    ended.set()
+    serve.run(["--weights", "a.pt", "--backend", "openvino", "--port", str(free_port()), "--cpu"], ended)
+    process = worker.Worker(*made[0].arguments[:3], PATIENCE, *made[0].arguments[3:])
+    try:
+        process.restore(save(place / "x.png", photo(40, 40, 1)), "a (smgarn)", place, lambda done, count: None)
+    finally:
+        process.close()
+    assert "the backend openvino is not used, because" in capfd.readouterr().out
 
 
 def finish(queue: jobs.Jobs, key: str) -> dict:

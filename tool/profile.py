@@ -1,5 +1,6 @@
 """python -m tool.profile MODEL [flags of main.py]: size, speed and memory of a network, and where the time of a training step goes."""
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -10,21 +11,25 @@ if __name__ == "__main__":                # before torch is imported
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+import data
 import model
 import option
 import utility
-from contract import Batch
+from contract import Batch, Stage, collate
 from loss import Loss
+from model import update
 from model.method import Method
-from restore import memory
 from restore.restorer import Restorer, Settings
-from runtime import arguments, process
+from runtime import arguments, memory, process
 from runtime.errors import UserError
 from tool import guarded
 
 COUNTED = 256                             # side in pixels for which multiply-adds are counted
+MATRIX, COPIED = 2048, 2**28              # side of the matrices, bytes of the copy, with which the machine is measured
 RUNS = 3                                  # timed runs, of which the median counts
 
 
@@ -72,7 +77,7 @@ def restoring(method: Method, backend: str, precision: str, side: int) -> None:
     restorer = Restorer(method, Settings(precision=precision, backend=backend))
     x = torch.rand(1, 3, side, side)
     restorer(x, may_tile=False)           # opens the backend
-    each, free = memory.per_pixel(lambda part: restorer(part, may_tile=False)), memory.available()
+    each, free = memory.per_pixel(lambda part: restorer(part, may_tile=False), restorer.backend.release), memory.available()
     seconds = median(lambda: restorer(x, may_tile=False).cpu())
     largest = f"{(free or 0) * memory.SHARE / each / 1e6:.1f} megapixels" if each and free else "unknown"
     needs = f"{each * 1e6 / 2**20:.0f}" if each else "unknown"
@@ -90,21 +95,25 @@ def median(work: Callable[[], object]) -> float:
 
 
 def training(method: Method, args, steps: int) -> None:
-    """Print the time of a training step of the last stage and its shares, on random patches."""
+    """Print the time of a training step of the last stage, its shares and its floors, on random patches."""
     stage = args.stages[-1]
+    precision = args.precision if args.precision != "auto" else "bf16" if process.has_bf16() else "single"
     method.prepare(args)
     method.enter(stage)
     method.train()
     loss = Loss(stage.loss, args).to(process.device())
-    optimizer = utility.make_optimizer(args, [parameter for parameter in method.parameters() if parameter.requires_grad])
+    optimizer = update.make_optimizer(args, [parameter for parameter in method.parameters() if parameter.requires_grad])
     batch = random_batch(stage.batch_size, stage.patch_size, loss)
-    took = {"forward": 0.0, "backward": 0.0, "optimiser": 0.0}
+    took = {"data": reading(args, stage, steps), "forward": 0.0, "backward": 0.0, "optimiser": 0.0}
+
+    def forward() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with process.autocast(precision):
+            return loss(method(batch), batch)[0]
+
     for number in range(steps + 1):       # the first step is not measured
         times = [time.perf_counter()]
-        optimizer.zero_grad(set_to_none=True)
-        with process.autocast(args.precision):
-            total, _ = loss(method(batch), batch)
-        wait(total)
+        total = wait(forward())
         times.append(time.perf_counter())
         total.backward()
         wait(total)
@@ -113,13 +122,65 @@ def training(method: Method, args, steps: int) -> None:
         wait(total)
         times.append(time.perf_counter())
         if number:
-            for name, start, end in zip(took, times, times[1:]):
+            for name, start, end in zip(list(took)[1:], times, times[1:]):
                 took[name] += (end - start) / steps
     whole = sum(took.values())
-    print(f"\ntraining, {args.precision}, batch {stage.batch_size}, patch {stage.patch_size}, loss {stage.loss}: "
-          f"{1 / whole:.2f} steps/s, {stage.batch_size / whole:.1f} patches/s")
+    print(f"\ntraining, {precision}, batch {stage.batch_size}, patch {stage.patch_size}, loss {stage.loss}: {1 / whole:.2f} steps/s, "
+          f"{stage.batch_size / whole:.1f} patches/s, {'data read by one process' if took['data'] else 'without reading data'}")
     for name, seconds in took.items():
         print(f"{'  ' + name:28}{seconds * 1000:10.1f} ms{100 * seconds / whole:7.1f} %")
+
+    def step() -> None:
+        forward().backward()
+        optimizer.step()
+    for line in floors(step, precision):
+        print(line)
+
+
+def reading(args, stage: Stage, steps: int) -> float:
+    """Return the seconds in which one process reads and crops the images of a batch, 0 without --data_train."""
+    if args.origin["data_train"].partition(" ")[0] in (option.DEFAULT, "recipe"):
+        return 0.0
+    loader = next(iter(data.runs(args))).train(stage)
+    keys = list(itertools.islice(loader.batch_sampler, steps))
+    start = time.perf_counter()
+    for each in keys:
+        collate([loader.dataset[key] for key in each])
+    return (time.perf_counter() - start) / len(keys)
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that the operators within the block read and write; views of other tensors count as nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Run an operator (called by PyTorch)."""
+        result = function(*args, **(kwargs or {}))
+        if not function.is_view:
+            tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
+            self.bytes += sum(each.numel() * each.element_size() for each in tensors)
+        return result
+
+
+def floors(step: Callable[[], object], precision: str) -> list[str]:
+    """Return what bounds the time of a step from below, in words: its arithmetic and its memory traffic, at this machine's rates."""
+    counter, traffic = FlopCounterMode(display=False), Traffic()
+    with counter:
+        step()
+    with traffic:
+        step()
+    adds, kind = counter.get_total_flops() / 2, process.PRECISIONS[precision]
+    matrix = torch.rand(MATRIX, MATRIX, device=process.device()).to(kind)
+    block = torch.empty(COPIED, dtype=torch.uint8, device=process.device())
+    multiply = MATRIX**3 / median(lambda: wait(matrix @ matrix))
+    copy = 2 * COPIED / median(lambda: wait(block.clone()))
+    return [f"{'  floor of the arithmetic':28}{adds / multiply * 1000:10.1f} ms: {adds / 1e9:.2f} G multiply-adds at the "
+            f"{multiply / 1e9:.0f} G/s of a matrix product",
+            f"{'  floor of the memory':28}{traffic.bytes / copy * 1000:10.1f} ms: {traffic.bytes / 2**20:.0f} MiB read and written by "
+            f"the operators at the {copy / 2**30:.1f} GiB/s of a copy"]
 
 
 def random_batch(count: int, side: int, loss: Loss) -> Batch:
@@ -130,10 +191,11 @@ def random_batch(count: int, side: int, loss: Loss) -> Batch:
                  torch.zeros(count, dtype=torch.int64)).to(process.device())
 
 
-def wait(value: Tensor) -> None:
-    """Wait until a GPU has computed a value."""
+def wait(value: Tensor) -> Tensor:
+    """Wait until a GPU has computed a value; return it."""
     if value.device.type == "cuda":
         torch.cuda.synchronize(value.device)
+    return value
 
 
 if __name__ == "__main__":

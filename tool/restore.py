@@ -18,8 +18,9 @@ import tester
 from contract import TestSet
 from data import image, source
 from data.pictures import is_video
-from restore import backend, ffmpeg, memory, outputs
-from runtime import files, process
+from restore import ffmpeg, outputs
+from restore.flags import add_backend
+from runtime import files, memory, process
 from runtime.arguments import Formatter, Parser, number, tile_side
 from runtime.errors import Failure, UserError
 from tool import guarded, network
@@ -56,8 +57,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--tile", type=tile_side, default="1024", metavar="N", help="greatest side of the tiles in pixels")
     add("--self_ensemble", action="store_true", help="average the results of the 8 flips and rotations; takes 8 times as long")
     add("--test_precision", default="single", choices=list(process.PRECISIONS), help="precision of the computation")
-    add("--backend", default="torch", choices=backend.NAMES,
-        help="what computes the network; auto: the fastest that is installed and agrees with torch")
+    add_backend(add)
     add("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
     add("--no-report", dest="report", action="store_false", help="write no page that compares before and after")
     return network.parse(parser, argv)

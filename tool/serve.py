@@ -12,6 +12,7 @@ if __name__ == "__main__":                # before torch is imported
     waiting.leave_cores_to_others()
 
 from model import weights
+from restore.flags import add_backend
 from restore.jobs import Jobs
 from restore.worker import TILE, Worker
 from runtime import experiment
@@ -75,6 +76,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                         help=f"photos with more pixels are restored in tiles of {TILE} pixels; default: 1")
     parser.add_argument("--time_limit", type=number(float, 0.01, 10_000), default=10.0, metavar="MINUTES",
                         help="a photo that takes longer is given up; default: 10")
+    add_backend(parser.add_argument)
     parser.add_argument("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
     return network.parse(parser, argv)
 
@@ -86,7 +88,7 @@ def run(argv: list[str] | None = None, ended: threading.Event | None = None) -> 
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda *_: ended.set())
-    worker = Worker(find(args.weights, args.network), round(args.whole * 1e6), args.cpu, 60 * args.time_limit, args.network)
+    worker = Worker(find(args.weights, args.network), round(args.whole * 1e6), args.cpu, 60 * args.time_limit, args.network, args.backend)
     with tempfile.TemporaryDirectory(prefix="unweather-", ignore_cleanup_errors=True) as place:
         try:
             server = Server(args.port, args.address, Jobs(worker, Path(place)))

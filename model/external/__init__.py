@@ -25,6 +25,8 @@ SIDE = 64                                 # pixels of the image on which a netwo
 class External(Method):
     """A foreign network as a method: predicts 'image', (B, 3, H, W); arch and output are the flags of these names."""
 
+    same_graph = False                    # it may skip layers at random
+
     def __init__(self, network: nn.Module, arch: str, output: str = "", multiple: int = 1):
         super().__init__(network)
         self.arch, self.output, self.multiple_of = arch, output, multiple

@@ -17,7 +17,7 @@ class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of every pixel of (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1).contiguous()
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class ChannelAttention(nn.Module):
@@ -37,7 +37,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (part.flatten(2).unflatten(1, (self.heads, -1)) for part in self.local(self.qkv(x)).chunk(3, dim=1))
-        logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * self.temperature
+        lengths = (part.norm(dim=-1).clamp_min(1e-12) for part in (q, k))
+        logits = q @ k.mT / (next(lengths)[..., :, None] * next(lengths)[..., None, :]) * self.temperature
         return self.out((self.weights(logits) @ v).reshape(x.shape))
 
 

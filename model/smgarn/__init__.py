@@ -11,10 +11,10 @@ RECIPE = dict(loss="1*L1+1*L1:mask", optimizer="ADAM", lr=1e-4, gamma=0.5, decay
               epochs=300, test_every=1000, batch_size="16", patch_size="64")
 TINY = dict(channels=4)                   # a small network, for the tests
 
-TEMPLATES = {                             # the demo: two CPU cores train a width of 16 in three minutes
-    "demo": dict(channels=16, data_train="DemoSnow", data_test="DemoSnow", save="demo", lr=2e-3, schedule="cosine", warmup=0.2,
-                 epochs=4, test_every=350, val_epochs=2, batch_size="16", patch_size="32", n_threads=0,
-                 save_results=True, save_gt=True),
+TEMPLATES = {                             # two CPU cores train it in three to four minutes
+    "smgarn_small": dict(channels=16, data_train="DemoSnow", data_test="DemoSnow", save="smgarn_small", lr=2e-3, schedule="cosine",
+                         warmup=0.2, epochs=4, test_every=350, val_epochs=2, batch_size="16", patch_size="32", n_threads=0,
+                         save_results=True, save_gt=True),
 }
 
 # beginning of a released name -> the name here

@@ -24,6 +24,8 @@ class Recognised(Method):
     found: spandrel's description of the network. noise_level: on the scale 0-255, for networks that take one as a fourth channel.
     """
 
+    same_graph = False                    # it may skip layers at random
+
     def __init__(self, found, noise_level: float = NOISE):
         super().__init__(found.model)
         need = found.size_requirements

@@ -1,6 +1,7 @@
 """Available memory and memory use of a network; on a CPU the kernel kills a process that uses too much, without an exception."""
 import contextlib
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -49,21 +50,28 @@ def available(most: float = 0) -> int | None:
     return max(min(found), 0) if found else None
 
 
-def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor]) -> float | None:
+def per_pixel(restore: Callable[[torch.Tensor], torch.Tensor], release: Callable[[], object] = lambda: None) -> float | None:
     """Return the bytes per pixel that restoring needs, measured on two small squares; None if it cannot be measured.
 
-    restore: takes (1, 3, S, S) on the CPU, computes on the device, returns the same shape.
+    restore: takes (1, 3, S, S) on the CPU, computes on the device, returns the same shape. release: frees the memory that `restore` keeps
+    from an earlier call.
     """
-    def peak(side: int) -> int | None:
-        return _peak(lambda: restore(torch.rand(1, 3, side, side)))
-    low, high = peak(SIDES[0]), peak(SIDES[1])
+    found = []
+    for side in SIDES:
+        release()
+        found.append(peak(functools.partial(_run, restore, side)))
+    low, high = found
     if low is None or high is None:
         return None
     few, many = (side * side for side in SIDES)
     return max((high - low) / (many - few), high / many) * MARGIN
 
 
-def _peak(work: Callable[[], object]) -> int | None:
+def _run(restore: Callable[[torch.Tensor], torch.Tensor], side: int) -> None:
+    restore(torch.rand(1, 3, side, side))
+
+
+def peak(work: Callable[[], object]) -> int | None:
     """Return the peak growth of the device memory in bytes while `work` runs; None if it cannot be measured."""
     device = process.device()
     if device.type == "cuda":
