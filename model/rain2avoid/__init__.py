@@ -17,7 +17,7 @@ from runtime.errors import UserError
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, gamma=1.0, test_every=0, data_train="Folder", augment="mirror", audit=False)
 TINY = dict(channels=4)                   # a small network, for the tests
 STRATEGIES = {                            # further defaults of each strategy
-    "single": dict(epochs=100, batch_size="1", patch_size="256"),          # crops; 4096 trains on whole images, as in the paper
+    "single": dict(epochs=100, epoch_chg="50-100", batch_size="1", patch_size="128-256"),      # crops; 4096: whole images, as in the paper
     "online": dict(epochs=100, batch_size="1", patch_size="256"),
     "multiple": dict(epochs=2000, batch_size="64", patch_size="64", val_epochs=100),
 }
@@ -60,7 +60,7 @@ def add_training_arguments(group) -> None:
         help="keep the pixels that are not rain in the map; --no-keep_clean uses the network's output everywhere, as in the paper")
     add("--blend", type=RATIO, default=0.5,
         help="weight of the network's output in rain pixels; the mean of the references has the remaining weight")
-    add("--plateau", type=COUNT, default=0, help="single, online: end the training when the loss has not fallen for N epochs; 0: never")
+    add("--plateau", type=COUNT, default=0, help="single, online: end a stage when the loss has not fallen for N epochs; 0: never")
     add("--warm_start", action=argparse.BooleanOptionalAction, default=False,
         help="single, online: start from the network of the previous image")
 
