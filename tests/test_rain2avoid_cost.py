@@ -23,9 +23,9 @@ def parsed(*flags: str):
 def test_recipes(place):
     """The defaults of each strategy equal the paper's, except for the crops and the number of steps for one image."""
     single, multiple = (parsed("--strategy", each) for each in ("single", "multiple"))
-    assert single.stages == [Stage(50, "1*MSE", 128, 1), Stage(50, "1*MSE", 256, 1)]
+    assert single.stages == [Stage(100, "1*MSE", 256, 1)]
     assert multiple.stages == [Stage(2000, "1*MSE", 64, 64)]
-    assert parsed("--patch_size", "512", "--epochs", "10").stages == [Stage(5, "1*MSE", 512, 1)] * 2
+    assert parsed("--patch_size", "128-256").stages == [Stage(50, "1*MSE", 128, 1), Stage(50, "1*MSE", 256, 1)]
     assert single.lr == 1e-3 and single.loss == "1*MSE" and (single.K, single.k, single.sdr_num, single.pow) == (7, 3, 50, 0.5)
     assert process.log() is not None
 
@@ -56,7 +56,7 @@ def test_what_it_will_cost_is_said_before_the_first_result(run, place):
 
 def test_the_cost_counts_larger_crops_as_longer():
     """50 epochs of 128² and 50 of 256² take as long as 250 of 128²; a crop is not larger than the image."""
-    stages = parsed().stages
+    stages = parsed("--patch_size", "128-256").stages
     assert learning._alike(stages, (320, 480, 3)) == 250
     assert learning._alike(stages, (128, 192, 3)) == 125
     assert learning._alike(stages, (100, 90, 3)) == 100

@@ -17,7 +17,7 @@ from runtime.errors import UserError
 RECIPE = dict(loss="1*MSE", optimizer="ADAM", lr=1e-3, gamma=1.0, test_every=0, data_train="Folder", augment="mirror", audit=False)
 TINY = dict(channels=4)                   # a small network, for the tests
 STRATEGIES = {                            # further defaults of each strategy
-    "single": dict(epochs=100, epoch_chg="50-100", batch_size="1", patch_size="128-256"),      # crops; 4096: whole images, as in the paper
+    "single": dict(epochs=100, batch_size="1", patch_size="256"),          # crops; 4096 trains on whole images, as in the paper
     "online": dict(epochs=100, batch_size="1", patch_size="256"),
     "multiple": dict(epochs=2000, batch_size="64", patch_size="64", val_epochs=100),
 }
