@@ -58,10 +58,18 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
         _write(results, args, folder, epoch)
     _log_benchmarks(results)
     if trouble:
-        more = f"; {len(trouble) - 1} more are listed in {folder / 'log.txt'}" if len(trouble) > 1 else ""
-        raise UserError(f"{len(trouble)} of {sum(len(each.items) for each in sets.values())} images could not be restored; "
-                        f"all others were restored: {trouble[0]}{more}")
+        raise UserError(_incomplete(trouble, sum(len(each.items) for each in sets.values()), folder))
     return results
+
+
+def _incomplete(trouble: list[str], count: int, folder: Path) -> str:
+    """Return one sentence about the images of `count` that could not be restored; `trouble` has a sentence for each."""
+    failed, rest = len(trouble), count - len(trouble)
+    others = {0: "", 1: "; the other one was restored"}.get(rest, f"; the other {rest} were restored")
+    more = {1: "", 2: f"; one more is listed in {folder / 'log.txt'}"}.get(
+        failed, f"; {failed - 1} more are listed in {folder / 'log.txt'}")
+    what = "the image" if count == 1 else f"{failed} of {count} images"
+    return f"{what} could not be restored{others}: {trouble[0]}{more}"
 
 
 def judge(results: dict[str, dict], best: str, loss: float, blind_epoch: int = 0) -> tuple[float, str]:

@@ -74,13 +74,16 @@ if not _ours(metric.__file__):
     raise ImportError(f"unweather cannot import its own modules: '{metric.__file__}' was imported instead of {ROOT / 'metric'}")
 
 
-def load(path: str | Path, arch: str = "") -> Method:
-    """Return the method stored in a .pt or .safetensors file of this program, in evaluation mode on the CPU; UserError for other files.
+def load(path: str | Path, arch: str = "", model: str = "", **flags: object) -> Method:
+    """Return the method stored in a file of weights (.pt, .pth, .safetensors), in evaluation mode on the CPU; UserError for other files.
 
-    arch: FILE.py:CLASS, the code of the network if its model needs that (docs/systems/external.md); the file is run.
+    A file of this program states its model. model: that of a file that does not, such as a released one; flags: those of its network, as
+    channels=32 for --channels 32. arch: FILE.py:CLASS, the code of the network if its model needs that (docs/systems/external.md); the
+    file is run.
     """
+    named = {key: value for key, value in (("model", model.lower()), ("arch", arch)) if value}
     with _importing():                    # this imports the model's package
-        return weights.load(path, {"arch": arch} if arch else {})
+        return weights.load(path, {**named, **flags})
 
 
 def restore(method: Method, image: np.ndarray) -> np.ndarray:

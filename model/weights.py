@@ -229,7 +229,8 @@ def network_flags(path: str | Path, typed: dict | None = None) -> dict:
     """
     stated, typed = describe(path), typed or {}
     if not stated and "model" not in typed:
-        raise UserError(f"{path} does not state its model; name it with --model NAME, and its width if it is not the default")
+        raise UserError(f"{path} does not state its model; name it with --model NAME (from Python: model=\"NAME\"), and its width if it is "
+                        "not the default")
     if stated and typed.get("model", stated["model"]) != stated["model"]:
         raise UserError(f"{path} is a checkpoint of the model {stated['model']}, not of {typed['model']}; "
                         f"leave out --model or use --model {stated['model']}")
@@ -253,6 +254,11 @@ def load(path: str | Path, typed: dict | None = None) -> Method:
     unknown = next((flag for flag in typed or {} if flag not in {"model", *known(flags["model"]), *model.code_flags(flags["model"])}), "")
     if unknown:
         raise UserError(f"{path}: the model {flags['model']} has no flag --{unknown}")
+    for key, action in known(flags["model"]).items():
+        try:
+            flags[key] = converted(action, flags[key])
+        except ValueError as error:
+            raise UserError(f"{path}: the flag --{key} of {flags['model']} cannot be {shown(flags[key])}") from error
     measured = from_arguments(flags["model"])             # when the file was read
     with contextlib.nullcontext() if measured else bounded(next(names.variants(read(path).state)), f"{path}: the arguments"):
         method = model.build(Namespace(**flags, pre_train=str(path)))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from report.page import CHANNELS
 
@@ -15,6 +15,7 @@ LETTER = 5.8                              # mean width of a letter in SVG units
 LINES = 6                                 # number of line styles in style.css; further lines use the last one
 MOST = 1e100                              # larger values are left out
 Line = list[tuple[float, float]]
+Record = TypeVar("Record")
 
 
 class Scores(NamedTuple):
@@ -32,7 +33,7 @@ def records(folder: Path) -> list[dict]:
     return read_lines(folder / "log.jsonl", _record)
 
 
-def read_lines(path: Path, record: Callable[[str], list[dict]]) -> list[dict]:
+def read_lines(path: Path, record: Callable[[str], list[Record]]) -> list[Record]:
     """Return the records of a file of JSON lines; `record` returns [record] for a line that counts, else []. [] without the file."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

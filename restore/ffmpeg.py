@@ -244,13 +244,13 @@ def join(parts: list[tuple[Path, int, int]], film: Film, source: Path, path: Pat
     second = min(film.unit[1] * math.ceil(1000 / film.unit[1]), 2**31 - 1)
     last = len(film.times) - 1
     duration = rf"if(eq(N\,{last})\,{film.seconds(last + 1) - film.seconds(last):.6f}/TB\,DURATION)"           # of the last frame
-    with files.temporary(path) as part, tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors:
         arguments = ["-itsoffset", f"{film.seconds(0):.6f}", "-protocol_whitelist", "file", "-f", "concat",
                      "-i", f"file:{place / 'list.txt'}", *reading(source),
                      "-map", "0:v:0", "-map", "1:a?", "-c", "copy", "-map_metadata", "1", "-map_chapters", "1",
                      "-bsf:v", f"setts=duration={duration}",
                      *(["-video_track_timescale", str(second)] if path.suffix != ".mkv" else []),
-                     "-f", ENDINGS[path.suffix[1:]], f"file:{part}"]
+                     "-f", ENDINGS[path.suffix[1:]], f"file:{path}"]
         with running(arguments, errors) as process:
             if process.wait():
-                raise Failure(f"ffmpeg cannot write {path}: {reason(errors)}; a second run goes on with the frames in {place}")
+                raise Failure(f"ffmpeg cannot join the parts in {place}: {reason(errors)}; a second run goes on with them")

@@ -14,7 +14,7 @@ from contract import Item, TestSet
 from data import headers, image, source
 from data.loader import picture_loader
 from model.method import Method
-from restore import outputs
+from restore import outputs, written
 from restore.restorer import Restorer
 from runtime import files, memory, process
 from runtime.errors import Interrupted, UserError
@@ -85,7 +85,6 @@ def restore_folder(restorer: Restorer, name: str, images: TestSet, args, folder:
     album.write(folder, {})
     rows = process.gather(rows) + [items[index].name for index in plan.kept]
     trouble = plan.trouble + process.gather(trouble)
-    outputs.end(folder, name, args, images, outputs.conditions(images, args, weights), rows)
     notes, sides = process.gather(restorer.notes), process.gather(restorer.tiled)
     for text in [*dict.fromkeys(note for note in notes if note not in restorer.notes), *(f"not restored: {text}" for text in trouble)]:
         process.log().say(text)
@@ -114,9 +113,7 @@ def _write(writer: "Writer", work: Work, item: Item, before: np.ndarray, after: 
     """Queue a restored image, and for --save_gt the sheet of input and result, for writing."""
     count = after.shape[0] * after.shape[1]
     if args.save_results:
-        path = outputs.result_path(work.results, item.name, args.format)
-        files.make_folder(path.parent)
-        writer.add(lambda: image.write(path, after, image.extras(_file(item))), count)
+        writer.add(lambda: _write_result(work, item, after, args.format), count)
         shown = _shown_file(work.folder, work.name, item)
         if args.report and shown != _file(item):
             files.make_folder(shown.parent)
@@ -125,6 +122,12 @@ def _write(writer: "Writer", work: Work, item: Item, before: np.ndarray, after: 
         sheet = outputs.sheet_path(work.folder, work.name, item.name)
         files.make_folder(sheet.parent)
         writer.add(lambda: image.write(sheet, np.hstack([before, after])), 2 * count)
+
+
+def _write_result(work: Work, item: Item, after: np.ndarray, ending: str) -> None:
+    path, file = outputs.result_path(work.results, item.name, ending), _file(item)
+    with written.result(work.folder, work.name, path, item.name, file.name) as part:
+        image.write(part, after, image.extras(file))
 
 
 def _shown_file(folder: Path, name: str, item: Item) -> Path:
@@ -171,11 +174,11 @@ def _plan(name: str, images: TestSet, args, folder: Path, weights: str) -> Plan:
     """
     items, kept, results = images.items, [], outputs.results_folder(folder, name, images)
     flags = outputs.conditions(images, args, weights)
-    before = outputs.record(folder, name)
-    earlier = dict(zip(before.get("pictures", []), before["files"])) if isinstance(before.get("files"), list) else {}
-    if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and before.get("flags") == flags:
-        kept = [index for index, item in enumerate(items) if earlier.get(item.name) == outputs.file_name(item)
-                and outputs.is_newer(outputs.result_path(results, item.name, args.format), _file(item), weights)]
+    before = outputs.earlier(folder, name, images)
+    same = outputs.record(folder, name).get("flags") == flags
+    if args.skip_done and args.save_results and not args.save_gt and not args.save_maps and same:
+        kept = [index for index, item in enumerate(items) if outputs.is_done(
+            before.get(item.name), item, outputs.result_path(results, item.name, args.format), weights)]
     outputs.begin(folder, name, args, images, flags, {items[index].name for index in kept})
     groups: dict[tuple[int, int], list[int]] = {}
     trouble = []

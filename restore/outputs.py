@@ -1,6 +1,7 @@
 """Paths and writing of the images of a test: results, side-by-side sheets, maps."""
 import glob
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from data import image
 from data import source as data_source
 from model.method import Method
 from report import plots
-from restore import ffmpeg
+from restore import ffmpeg, written
+from restore.written import Written
 from runtime import experiment, files, process
 from runtime.errors import UserError
 
 UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "do_no_harm", "save")      # flags that change no result
 KINDS = ("save_results", "save_gt", "save_maps")
-Record = dict[str, Any]                   # the contents of restored-<set>.json: source, flags and pictures, the names of the images
+ENDINGS = (*image.FORMATS, *ffmpeg.ENDINGS)
+Record = dict[str, Any]                   # the contents of restored-<set>.json: source, flags, and pictures, the names of all images
 
 
 def name_for(folder: Path, name: str, source: str) -> str:
@@ -56,43 +59,39 @@ def begin(folder: Path, name: str, args, images: TestSet, flags: dict | None = N
     if process.rank() or not any(getattr(args, kind) for kind in KINDS):
         return
     check_free(folder, name, images, args.format)
-    endings = _endings(record(folder, name), images)
-    for picture in _earlier(folder, name, images) - set(kept):
-        for old in _written(folder, name, results_folder(folder, name, images), picture, args, endings):
+    before = earlier(folder, name, images)
+    for picture in (set(record(folder, name)["pictures"]) if _same_place(folder, name, images) else set()) - set(kept):
+        for old in _made(folder, name, images, picture, before.get(picture), args):
             old.unlink(missing_ok=True)
-    _record(folder, name, images, args, flags, {item.name for item in images.items})
-
-
-def end(folder: Path, name: str, args, images: TestSet, flags: dict, pictures: Collection[str]) -> None:
-    """Record the images that were restored, so that no later test takes other files in the folder that the set names for results."""
-    if images.results and process.rank() == 0 and args.save_results:
-        _record(folder, name, images, args, flags, set(pictures))
-
-
-def _record(folder: Path, name: str, images: TestSet, args, flags: dict | None, pictures: set[str]) -> None:
-    written = [item for item in images.items if item.name in pictures]
+    written.keep(folder, name, [each for picture, each in before.items() if picture in kept or not args.save_results])
     files.write_json(folder / f"restored-{name}.json", {"source": images.source, "flags": flags or {}, "format": args.format,
-                                                        "pictures": [item.name for item in written],
-                                                        "files": [file_name(item) for item in written]})
+                                                        "pictures": [item.name for item in images.items]})
 
 
-def file_name(item: Item) -> str:
-    """Return the name of an item's input file with its ending: the name of a result may later be that of another file."""
-    path = data_source.path_of(item.images["input"]) if "input" in item.images else None
-    return path.name if path else ""
+def earlier(folder: Path, name: str, images: TestSet) -> dict[str, Written]:
+    """Return the results that the last test of a set wrote into the same folder, by the names of their images."""
+    found, before = written.known(folder, name), record(folder, name)
+    if not _same_place(folder, name, images):
+        return {}
+    return _unlisted(before, results_folder(folder, name, images), bool(images.results)) if found is None else found
 
 
-def _endings(before: Record, images: TestSet) -> tuple[str, ...]:
-    """Return the endings of the results that the last test of a set wrote; all, if they are in a folder of the experiment."""
-    known = (*image.FORMATS, *ffmpeg.ENDINGS)
-    return (before["format"],) if images.results and before.get("format") in known else known
+def _unlisted(before: Record, results: Path, chosen: bool) -> dict[str, Written]:
+    """Return the same for a record of version 0.2.0 or older, which names images and no results.
+
+    chosen: the set names the folder of its results, where files of other endings may be somebody else's.
+    """
+    endings = (before["format"],) if chosen and before.get("format") in ENDINGS else ENDINGS
+    names = before["files"] if isinstance(before.get("files"), list) else []
+    sources = dict(zip(before["pictures"], names))
+    return {picture: Written.of(path, picture, str(sources.get(picture, ""))) for picture in before["pictures"]
+            for path in (result_path(results, picture, ending) for ending in endings) if path.is_file()}
 
 
-def _earlier(folder: Path, name: str, images: TestSet) -> set[str]:
-    """Return the names of the images that the last test of a set wrote into the same folder."""
-    before = record(folder, name)
-    known = isinstance(before.get("flags"), dict) and before["flags"].get("results", "") == _place(images)
-    return set(before["pictures"]) if known else set()
+def _same_place(folder: Path, name: str, images: TestSet) -> bool:
+    """Return whether the last test of a set wrote its results into the same folder."""
+    flags = record(folder, name).get("flags")
+    return isinstance(flags, dict) and flags.get("results", "") == _place(images)
 
 
 def _place(images: TestSet) -> str:
@@ -101,11 +100,12 @@ def _place(images: TestSet) -> str:
 
 def check_free(folder: Path, name: str, images: TestSet, ending: str) -> None:
     """Raise UserError if a result would replace a file that no test of the set wrote, in the folder that the set names for its results."""
-    earlier = _earlier(folder, name, images) if ending in _endings(record(folder, name), images) else set()
-    for picture in sorted({item.name for item in images.items if images.results} - earlier, key=files.natural):
+    before = earlier(folder, name, images)
+    for picture in sorted({item.name for item in images.items if images.results}, key=files.natural):
         path = result_path(results_folder(folder, name, images), picture, ending)
-        if path.exists() or path.is_symlink():
-            raise UserError(f"{path} exists, and this program did not write it; move it away, or name another place with -o")
+        if os.path.lexists(path) and not (picture in before and before[picture].is_at(path)):
+            raise UserError(f"{path} exists, and this program did not write it, or it was changed since; move it away, or name another "
+                            "place with -o")
 
 
 def conditions(images: TestSet, args, weights: str) -> dict:
@@ -114,8 +114,11 @@ def conditions(images: TestSet, args, weights: str) -> dict:
     return flags | ({"results": _place(images)} if images.results else {})
 
 
-def is_newer(result: Path, source: Path, weights: str) -> bool:
-    """Return whether a result exists and is newer than its source and the weights."""
+def is_done(before: Written | None, item: Item, result: Path, weights: str) -> bool:
+    """Return whether `result` is the one that an earlier test wrote for an item's file, and newer than that file and the weights."""
+    source = data_source.path_of(item.images["input"])
+    if not before or not source or before.file != source.name or not before.is_at(result):
+        return False
     try:
         return result.stat().st_mtime_ns > max(source.stat().st_mtime_ns, Path(weights).stat().st_mtime_ns)
     except OSError:
@@ -127,12 +130,12 @@ def results_folder(folder: Path, name: str, images: TestSet) -> Path:
     return images.results or folder / f"results-{name}"
 
 
-def _written(folder: Path, name: str, results: Path, picture: str, args, endings: Collection[str]) -> list[Path]:
-    """Return the files that a test may have written for an image, of the kinds that the flags select, results with these endings."""
+def _made(folder: Path, name: str, images: TestSet, picture: str, before: Written | None, args) -> list[Path]:
+    """Return the files that a test made for an image, of the kinds that the flags select."""
     found = []
     if args.save_results:
-        found = [result_path(results, picture, ending) for ending in endings]
-        found.append(before_path(folder, name, picture))
+        paths = [result_path(results_folder(folder, name, images), picture, ending) for ending in ENDINGS]
+        found = [path for path in paths if before and before.is_at(path)] + [before_path(folder, name, picture)]
     found += [sheet_path(folder, name, picture)] if args.save_gt else []
     return found + (list((folder / f"maps-{name}").glob(f"{glob.escape(picture)}-*.png")) if args.save_maps else [])
 
@@ -169,9 +172,8 @@ def save_images(name: str, batch: Batch, output: Tensor, args, folder: Path) -> 
     """Save a scored result (1, 3, H, W) as PNG, and the sheet of input, result and targets, if the flags select them."""
     restored = image.to_array(output[0])
     if args.save_results:
-        path = result_path(folder / f"results-{name}", batch.name[0])
-        files.make_folder(path.parent)
-        image.write(path, restored)
+        with written.result(folder, name, result_path(folder / f"results-{name}", batch.name[0]), batch.name[0]) as part:
+            image.write(part, restored)
     if args.save_gt:
         sides = [image.to_array(batch.input[0]), restored, *(image.to_array(target[0]) for target in batch.targets.values())]
         path = sheet_path(folder, name, batch.name[0])

@@ -19,6 +19,7 @@ from runtime.errors import Failure, UserError
 
 OPSET = 18
 LONGEST = 32768                           # largest batch size, height and width that an exported file is made for
+PYTHON = (IndexError, KeyError, TypeError, AttributeError, AssertionError)       # errors of plain code, whose texts say little
 AXES = {0: "batch", 2: "height", 3: "width"}
 # float32 in a file of float16: statistics, norms, and the sums and divisions of which they are made
 EXACT = ("BatchNormalization", "InstanceNormalization", "LayerNormalization", "ReduceMean", "ReduceSum", "ReduceL2", "GlobalAveragePool",
@@ -119,15 +120,19 @@ def traced(method: Method, name: str, padded: bool = True) -> torch.export.Expor
             return torch.export.export((Restored if padded else Predicted)(method).eval(), (example,), dynamic_shapes={"image": sizes},
                                        prefer_deferred_runtime_asserts_over_guards=True)
     except Exception as error:            # the exporter raises many types of exceptions
-        raise cannot(name, error) from error
+        raise cannot(name, error, type(method.network).__name__) from error
 
 
-def cannot(name: str, error: BaseException) -> Failure:
-    """Return a Failure with the first line of the innermost cause of an exporter's error."""
+def cannot(name: str, error: BaseException, network: str = "") -> Failure:
+    """Return a Failure with the first line of the innermost cause of an exporter's error; `network` is the name of the class."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return Failure(f"the model {name} cannot be exported: {(lines or [type(error).__name__])[0]}")
+    text = (lines or [type(error).__name__])[0]
+    if network and (isinstance(error, PYTHON) or text.startswith("Specializations")):
+        text = (f"the class {network} computes with the height and width of its input in a way that the exporter cannot follow "
+                f"({type(error).__name__}: {text})")
+    return Failure(f"the model {name} cannot be exported: {text}")
 
 
 def as_onnx(program: torch.export.ExportedProgram, facts: dict[str, str], half: bool = False) -> tuple[bytes, Callable[[Path], Run]]:

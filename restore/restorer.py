@@ -145,8 +145,9 @@ class Restorer:
             x = x.to(self.device)
             y = (tiling.ensemble(x, self.backend.run) if self.settings.ensemble else self.backend.run(x)).float()
         if not y.sum().isfinite() and not y.isfinite().all():
+            advice = "" if self.settings.precision == "single" else ", or the precision is too low: try --test_precision single"
             raise Failure(f"the network's output for {name} is not finite in the precision {self.settings.precision}; the weights are "
-                          "damaged, or the precision is too low: try --test_precision single")
+                          f"damaged{advice}")
         return y
 
     def _in_tiles(self, x: Tensor, may_tile: bool, name: str) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import report
 from contract import Numbers, TestSet
 from data import image
-from restore import ffmpeg, outputs
+from restore import ffmpeg, outputs, written
 from restore.folder import BATCH
 from restore.restorer import Restorer
 from runtime import files, process
@@ -38,11 +38,15 @@ def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: 
     source: Path = item.images["input"]
     film, say = ffmpeg.inspect(source), process.log().say
     ending = args.format if args.format in ffmpeg.ENDINGS else ffmpeg.ending(source, film)
+    for flag in ("save_gt", "save_maps"):
+        if getattr(args, flag):
+            say(f"{name}: --{flag} does not apply to a video, of which only the result is written")
     args = Namespace(**{**vars(args), "save_results": True, "format": ending})
     result = outputs.result_path(outputs.results_folder(folder, name, images), item.name, ending)
-    flags, before = outputs.conditions(images, args, weights), outputs.record(folder, name)
+    flags, before = outputs.conditions(images, args, weights), outputs.earlier(folder, name, images).get(item.name)
+    same = outputs.record(folder, name).get("flags") == flags
     rows: Rows = [(_frame(index), {}) for index in range(len(film.times))]
-    if args.skip_done and before.get("flags") == flags and outputs.is_newer(result, source, weights):
+    if args.skip_done and same and outputs.is_done(before, item, result, weights):
         say(f"{name}: {result} is already restored and kept (--no-skip_done restores it again)")
     else:
         outputs.begin(folder, name, args, images, flags)
@@ -56,7 +60,8 @@ def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: 
         _open(place, plan)
         with files.locked(place / "lock", busy=lambda holder: _busy(place, holder)):
             parts = _restore(restorer, name, source, film, place, folder if args.report else None)
-            ffmpeg.join(parts, film, source, result)
+            with written.result(folder, name, result, item.name, source.name) as part:
+                ffmpeg.join(parts, film, source, part)
         _remove(place)
         say(f"{name}: {result} is written")
     _cards(name, folder, len(film.times), args)

@@ -43,6 +43,9 @@ class Stopped(BaseException):
         self.status = status
 
 
+ENDING = (KeyboardInterrupt, Stopped)     # they end the program also while code of a user runs
+
+
 class Diverged(Failure):
     """A training cannot continue with its weights; the last saved state is kept."""
 

@@ -35,6 +35,7 @@ def folder_of(save_name: str) -> Path:
         raise UserError(f"--save '{save_name[:40]}…' is too long; a name has at most {LONGEST_NAME} bytes")
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise UserError(f"{place} is a link or a file, not the directory of an experiment; choose another name with --save")
+    files.check_output(place, "--save", folder=True)
     if any((parent / "args.json").is_file() for parent in place.parents if ROOT in parent.parents):
         raise UserError(f"--save '{save_name}' is inside another experiment; choose another name")
     return place
@@ -144,7 +145,7 @@ def open_experiment(args, trains: bool) -> Path:
         if args.reset and trains and not process.restarted() and folder.is_dir():
             shutil.rmtree(folder)
         files.make_folder(folder / "model" if trains else folder)
-        for half in folder.rglob(".*.part"):                      # left by a process that was killed while writing
+        for half in folder.rglob(".*.part*"):                     # left by a process that was killed while writing
             half.unlink(missing_ok=True)
         if trains or not (folder / "model").is_dir():
             flags = {key: value for key, value in args.flags.items() if key not in PASSING}
@@ -162,22 +163,27 @@ def _state(folder: Path, resume: str) -> dict | None:
         paths = [folder / "model" / f"state_{resume}.pt"]
     else:
         paths = [folder / "model" / "state.pt", folder / "model" / BEFORE]
-    trouble = [f"{paths[0]} does not exist"]
+    trouble = []
     for path in paths:
-        if path.is_file():
-            try:
+        try:
+            if path.is_file():
                 state = read_state(path)
-            except UserError as error:
-                trouble = [str(error)]
             else:
-                if path.name == BEFORE:
-                    process.log().say(f"{trouble[-1]}; the previous state {path} is used", keep=False)
-                return state
+                raise UserError(f"{path} does not exist")
+        except UserError as error:
+            trouble.append(str(error))
+        else:
+            if path.name == BEFORE:
+                process.log().say(f"{trouble[0]}; the previous state {path} is used", keep=False)
+            return state
     if resume == "auto":
         return None
     kept = sorted(int(file.stem[6:]) for file in paths[0].parent.glob("state_*.pt") if file.stem[6:].isdecimal())
-    raise UserError(f"cannot resume {folder}: {trouble[-1]}"
-                    + (f"; states are kept of the epochs {', '.join(map(str, kept))}" if kept else ""))
+    weights = [path for path in (folder / "model" / f"model_{name}.pt" for name in ("latest", "best")) if path.is_file()]
+    advice = (f"; states are kept of the epochs {', '.join(map(str, kept))}: name one with --resume" if kept else
+              f"; start a new training from its weights with --pre_train {weights[0]} and another --save" if weights else
+              "; start it anew with --reset")
+    raise UserError(f"cannot resume {folder}: {' and '.join(trouble)}{advice}")
 
 
 def read_state(path: Path) -> dict:

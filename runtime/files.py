@@ -49,6 +49,16 @@ def cache() -> Path:
     return Path(os.environ.get("UNWEATHER_CACHE") or Path(system or Path.home() / ".cache") / "unweather")
 
 
+def check_output(path: Path, flag: str, folder: bool = False) -> None:
+    """Raise UserError unless a file, or with `folder` a folder, can be made at a path that `flag` may name; what is above may lack."""
+    above = next((each for each in path.parents if os.path.lexists(each)), Path())
+    if not above.is_dir():
+        raise UserError(f"{path} cannot be written, because {above} is not a folder; name another place with {flag}")
+    if os.path.lexists(path) and path.is_dir() != folder:
+        there, needed = ("file", "folder") if folder else ("folder", "file")
+        raise UserError(f"{path} is a {there}, and a {needed} is needed; name another place with {flag}")
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents if they do not exist; return the path."""
     path.mkdir(parents=True, exist_ok=True)
@@ -56,9 +66,9 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends, delete it when the block raises."""
-    part = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
+def temporary(path: Path, ending: str = "") -> Iterator[Path]:
+    """Yield a temporary path with this ending beside `path`; rename it to `path` when the block ends, delete it when the block raises."""
+    part = path.with_name(f".{uuid.uuid4().hex[:12]}.part{ending}")
     try:
         yield part
         os.replace(part, path)

@@ -90,11 +90,11 @@ class Pace:
 
 
 class Cost:
-    """Says once, after the first epochs of the first image, how long all `images` take, if every image takes `epochs` epochs."""
+    """Says once, after the first epochs of the first image, how long all `images` take, if each takes as long as `epochs` such epochs."""
 
     FROM, TO = 2, 6                       # the epochs between which the time is measured
 
-    def __init__(self, epochs: int):
+    def __init__(self, epochs: float):
         self.epochs, self.images, self.begun, self.said = epochs, 0, 0.0, False
 
     def before_epoch(self, epoch: int) -> None:

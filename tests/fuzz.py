@@ -168,17 +168,25 @@ def states() -> Target:
     return target
 
 
+def cards() -> dict:
+    """Return the cards of two images, as a test writes them."""
+    album = report.Album("set", 2, option.parse(["--data_train", "x", "--report", "--save_results"]))
+    for name, numbers in (("a", {"psnr": 30.0, "input_psnr": 29.0, "ssim": 0.9}), ("b", {})):
+        x = image.to_tensor(photo(24, 20, 1))[None]
+        album.add(name, x, x, x if numbers else None, numbers, Path("b.png"))
+    album.write(Path(), {"name": "default", "version": 1})
+    return json.loads(Path("cards-set.json").read_text())
+
+
 def reports() -> Target:
     """Return the target that builds the result page from damaged files."""
-    card = {"name": "a", "height": 24, "width": 20, "images": dict.fromkeys(("input", "result", "truth", "error"), ""), "psnr": 30.0,
-            "gain": 1.0}
     entry = {"psnr": 30.0, "ssim": 0.9, "input_psnr": 20.0, "input_ssim": 0.5, "count": 1, "data_set": "set", "channel": "rgb",
              "others": [], "interval95": {"psnr": [29.0, 31.0]}, "protocol": {"name": "default", "version": 1, "border": 0},
              "model": "smgarn", "precision": "single", "subset": "all", "tile": None,
              "weights": "w.pt", "parameters": 5, "benchmarks": {"AIO3": "Rain100L"}}
     session = {"event": "session", "time": "t", "device": "CPU", "processor": "p", "versions": "v", "trains": True}
     known = {"metrics.json": {"set": entry}, "args.json": {"model": "smgarn", "save": "x", "epochs": 3},
-             "cards-set.json": {"data_set": "set", "cards": [card], "protocol": {"name": "default"}, "ending": "png", "count": 1},
+             "cards-set.json": cards(),
              "log.jsonl": [{"event": "epoch", "epoch": 1, "lr": 0.1, "losses": {"loss": 1.0}}, {"event": "test", "epoch": 1, **entry},
                            {"event": "test", "epoch": None, **entry}, {"event": "best", "weights": "w.pt", "chosen": "epoch 1"}],
              "times.jsonl": [session, {"event": "epoch", "epoch": 1, "seconds": 2.0},

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import model
+from model.unet.network import enlarged
 from tests.conftest import REPO, python
 from tests.parity import facts, picture, released_state
 
@@ -101,3 +102,11 @@ def test_torchvision_is_not_imported(tmp_path):
     result = subprocess.run(python("-c", code, *NAMES), capture_output=True, text=True, cwd=tmp_path,
                             env={"PYTHONPATH": str(REPO), "PATH": ""}, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_a_convolution_of_an_enlarged_feature():
+    """The transposed convolution equals repeating pixels, concatenation and convolution, also at the borders."""
+    torch.manual_seed(0)
+    conv, x, skip = torch.nn.Conv2d(5, 4, 3, padding=1), torch.rand(2, 3, 4, 6), torch.rand(2, 2, 8, 12)
+    expected = conv(torch.cat((x.repeat_interleave(2, -1).repeat_interleave(2, -2), skip), 1))
+    assert torch.allclose(enlarged(conv, x, skip), expected, atol=1e-5)

@@ -146,6 +146,16 @@ def test_a_backend_that_differs_is_not_used(method, said, monkeypatch, precision
     assert ("not used" in said[-1]) != used
 
 
+@pytest.mark.parametrize("change, used", [(0.001, True), (0.005, False)])
+def test_a_backend_may_differ_in_bf16_as_pytorch_does(method, said, monkeypatch, change, used):
+    """PyTorch's own bf16 differs by 0.01 more here, so that a backend that differs by another `change` may be used up to a limit."""
+    fake(monkeypatch, method, change)
+    real = method.restore
+    monkeypatch.setattr(method, "restore", lambda x: real(x) + (0.01 if torch.is_autocast_enabled("cpu") else 0))
+    assert backend.choose(method, "openvino", "bf16", said.append).name == ("openvino" if used else "torch")
+    assert used or "levels of 255 on average (limit 3.2" in said[-1]
+
+
 def test_a_backend_that_fails_is_not_used(method, said, monkeypatch):
     fake(monkeypatch, method)
 

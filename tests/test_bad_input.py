@@ -153,7 +153,9 @@ def test_a_network_that_gives_no_numbers(fails, trained):
     content["state"]["tail.2.weight"].fill_(3e38)
     torch.save(content, "much.pt")
     sentence = fails("--test_only", "--pre_train", "much.pt", "--data_test", "set", "--cpu", status=1)
-    assert "is not finite in the precision single" in sentence
+    assert sentence.endswith("is not finite in the precision single; the weights are damaged")
+    assert "try --test_precision single" in fails("--test_only", "--pre_train", "much.pt", "--data_test", "set", "--cpu",
+                                                  "--test_precision", "bf16", status=1)
     assert not Path("experiment/test/metrics.json").exists()
 
 

@@ -76,3 +76,18 @@ def test_another_momentum(run, fails, pairs):
     """RMSprop without momentum has stored no buffer for it."""
     assert run(*FLAGS, "--optimizer", "RMSPROP", "--momentum", "0")[0] == 0
     assert UNFIT in fails(*FLAGS, "--optimizer", "RMSPROP", "--momentum", "0.9", "--epochs", "2", "--resume", "-1")
+
+
+def test_both_states_damaged(run, fails, pairs):
+    """The sentence names both files and what to do: the epochs whose states are kept, else the weights."""
+    assert run(*FLAGS, "--epochs", "2", "--save_models")[0] == 0
+    for path in (STATE, BEFORE):
+        path.write_bytes(path.read_bytes()[:5000])
+    sentence = fails(*FLAGS, "--epochs", "3", "--resume", "-1")
+    assert f"{STATE} is damaged" in sentence and f"{BEFORE} is damaged" in sentence
+    assert sentence.endswith("; states are kept of the epochs 1, 2: name one with --resume")
+    for epoch in (1, 2):
+        STATE.with_name(f"state_{epoch}.pt").unlink()
+    sentence = fails(*FLAGS, "--epochs", "3", "--resume", "-1")
+    assert sentence.endswith("; start a new training from its weights with --pre_train experiment/x/model/model_latest.pt and another "
+                             "--save")

@@ -240,6 +240,16 @@ def test_a_model_that_cannot_be_exported_says_why(tool, monkeypatch):
     assert [path.name for path in Path().iterdir()] == ["x.pt"]
 
 
+def test_a_network_whose_shapes_the_exporter_cannot_follow(tool, monkeypatch):
+    """An error of plain Python in its code, as of spandrel's Uformer, says little by its text."""
+    make("smgarn")
+    monkeypatch.setattr(programs.Restored, "forward", lambda self, image: image * image.shape[4])
+    status, text = tool("x.pt", "--torch")
+    assert status == 1 and text.count("\n") == 1
+    assert ("the model smgarn cannot be exported: the class SMGARN computes with the height and width of its input in a way that the "
+            "exporter cannot follow (IndexError: tuple index out of range)") in text
+
+
 def test_missing_packages_are_named(tool, monkeypatch):
     make("smgarn")
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -232,7 +232,9 @@ def test_tools_need_the_code(trained, capsys):
 
 
 @pytest.mark.parametrize("answer, words", [("sys.exit(0)", "fails for an input of (1, 3, 64, 65): SystemExit: 0"),
-                                           ("Bad.now()", "fails for an input of (1, 3, 64, 65): Bad: an error without a text")])
+                                           ("Bad.now()", "fails for an input of (1, 3, 64, 65): Bad: an error without a text"),
+                                           ("Worse.now()", "fails for an input of (1, 3, 64, 65): Worse: no (FOLDER/net.py, line 24)"),
+                                           ("next(y for y in end())", "fails for an input of (1, 3, 64, 65): GeneratorExit: done")])
 def test_code_that_ends_the_program_or_raises_anything(place, answer, words):
     text = WRITTEN.replace("ANSWER", answer) + """
 class Bad(Exception):
@@ -241,16 +243,32 @@ class Bad(Exception):
     @staticmethod
     def now():
         raise Bad
+class Worse(BaseException):
+    @staticmethod
+    def now():
+        raise Worse("no")
+def end():
+    raise GeneratorExit("done")
+    yield 1
 """
-    assert words in refusal(written("import sys\n" + text))
+    assert words.replace("FOLDER", str(place)) in refusal(written("import sys\n" + text))
 
 
-def test_a_class_that_ends_the_program(place):
-    text = WRITTEN.replace("super().__init__()", "import sys; sys.exit(0)").replace("ANSWER", "y")
-    assert "cannot be built with --arch_args '{}': SystemExit: 0" in refusal(written(text))
+@pytest.mark.parametrize("ending", ["SystemExit(0)", "BaseException('no')", "GeneratorExit"])
+def test_a_class_that_ends_the_program(place, ending):
+    text = WRITTEN.replace("super().__init__()", f"raise {ending}").replace("ANSWER", "y")
+    assert f"cannot be built with --arch_args '{{}}': {ending.partition('(')[0]}: " in refusal(written(text))
+    assert f"the file cannot be imported: {ending.partition('(')[0]}: " in refusal(written(f"raise {ending}"))
+
+
+def test_ctrl_c_ends_the_program_also_in_code_of_the_user(place):
+    for text in ("raise KeyboardInterrupt", WRITTEN.replace("ANSWER", "y").replace("super().__init__()", "raise KeyboardInterrupt"),
+                 "import builtins\n" + WRITTEN.replace("ANSWER", "(_ for _ in ()).throw(KeyboardInterrupt)")):
+        with pytest.raises(KeyboardInterrupt):
+            refusal(written(text))
 
 
 def test_a_result_without_gradient(fails, pairs):
     arch = written(WRITTEN.replace("ANSWER", "y.detach()"))
     flags = ("--model", "external", "--arch", arch, "--data_train", "set", "--save", "x", *TINY[2:])
-    assert "the loss of the model external has no gradient" in fails(*flags)
+    assert "the loss has no gradient" in fails(*flags)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageCms
 
 import option
+import tester
 from data import image
 from model import build, weights
 from model.dncnn import Deraining
@@ -104,7 +105,7 @@ def test_an_estimate_goes_to_tiles_beforehand(network_file, monkeypatch):
     seen = no_memory(monkeypatch, 10**9, MemoryError())
     monkeypatch.setattr(memory, "SIDES", (64, 128))
     monkeypatch.setattr(memory, "available", lambda most=0: 60 * 2**20)
-    monkeypatch.setattr(memory, "peak", lambda work: 200 * work().numel() // 3)
+    monkeypatch.setattr(memory, "peak", lambda work: (work(), 200 * seen[-1])[1])
     each = made()
     y = each(torch.rand(1, 3, 510, 620))
     assert y.shape == (1, 3, 510, 620) and max(seen) < 510 * 620
@@ -145,9 +146,9 @@ def test_broken_pictures_are_left_out_and_named(run, network_file, workers):
     status, text = run(*FLAGS, "--n_threads", workers)
     last = text.strip().splitlines()[-1]
     assert status == 2, text
-    assert last.startswith("main.py: error: 2 of 5 images could not be restored; all others were restored: "
+    assert last.startswith("main.py: error: 2 of 5 images could not be restored; the other 3 were restored: "
                            "cannot read the image photos/bad.png"), text
-    assert last.endswith("1 more are listed in experiment/test/log.txt"), text
+    assert last.endswith("one more is listed in experiment/test/log.txt"), text
     assert "photos/cut.png: the file is truncated" in Path("experiment/test/log.txt").read_text()
     assert sorted(path.name for path in RESULTS.iterdir()) == ["a.png", "b.png", "c.png"]
     assert json.loads(Path("experiment/test/metrics.json").read_text())["photos"]["count"] == 3
@@ -186,7 +187,7 @@ def test_formats_keep_exif_and_profile(run, network_file, ending):
 
 def test_a_side_that_a_format_cannot_hold(fails, network_file):
     save(Path("photos/long.png"), photo(2, 16400, 1))
-    assert "1 of 4 images could not be restored; all others were restored: long.webp cannot be written" in fails(*FLAGS, "--format", "webp")
+    assert "1 of 4 images could not be restored; the other 3 were restored: long.webp cannot be" in fails(*FLAGS, "--format", "webp")
     assert len(list(RESULTS.iterdir())) == 3
 
 
@@ -257,3 +258,11 @@ def test_a_damaged_record_deletes_nothing(run, network_file, content):
     Path("experiment/test/restored-photos.json").write_text(content)
     restored(run, "photos", "--save_maps", "--save_gt")
     assert Path("experiment/w.png").is_file()
+
+
+@pytest.mark.parametrize("failed, count, words", [
+    (1, 1, "the image could not be restored: a"), (2, 2, "2 of 2 images could not be restored: a; one more is listed in x/log.txt"),
+    (1, 2, "1 of 2 images could not be restored; the other one was restored: a"),
+    (3, 9, "3 of 9 images could not be restored; the other 6 were restored: a; 2 more are listed in x/log.txt")])
+def test_how_many_were_restored_is_said(failed, count, words):
+    assert tester._incomplete(list("abc")[:failed], count, Path("x")) == words

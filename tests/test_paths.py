@@ -12,6 +12,7 @@ from runtime import process
 from tests.conftest import TINY, make_pairs, photo, save
 from tests.test_folders import FLAGS, RESULTS, network_file
 from tests.test_leaks import scene
+from tool import compare, export, guarded, make_lists, measure, restore, verify
 
 LONG = "x" * 300
 __all__ = ["network_file"]
@@ -46,7 +47,7 @@ def test_a_result_whose_name_is_too_long(fails, network_file):
     """The other images of the folder are restored."""
     save(Path(f"photos/{'x' * 251}.jpg"), photo(20, 20, 1))
     sentence = fails(*FLAGS, "--format", "webp")
-    assert "1 of 4 images could not be restored; all others were restored: xxx" in sentence
+    assert "1 of 4 images could not be restored; the other 3 were restored: xxx" in sentence
     assert "a file name has at most 255 bytes; rename the image" in sentence
     assert len(list(RESULTS.iterdir())) == 3
 
@@ -85,3 +86,34 @@ def test_a_full_disk_of_fingerprints(place, monkeypatch):
     found = leaks.find(items[:1], items[1:], place)
     assert [(leak.train.name, leak.test.name) for leak in found] == [("a", "b")]
     assert not list(place.glob("*.npy"))
+
+
+@pytest.mark.parametrize("tool, flags", [
+    (restore, ("photos/a.png", "-o", "FILE/x.png")), (restore, ("photos/a.png", "-o", "FILE")),
+    (restore, ("photos", "-o", "FILE/x")),
+    (restore, ("photos", "-o", "FILE")), (compare, ("a.csv", "b.csv", "--output", "FILE/x")),
+    (compare, ("a.csv", "b.csv", "--output", "FILE")),
+    (export, ("w.pt", "--onnx", "--output", "FILE/x.onnx")), (export, ("w.pt", "--safetensors", "--card", "--output", "FILE/x/y")),
+    (make_lists, ("--dir_data", "dataset", "--out", "FILE/x")), (make_lists, ("--dir_data", "dataset", "--out", "FILE")),
+    (measure, ("--input", "photos", "--target", "photos", "--json", "FILE/x.json")),
+    (measure, ("--input", "photos", "--target", "photos", "--csv", "photos")),
+    (verify, ("--dir_data", "dataset", "--manifest", "FILE/x"))])
+def test_a_place_that_cannot_be_written(place, capsys, tool, flags):
+    """A place below a file, or a file where a folder is needed, is one sentence and status 2, before anything is computed."""
+    save(Path("photos/a.png"), photo(20, 20, 1))
+    for name in "ab":
+        Path(f"{name}.csv").write_text("protocol,image,psnr\ndefault,1,20\n")
+    Path("dataset/BSD400").mkdir(parents=True)
+    save(Path("dataset/BSD400/1.png"), photo(20, 20, 1))
+    Path("FILE").write_text("mine")
+    status = guarded("tool", lambda: tool.run(list(flags)))
+    sentence = capsys.readouterr().err
+    assert status == 2 and sentence.count("\n") == 1, sentence
+    assert "is not a folder; name another place with -" in sentence or " is needed; name another place with -" in sentence
+    assert Path("FILE").read_text() == "mine"
+
+
+def test_an_experiment_below_a_file(fails, place):
+    Path("experiment").mkdir()
+    Path("experiment/a").write_text("mine")
+    assert "experiment/a is not a folder; name another place with --save" in fails("--data_train", "DemoSnow", "--save", "a/b", "--cpu")

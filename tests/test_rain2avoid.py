@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-import option
 import tester
-from contract import Stage
 from data import image
 from model.rain2avoid import guard, nss
 from model.rain2avoid.references import References
-from runtime import process
 from tests.conftest import photo, save
 from tests.parity import facts, released_state
 from tests.test_ldgp import streaked
@@ -206,7 +203,7 @@ def test_online_warm_start_and_plateau(run, photos, monkeypatch):
     assert steps[30]["loss"] < 0.5 * cold
     steps.clear()
     assert run(*flags, "--plateau", "2", "--lr", "0", "--save", "c")[0] == 0
-    assert 3 * 4 <= len(steps) < 3 * 8
+    assert 3 * 2 * 4 <= len(steps) < 3 * 2 * 8                   # each of two stages ends early
 
 
 @pytest.mark.parametrize("backbone, flags", [("Unet", []), ("ResNet", []), ("DnCNN", []), ("Restormer", ["--blocks", "1-1-1-1"]),
@@ -286,11 +283,3 @@ def test_a_mean_has_the_gradient_of_its_references():
     one, = torch.autograd.grad(((x - references) ** 2).mean(), x)
     mean, = torch.autograd.grad(((x - references.mean(0, keepdim=True)) ** 2).mean(), x)
     assert torch.allclose(one, mean, atol=1e-6)
-
-
-def test_recipes(place):
-    """The defaults of each strategy equal the paper's."""
-    single, multiple = (option.parse(["--model", "rain2avoid", "--strategy", each, "--dir_demo", "x"]) for each in ("single", "multiple"))
-    assert (single.epochs, multiple.stages) == (100, [Stage(2000, "1*MSE", 64, 64)])
-    assert single.lr == 1e-3 and single.loss == "1*MSE" and (single.K, single.k, single.sdr_num, single.pow) == (7, 3, 50, 0.5)
-    assert process.log() is not None

@@ -40,7 +40,8 @@ def test_a_photo(restored):
     assert status == 0 and "before and after: " in text, text
     assert near("photos/a_restored.png", expected("photos/a.png"))
     assert files_of("photos") == sorted(["a.png", "a_restored.png", "b.png", "c.png", *(f"a_restored_report/{name}" for name in (
-        "args.json", "cards-a.json", "log.jsonl", "log.txt", "metrics.json", "report.html", "restored-a.json", "times.jsonl"))])
+        "args.json", "cards-a.json", "log.jsonl", "log.txt", "metrics.json", "report.html", "restored-a.json", "restored-a.jsonl",
+        "times.jsonl"))])
 
 
 @pytest.mark.parametrize("output, result", [("out.jpg", "out.jpg"), ("new/out.webp", "new/out.webp"), ("new", "new/a.png"),
@@ -84,7 +85,7 @@ def test_links_and_damaged_photos_are_named(restored):
     Path("photos/self.png").symlink_to("self.png")
     Path("photos/sub/bad.jpg").write_bytes(b"no picture")
     status, text = restored("photos")
-    assert status == 2 and "3 of 8 images could not be restored; all others were restored" in text, text
+    assert status == 2 and "3 of 8 images could not be restored; the other 5 were restored" in text, text
     for words in ("photos/self.png: it is a link that leads nowhere", "photos/sub/loop: it is a link to a folder that is read already",
                   "photos/sub/bad.jpg: the image is damaged"):
         assert f"not restored: cannot read the image {words}" in text
@@ -96,7 +97,7 @@ def test_other_files_are_never_replaced(restored):
     before = Path("photos_restored/b.png").read_bytes()
     status, text = restored("photos")
     assert status == 2, text
-    assert "photos_restored/b.png exists, and this program did not write it; move it away, or name another place with -o" in text
+    assert "photos_restored/b.png exists, and this program did not write it, or it was changed since; move it away, or name" in text
     assert files_of("photos_restored") == ["b.png"] and Path("photos_restored/b.png").read_bytes() == before
     assert not Path("photos_restored_report").exists()
     Path("photos_restored/b.png").rename("photos_restored/mine.png")
@@ -129,7 +130,7 @@ def test_strength_mixes(restored):
     (("http://example.com/x.jpg",), "there is no file or folder http:/example.com/x.jpg"),
     (("photos", "-o", "photos/out"), "photos/out lies in the folder of the photos"),
     (("photos", "-o", "photos"), "photos lies in the folder of the photos"),
-    (("photos", "-o", "w.pt"), "w.pt is a file; the results of a folder need a folder"),
+    (("photos", "-o", "w.pt"), "w.pt is a file, and a folder is needed; name another place with -o"),
     (("empty",), "empty holds no image"), (("x.heic",), "x.heic is a HEIC or AVIF image, which is not read; convert it"),
     (("photos", "--bogus"), "unknown flag --bogus"), (("/",), "name the folder for the results of / with -o")])
 def test_wrong_input(restored, flags, words):

@@ -12,11 +12,24 @@ from runtime import VERSION, files
 from runtime.errors import UserError
 from tests.conftest import REPO
 from tests.stored import rewrite, unpack
-from tests.stored.make import picture
+from tests.stored.make import NET, picture
 
-STORED = [path for path in sorted((REPO / "tests" / "stored").glob("*/*.pt.xz")) if path.name != "state.pt.xz"]
-NAMES = [f"{path.parent.name}/{path.name[:-6]}" for path in STORED]
+STORED = [path for path in sorted((REPO / "tests" / "stored").glob("*/*.xz")) if path.name != "state.pt.xz"]
+NAMES = [f"{path.parent.name}/{path.name[:-3]}" for path in STORED]
 stored = pytest.mark.parametrize("packed", STORED, ids=NAMES)
+
+
+def beside(packed: Path, ending: str) -> Path:
+    return packed.with_name(packed.name.partition(".")[0] + ending)
+
+
+def code(packed: Path) -> dict[str, str]:
+    """Return the flag for the code of the network, which a file of the model external does not name."""
+    return {"arch": f"{NET}:Net"} if packed.name.startswith("external.") else {}
+
+
+def typed(packed: Path) -> list[str]:
+    return [part for key, value in code(packed).items() for part in (f"--{key}", value)]
 
 
 def check(method, packed: Path) -> None:
@@ -29,22 +42,23 @@ def check(method, packed: Path) -> None:
     """
     with torch.inference_mode():
         found = method.eval().restore(picture())[0, :, ::4, ::5].flatten()
-    expected = torch.tensor(json.loads(packed.with_name(packed.name.replace(".pt.xz", "-result.json")).read_text()))
+    expected = torch.tensor(json.loads(beside(packed, "-result.json").read_text()))
     assert (found - expected).abs().max() < 1e-4 * expected.std()
 
 
 def test_the_stored_files_are_there():
     assert sum(name.startswith("0.1.0/") for name in NAMES) == 10
+    assert {"0.2.0/nafnet.pt", "0.2.0/nafnet.safetensors", "0.2.0/external.pt"} <= set(NAMES)
 
 
 @stored
 def test_a_stored_file_is_loaded_and_applied(place, packed):
-    check(weights.load(unpack(packed, "old.pt")), packed)
+    check(weights.load(unpack(packed, "old.pt"), code(packed)), packed)
 
 
 @stored
 def test_a_stored_file_is_tested_by_main(place, packed):
-    args = option.parse(["--test_only", "--pre_train", str(unpack(packed, "old.pt")), "--data_test", "DemoRain"])
+    args = option.parse(["--test_only", "--pre_train", str(unpack(packed, "old.pt")), "--data_test", "DemoRain", *typed(packed)])
     method = model.build(args)
     assert "tensors matched" in weights.load_weights(method, args.pre_train, args.model)
     check(method, packed)
@@ -53,8 +67,8 @@ def test_a_stored_file_is_tested_by_main(place, packed):
 @stored
 def test_the_flags_of_a_stored_file_are_read(place, packed):
     """The args.json that belongs to the file describes the same network when given by --config."""
-    config = packed.with_name(packed.name.replace(".pt.xz", ".json"))
-    args = option.parse(["--config", str(config)])
+    config = beside(packed, ".json")
+    args = option.parse(["--config", str(config), *typed(packed)])
     method = model.build(args)
     weights.load_weights(method, unpack(packed, "old.pt"), args.model)
     check(method, packed)
@@ -78,9 +92,9 @@ def test_a_new_argument_has_its_default(place, monkeypatch, packed):
     weights.forget()
     monkeypatch.setitem(model.package(name).RECIPE, "gates", 7)
     assert weights.describe(path)["gates"] == 3
-    args = option.parse(["--test_only", "--pre_train", str(path), "--data_test", "DemoRain"])
+    args = option.parse(["--test_only", "--pre_train", str(path), "--data_test", "DemoRain", *typed(packed)])
     assert args.gates == 3
-    check(weights.load(path), packed)
+    check(weights.load(path, code(packed)), packed)
     assert weights.model_content(model.build(args), args, {})["arguments"]["gates"] == 3
 
 

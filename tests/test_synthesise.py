@@ -153,7 +153,7 @@ def test_a_folder_of_something_else_is_refused(fails, tool):
         if settings:
             Path("set/synthesis.json").write_text(settings)
         assert "set is not empty and was not made by this tool" in fails("haze", "set")
-    assert "file is not empty and was not made by this tool" in fails("haze", "file")
+    assert "file is a file, and a folder is needed; name another place with --output" in fails("haze", "file")
     Path("set/synthesis.json").unlink()
     Path("set/input/z.png").unlink()
     Path("set/input").rmdir()

@@ -115,3 +115,21 @@ def test_only_an_editable_installation_is_built():
         with pytest.raises(SystemExit, match=r"use `pip install -e \.`"):
             getattr(editable, hook)("folder")
     assert editable.build_editable.__module__ == "setuptools.build_meta"
+
+
+def test_a_released_file(place):
+    """It does not state its model: the caller names it, and flags of its network, like the commands do."""
+    method = make("dncnn")
+    torch.save(method.network.state_dict(), "released.pth")
+    again = unweather.load("released.pth", model="dncnn", channels=weights.describe("x.pt")["channels"])
+    picture = photo(20, 24, 1)
+    assert np.array_equal(unweather.restore(again, picture), unweather.restore(unweather.load("x.pt"), picture))
+    assert np.array_equal(unweather.restore(unweather.load("x.pt", model="DnCNN"), picture), unweather.restore(again, picture))
+    for named, words in (({}, r'from Python: model="NAME"'), ({"model": "none"}, "none"),
+                         ({"model": "dncnn", "chanels": 4}, "no flag --chanels"),
+                         ({"model": "dncnn", "channels": "wide"}, "the flag --channels of dncnn cannot be 'wide'"),
+                         ({"model": "dncnn"}, "does not fit the model dncnn")):
+        with pytest.raises(UserError, match=words):
+            unweather.load("released.pth", **named)
+    with pytest.raises(UserError, match="is a checkpoint of the model dncnn, not of sapnet"):
+        unweather.load("x.pt", model="sapnet")

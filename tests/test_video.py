@@ -235,8 +235,9 @@ def test_main_restores_videos(run, network_file):
     """--dir_demo takes a video, with EDSR's name of the data set or without; the page shows frames in full size."""
     film(Path("clip.mp4"), rainy(9))
     flags = ("--test_only", "--pre_train", "w.pt", "--dir_demo", "clip.mp4", "--cpu")
-    for more in ((), ("--data_test", "video", "--save", "edsr")):
+    for more in (("--save_gt", "--save_maps"), ("--data_test", "video", "--save", "edsr")):
         status, text = run(*flags, *more)
+        assert all(text.count(f"clip: {flag} does not apply to a video") == (flag in more) for flag in ("--save_gt", "--save_maps"))
         assert status == 0 and "clip: 9 frames, restored, no ground truth" in text, text
     assert ffmpeg.inspect(Path("experiment/edsr/results-clip/clip.mp4")).times == ffmpeg.inspect(Path("clip.mp4")).times
     page = Path("experiment/test/report.html").read_text()

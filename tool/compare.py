@@ -13,7 +13,7 @@ from report.page import worded
 from runtime import experiment
 from runtime.arguments import Parser
 from runtime.errors import UserError
-from runtime.files import make_folder, natural, temporary
+from runtime.files import check_output, make_folder, natural, temporary
 from tool import guarded
 
 Table = dict[str, dict[str, float]]       # image name -> measure -> value
@@ -84,6 +84,7 @@ def run(argv: list[str] | None = None) -> None:
     name, found = tables(args)
     base, *others = args.runs
     place = Path(args.output or experiment.ROOT / "compare")
+    check_output(place, "--output", folder=True)
     if (place / "args.json").is_file():
         raise UserError(f"{place} is the folder of a run, whose report.html would be replaced; name another with --output DIR")
     beside = args.measure.replace("psnr", "ssim")                      # the mean of this measure stands beside that of a PSNR

@@ -10,7 +10,7 @@ from restore import agreement, programs
 from runtime import process
 from runtime.arguments import Parser
 from runtime.errors import UserError
-from runtime.files import temporary, write_bytes
+from runtime.files import check_output, temporary, write_bytes
 from tool import card, guarded, network, portable
 
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
@@ -40,6 +40,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         raise UserError(f"FILE '{args.file}' is not the name of a model file")
     ending = "" if args.card else ENDINGS[args.kind]
     args.output = Path(args.output or Path(args.file).with_suffix(ending))
+    check_output(args.output, "--output", folder=args.card)
     if not args.output.parent.is_dir():
         raise UserError(f"--output {args.output}: there is no folder {args.output.parent}")
     if args.card:
@@ -47,8 +48,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             raise UserError(f"--output {args.output} exists; with --card give the name of a new folder")
     elif args.output.suffix != ending:
         raise UserError(f"--output {args.output}: the name must end in {ending}")
-    elif args.output.is_dir():
-        raise UserError(f"--output {args.output} is a folder; give the name of a file")
     elif args.output.exists() and Path(args.file).exists() and args.output.samefile(args.file):
         raise UserError(f"the output would replace {args.file}; give another name with --output")
     return args

@@ -13,7 +13,7 @@ from data import paired, source
 from data.sets import DATASETS
 from runtime.arguments import SIZE, Parser, number
 from runtime.errors import UserError
-from runtime.files import make_folder, natural, write_text
+from runtime.files import check_output, make_folder, natural, write_text
 from tool import guarded
 
 PUBLISHED = {"noise": 5144, "rain": 5000, "haze": 5000, "all_in_one": 15144}      # number of lines in the lists of the paper
@@ -51,6 +51,7 @@ def run(argv: list[str] | None = None) -> None:
     place = Path(args.out) if args.out else root / "train"
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; put the data sets there or name another folder with --dir_data")
+    check_output(place, "--out", folder=True)
     lists = {"noise": noise(root), "rain": rain(root, args.lines), "haze": haze(root, args.lines, args.seed)}
     if not any(made.lines for made in lists.values()):
         raise UserError(f"no list can be written: {'; '.join(made.lack for made in lists.values())}; "

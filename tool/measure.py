@@ -19,7 +19,7 @@ from metric import summary
 from runtime import process
 from runtime.arguments import Parser
 from runtime.errors import UserError
-from runtime.files import write_json
+from runtime.files import check_output, make_folder, write_json
 from tool import guarded
 
 AHEAD = 4                                 # pairs that are decoded while another pair is measured
@@ -92,6 +92,9 @@ def run(argv: list[str] | None = None) -> None:
     """Measure, print a line for each protocol, and write the files that --json and --csv name."""
     args = arguments(argv)
     protocols, extra = metric.protocols(args.protocol), tuple(filter(None, args.metrics.split("+")))
+    for flag, name in (("--json", args.json), ("--csv", args.csv)):
+        if name:
+            check_output(Path(name), flag)
     files = pairs(Path(args.input), Path(args.target))
     with process.session(args.cpu, 1):
         metric.prepare(extra, process.device())
@@ -105,8 +108,10 @@ def run(argv: list[str] | None = None) -> None:
         further = "".join(f", {name} {numbers[name]:.4f}" for name in extra)
         print(f"{len(files)} images: {tester.in_words(numbers)}; 8-bit images]{further}")
     if args.json:
+        make_folder(Path(args.json).parent)
         write_json(Path(args.json), {"input": args.input, "target": args.target, "results": results})
     if args.csv:
+        make_folder(Path(args.csv).parent)
         summary.write_table(Path(args.csv), [name for name, *_ in files], rows)
 
 

@@ -72,8 +72,7 @@ def places(path: Path, output: Path | None, ending: str) -> Places:
         raise UserError(f"name the folder for the results of {path} with -o")
     if path.is_dir():
         results = output or here.with_name(f"{here.name}_restored")
-        if results.exists() and not results.is_dir():
-            raise UserError(f"{results} is a file; the results of a folder need a folder: name another with -o")
+        files.check_output(results, "-o", folder=True)
         if results.resolve().is_relative_to(path.resolve()):
             raise UserError(f"{results} lies in the folder of the photos, where results would be taken for photos; name another with -o")
         return Places(results, "", ending, results.resolve().with_name(f"{results.resolve().name}_report"))
@@ -86,6 +85,7 @@ def places(path: Path, output: Path | None, ending: str) -> Places:
         if ending not in allowed:
             raise UserError(f"{output} cannot be written: its name must end in {', '.join(f'.{each}' for each in allowed)}")
         single = output.with_suffix("")
+    files.check_output(single.parent, "-o", folder=True)
     return Places(single.parent, single.name, ending, single.parent.resolve() / f"{single.name}_report")
 
 

@@ -24,7 +24,7 @@ from data import DATASETS, degrade, demo, image
 from data.choose import DEMO_NAMES
 from runtime import arguments
 from runtime.errors import UserError
-from runtime.files import make_folder, write_json
+from runtime.files import check_output, make_folder, write_json
 
 VERSION = 1                               # raise it when data/degrade.py or `make` gives other images
 TAKEN = {*DATASETS, *DEMO_NAMES, "bin", "manifest"}    # names that have another meaning for --data_train
@@ -81,6 +81,7 @@ def plan(args: argparse.Namespace) -> list[tuple[Path, str, int]]:
         image.size(photo)
         if seen.setdefault(photo.stem, photo) != photo:
             raise UserError(f"{seen[photo.stem]} and {photo.name} would both become {photo.stem}.png; rename or remove one of them")
+    check_output(args.output, "--output", folder=True)
     check_settings(args.output, args.settings)
     return [(photo, f"{photo.stem}_{version}" if args.versions > 1 else photo.stem, version)
             for photo in photos for version in range(1, args.versions + 1)]

@@ -17,7 +17,7 @@ from data import paired, source
 from data.sets import DATASETS, Entry
 from runtime.arguments import Parser
 from runtime.errors import Failure, UserError
-from runtime.files import make_folder, natural, write_json
+from runtime.files import check_output, make_folder, natural, write_json
 from tool import guarded
 
 DOUBTFUL = (6.0, 50.0)                    # PSNR in dB; below or above, input and target of a pair probably do not belong together
@@ -59,6 +59,8 @@ def run(argv: list[str] | None = None) -> None:
     root = Path(args.dir_data)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; create it, or name another folder with --dir_data")
+    place = Path(args.manifest or root / "manifest")
+    check_output(place, "--manifest", folder=True)
     unknown = [name for name in args.sets if name not in DATASETS and not (root / name).is_dir()]
     if unknown:
         raise UserError(f"unknown data set '{unknown[0]}'; known: {', '.join(known())}, and every folder in {root}")
@@ -71,7 +73,7 @@ def run(argv: list[str] | None = None) -> None:
             print(f"{name:16}{'-':8}{0:8}{'':>11}   no data set of a known layout")
             continue
         problems = [problem for part in checked for problem in part.problems]
-        problems += [] if args.quick else manifest(root / name, checked, Path(args.manifest or root / "manifest"))
+        problems += [] if args.quick else manifest(root / name, checked, place)
         for part in checked:
             print(f"{name:16}{part.split:8}{part.count:8}{part.published or '':>11}   {part.state()}")
             if part.equal:

@@ -107,14 +107,14 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles height and width by bilinear interpolation, then applies a 1 × 1 convolution."""
+    """Doubles height and width by bilinear interpolation and applies a 1 × 1 convolution; their order does not matter."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.conv = conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+        return F.interpolate(self.conv(x), scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class UNet(nn.Module):

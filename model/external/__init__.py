@@ -12,7 +12,7 @@ from contract import Prediction
 from model.external import code
 from model.method import Method
 from runtime.arguments import SIZE, Code
-from runtime.errors import UserError, about, short
+from runtime.errors import ENDING, UserError, about, short
 
 RECIPE = dict(loss="1*L1", optimizer="ADAMW", lr=2e-4, weight_decay=1e-4, schedule="cosine", lr_min=1e-6, batch_size="16",
               patch_size="128", epochs=200, test_every=1000)
@@ -40,9 +40,9 @@ class External(Method):
         """Return image for (B, 3, H, W) in [0, 1]; raises UserError with file and line if the network fails."""
         try:
             result = self.network(x)
-        except (MemoryError, UserError):
+        except (MemoryError, UserError, *ENDING):
             raise
-        except (Exception, SystemExit) as error:          # the network may do anything
+        except BaseException as error:          # the network may do anything
             if isinstance(error, RuntimeError) and "memory" in str(error):        # the Restorer and main handle this
                 raise
             raise UserError(f"--arch {self.arch}: the network fails for an input of {tuple(x.shape)}: {_about(self.arch, error)}; "
@@ -120,9 +120,9 @@ def _network(arch: str, arguments: str) -> nn.Module:
     made = code.load(arch)
     try:
         network = made(**json.loads(arguments))
-    except (MemoryError, UserError):
+    except (MemoryError, UserError, *ENDING):
         raise
-    except (Exception, SystemExit) as error:              # the class may do anything
+    except BaseException as error:              # the class may do anything
         raise UserError(f"--arch {arch}: the network cannot be built with --arch_args '{short(arguments)}': "
                         f"{_about(arch, error)}{_signature(made)}") from error
     if not isinstance(network, nn.Module):

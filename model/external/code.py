@@ -10,7 +10,7 @@ from types import ModuleType
 
 from torch import nn
 
-from runtime.errors import UserError, about, short
+from runtime.errors import ENDING, UserError, about, short
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = {path.stem for path in (*ROOT.glob("*.py"), *(init.parent for init in ROOT.glob("*/__init__.py")))}     # modules of this program
@@ -26,7 +26,9 @@ def load(arch: str) -> Callable[..., nn.Module]:
         raise UserError(f"--arch {arch}: the file {file} does not exist")
     try:
         module = _run(path.resolve())
-    except (Exception, SystemExit) as error:      # the file may do anything
+    except ENDING:
+        raise
+    except BaseException as error:        # the file may do anything
         raise UserError(f"--arch {arch}: the file cannot be imported: {about(error, within(path), path)}") from error
     if not callable(getattr(module, name, None)):
         known = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)

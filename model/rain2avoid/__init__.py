@@ -60,7 +60,7 @@ def add_training_arguments(group) -> None:
         help="keep the pixels that are not rain in the map; --no-keep_clean uses the network's output everywhere, as in the paper")
     add("--blend", type=RATIO, default=0.5,
         help="weight of the network's output in rain pixels; the mean of the references has the remaining weight")
-    add("--plateau", type=COUNT, default=0, help="single, online: end the training when the loss has not fallen for N epochs; 0: never")
+    add("--plateau", type=COUNT, default=0, help="single, online: end a stage when the loss has not fallen for N epochs; 0: never")
     add("--warm_start", action=argparse.BooleanOptionalAction, default=False,
         help="single, online: start from the network of the previous image")
 

@@ -2,6 +2,7 @@
 import copy
 import functools
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import metric
-from contract import Item, Numbers, Outcome, Run, Stage
+from contract import Batch, Item, Numbers, Outcome, Run, Sample, Stage, collate
 from data import image, loader, tests
 from data.choose import Chosen, choose, names, sets_to_test
 from model import norm
@@ -100,6 +101,7 @@ class PictureRuns:
 
     def _run(self, item: Item) -> Run:
         picture = Picture(item, self.place, self.args)
+        self.cost.epochs = _alike(self.args.stages, picture.rgb.shape)
         picture.find_rain(anew=self.args.steps == "all")
         drawn, train = picture.draw(), None
         reason = picture.why_not(drawn.positions)
@@ -279,4 +281,19 @@ def _train(args, multiple: int, pictures: list[Picture], sources: list, stage: S
     batch_size = min(stage.batch_size, count) if process.world() == 1 else stage.batch_size
     steps = args.test_every or -(-count // batch_size)
     draws = loader.Draws([list(range(count))], batch_size, steps, args.seed, process.rank(), process.world())
-    return loader.train_loader(dataset, draws, 0, pin=process.device().type == "cuda")
+    pin = process.device().type == "cuda"
+    return DataLoader(dataset, batch_sampler=draws, collate_fn=_batch, pin_memory=pin, generator=torch.Generator())
+
+
+def _alike(stages: list[Stage], shape: tuple[int, ...]) -> float:
+    """Return how many epochs of the first stage take as long as all stages, for crops of an image of this shape, (H, W, 3)."""
+    pixels = [math.prod(min(side, stage.patch_size) for side in shape[:2]) for stage in stages]
+    return sum(stage.epochs * size for stage, size in zip(stages, pixels)) / pixels[0]
+
+
+def _batch(samples: list[Sample]) -> Batch:
+    """Stack samples to a Batch in channels-last order, as the network's weights are: otherwise a UNet reorders large tensors."""
+    batch = collate(samples)
+    batch.input = batch.input.contiguous(memory_format=torch.channels_last)
+    batch.targets = {name: each.contiguous(memory_format=torch.channels_last) for name, each in batch.targets.items()}
+    return batch

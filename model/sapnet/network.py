@@ -48,9 +48,9 @@ class ConvLSTM(nn.Module):
         self.candidate, self.output_gate = conv(2 * channels, channels), conv(2 * channels, channels)
 
     def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        both = torch.cat((x, hidden), dim=1)
+        both = torch.cat((x, hidden.to(x.dtype)), dim=1)          # under autocast the cell is float32, the features are not
         cell = (self.forget_gate(both).sigmoid() * cell + self.input_gate(both).sigmoid() * self.candidate(both).tanh())
-        return self.output_gate(both).sigmoid() * cell.tanh(), cell
+        return (self.output_gate(both).sigmoid() * cell.tanh()).to(x.dtype), cell
 
 
 class SAPNet(nn.Module):

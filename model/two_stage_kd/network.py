@@ -6,9 +6,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution with reflection padding: stride 1 keeps height and width, stride 2 halves even heights and widths."""
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, padding_mode="reflect")
+class Conv(nn.Conv2d):
+    """A convolution with reflection padding: stride 1 keeps height and width, stride 2 halves even heights and widths."""
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1):
+        super().__init__(inputs, outputs, size, stride, padding=size // 2, padding_mode="reflect")
+
+    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
+        """Return the result times `factor`, which is multiplied with the weights."""
+        assert self.bias is not None
+        side = self.kernel_size[0] // 2
+        with torch.autocast(x.device.type, enabled=False):        # on a CPU autocast would convert x to float32 and back
+            x = F.pad(x, (side, side, side, side), mode="reflect")
+        weight, bias = (self.weight, self.bias) if factor == 1 else (factor * self.weight, factor * self.bias)
+        return F.conv2d(x, weight, bias, self.stride)
 
 
 class ResidualBlock(nn.Module):
@@ -16,11 +27,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv1, self.conv2 = conv(channels, channels), conv(channels, channels)
+        self.conv1, self.conv2 = Conv(channels, channels), Conv(channels, channels)
         self.act = nn.PReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + 0.1 * self.conv2(self.act(self.conv1(x)))
+        return x + self.conv2(self.act(self.conv1(x)), 0.1)
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
@@ -95,7 +106,7 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: int, steps: int, blocks: int):
         super().__init__()
-        self.down = conv(channels // 2, channels, stride=2)
+        self.down = Conv(channels // 2, channels, stride=2)
         self.mix = Mixer(channels, steps, finer=True)
         self.blocks = residual_blocks(channels, blocks)
 
@@ -128,12 +139,12 @@ class MSBDN(nn.Module):
         super().__init__()
         widths = [channels * 2**n for n in range(5)]
         self.widths = [*widths[2:], widths[-1]]                   # of the features that `forward` returns
-        self.head = conv(3, channels, 11)
+        self.head = Conv(3, channels, 11)
         self.blocks = residual_blocks(channels, 3)
         self.encoders = nn.ModuleList(Encoder(width, n + 1, blocks=3 if n < 3 else 0) for n, width in enumerate(widths[1:]))
         self.bottleneck = residual_blocks(widths[-1], blocks)
         self.decoders = nn.ModuleList(Decoder(width, n + 1) for n, width in enumerate(reversed(widths[:-1])))
-        self.tail = conv(channels, 3)
+        self.tail = Conv(channels, 3)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the clean image, (B, 3, H, W) like the input, and four features at H / 4, H / 8, H / 16 and H / 16.
