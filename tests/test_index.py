@@ -14,7 +14,9 @@ from contract import Item
 from data import cache, headers, image, paired, runs
 from data.packed import Packed
 from data.source import View
+from runtime import process
 from runtime.errors import UserError
+from runtime.log import Log
 from tests import loading
 from tests.conftest import REPO, TINY, make_pairs, photo, python, save
 from tests.test_folders import network_file
@@ -200,10 +202,17 @@ def test_cached_images_keep_no_file_open(place):
 def test_memory_of_a_worker_stays_flat(place):
     """Items as a list of objects would become the worker's own: 30 MB of these."""
     make_pairs(Path("dataset/set"), 4, size=(8, 8))
-    batches = loading.training("dataset", "set", patch=8)
-    batches.dataset.items = Packed([item._replace(images={**item.images}) for item in batches.dataset.items for _ in range(15_000)])
-    before, after = (line["Private_Dirty"] for line in loading.memory(batches, 1))
-    assert len(batches.dataset) == 45_000 and after - before <= 16
+    code = """
+from data.packed import Packed
+from tests import loading
+batches = loading.training("dataset", "set", patch=8)
+batches.dataset.items = Packed([item._replace(images={**item.images}) for item in batches.dataset.items for _ in range(15_000)])
+print(len(batches.dataset), *(line["Private_Dirty"] for line in loading.memory(batches, 1)))
+"""                                       # in a process of its own: the one of the tests holds objects of other tests
+    result = subprocess.run(python("-c", code), env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True, cwd=place)
+    assert result.returncode == 0, result.stderr
+    count, before, after = map(int, result.stdout.splitlines()[-1].split())
+    assert count == 45_000 and after - before <= 16
 
 
 def test_patches_are_counted(place):
@@ -241,8 +250,9 @@ def test_a_limit_on_the_size_of_files_ends_the_program(place, command, network_f
     assert "a worker process cannot hand over" in sentence and "(ulimit -f)" in sentence and "--n_threads 0" in sentence
 
 
-def test_16_bits_are_said_once(many, run, place):
+def test_16_bits_are_said_once(many, run, place, monkeypatch):
     from PIL import Image
+    monkeypatch.setattr(process, "_log", Log())
     for number in range(3):
         Path("photos").mkdir(exist_ok=True)
         Image.fromarray(np.full((8, 9), 300 * number, np.uint16)).save(f"photos/{number}.png")

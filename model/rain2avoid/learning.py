@@ -92,7 +92,7 @@ class PictureRuns:
             yield Run(self.name, None, {}, done=lambda _: [self._outcome(done)], kept=False)
         if rest:
             self.cost.images = len(rest)
-            epochs, strategy = self.args.stages[-1].epochs, self.args.strategy
+            epochs, strategy = self.args.epochs, self.args.strategy
             process.log().say(f"{self.name}: {len(rest)} images to derain; strategy {strategy}, {epochs} epochs of a network of "
                               f"{self.parameters:,} parameters for each image, on {process.device()}")
         for item in tqdm(rest, self.place.name, unit="image", disable=process.quiet(), leave=False):
