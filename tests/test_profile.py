@@ -52,8 +52,8 @@ def test_floors_state_the_arithmetic(monkeypatch):
     monkeypatch.setattr(profile, "MATRIX", 64)
     monkeypatch.setattr(profile, "COPIED", 1024)
     matrix = torch.rand(1000, 1000)
-    arithmetic, memory = profile.floors(lambda: matrix @ matrix, "single")
-    assert ": 1.00 G multiply-adds at the" in arithmetic and ": 11 MiB read and written" in memory
+    arithmetic, memory = profile.floors(lambda: matrix @ matrix, lambda: matrix @ matrix, "single")
+    assert ": 3.00 G multiply-adds at the" in arithmetic and ": 11 MiB read and written" in memory
 
 
 @pytest.mark.parametrize("flags", [("nope",), ("dncnn", "--precisions", "double"), ("dncnn", "--side", "0"), ("dncnn", "--nonsense")])

@@ -133,7 +133,7 @@ def training(method: Method, args, steps: int) -> None:
     def step() -> None:
         forward().backward()
         optimizer.step()
-    for line in floors(step, precision):
+    for line in floors(forward, step, precision):
         print(line)
 
 
@@ -165,22 +165,26 @@ class Traffic(TorchDispatchMode):
         return result
 
 
-def floors(step: Callable[[], object], precision: str) -> list[str]:
-    """Return what bounds the time of a step from below, in words: its arithmetic and its memory traffic, at this machine's rates."""
+def floors(forward: Callable[[], object], step: Callable[[], object], precision: str) -> list[str]:
+    """Return what a step needs at this machine's rates, in words: its arithmetic, and its memory traffic if no cache holds anything.
+
+    The multiply-adds are three times those of the forward pass: the gradients of inputs and of weights need as many each. (PyTorch's
+    counter counts depthwise convolutions in the backward pass as dense ones.)
+    """
     counter, traffic = FlopCounterMode(display=False), Traffic()
     with counter:
-        step()
+        forward()
     with traffic:
         step()
-    adds, kind = counter.get_total_flops() / 2, process.PRECISIONS[precision]
+    adds, kind = 3 * counter.get_total_flops() / 2, process.PRECISIONS[precision]
     matrix = torch.rand(MATRIX, MATRIX, device=process.device()).to(kind)
-    block = torch.empty(COPIED, dtype=torch.uint8, device=process.device())
+    block, other = (torch.zeros(COPIED, dtype=torch.uint8, device=process.device()) for _ in range(2))
     multiply = MATRIX**3 / median(lambda: wait(matrix @ matrix))
-    copy = 2 * COPIED / median(lambda: wait(block.clone()))
-    return [f"{'  floor of the arithmetic':28}{adds / multiply * 1000:10.1f} ms: {adds / 1e9:.2f} G multiply-adds at the "
+    copy = 2 * COPIED / median(lambda: wait(other.copy_(block)))
+    return [f"{'  arithmetic':28}{adds / multiply * 1000:10.1f} ms: {adds / 1e9:.2f} G multiply-adds at the "
             f"{multiply / 1e9:.0f} G/s of a matrix product",
-            f"{'  floor of the memory':28}{traffic.bytes / copy * 1000:10.1f} ms: {traffic.bytes / 2**20:.0f} MiB read and written by "
-            f"the operators at the {copy / 2**30:.1f} GiB/s of a copy"]
+            f"{'  memory':28}{traffic.bytes / copy * 1000:10.1f} ms: {traffic.bytes / 2**20:.0f} MiB read and written by "
+            f"the operators at the {copy / 2**30:.1f} GiB/s of a copy, without caches"]
 
 
 def random_batch(count: int, side: int, loss: Loss) -> Batch:

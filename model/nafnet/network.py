@@ -43,8 +43,8 @@ class Block(nn.Module):
         self.scale1, self.scale2 = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + scaled(self.out1, self.scale1, self.attention(gated(self.local(self.enter1(self.norm1(x))))))
-        return x + scaled(self.out2, self.scale2, gated(self.enter2(self.norm2(x))))
+        x = x + self.out1(self.attention(gated(self.local(self.enter1(self.norm1(x)))))) * self.scale1
+        return x + self.out2(gated(self.enter2(self.norm2(x)))) * self.scale2
 
 
 class NAFNet(nn.Module):
@@ -80,12 +80,6 @@ class NAFNet(nn.Module):
         for up, decoder in zip(self.ups, self.decoders):
             x = decoder(F.pixel_shuffle(up(x), 2) + skipped.pop())
         return image + self.tail(x)
-
-
-def scaled(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
-    """Return conv(x) * scale; scale, (1, C, 1, 1), is multiplied with the weights, which are fewer than the values of the result."""
-    assert conv.bias is not None
-    return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), conv.bias * scale.flatten())
 
 
 def gated(x: Tensor) -> Tensor:
