@@ -118,6 +118,7 @@ def signals() -> Iterator[None]:
     try:
         yield
     finally:
+        _signal = 0                       # a later test in the same process is not asked to end
         for number, handler in before.items():
             signal.signal(number, handler)
 
