@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from restore import backend
 from tool import guarded
 from tool.bench import cases, command, gpu, loops, networks, table, timing
 from tool.bench.networks import NETWORKS, TRAINING, Setting
@@ -83,6 +84,8 @@ def test_the_restorer_gives_the_result_of_the_plain_network(setting, name):
 def test_a_backend_and_one_that_is_missing(setting, monkeypatch, tmp_path):
     pytest.importorskip("openvino", reason="the extra 'fast' is not installed")
     pytest.importorskip("onnxscript", reason="the extra 'fast' is not installed")
+    if any(map(os.environ.get, backend.LIMITS)):
+        pytest.skip("OpenVINO is not used where the instructions of the processor are limited")
     monkeypatch.setenv("UNWEATHER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("restore.backend._open", {})
     monkeypatch.setattr("restore.backend._is_installed", lambda package: package != "onnxruntime")
