@@ -21,7 +21,7 @@ def precision(args, step: Step, loader: DataLoader) -> str:
 
     The trial uses the first batches of the loader. It changes neither the step nor the random state. All processes decide equally.
     """
-    if not process.has_bf16():
+    if not all(process.gather([process.has_bf16()])):
         process.log().say(f"--precision auto: single, because this {process.device().type} has no bfloat16")
         return "single"
     process.log().say(f"--precision auto: {STEPS} steps in single and in bf16 are compared first", keep=False)
@@ -41,7 +41,8 @@ def precision(args, step: Step, loader: DataLoader) -> str:
 def _trial(args, step: Step, batches: list[Batch], precision: str, state: dict) -> tuple[float, float]:
     """Train a copy of the step's method; return the mean loss of the second half of the steps and the seconds of the fastest step."""
     process.set_random_state(state)
-    step = Step(copy.deepcopy(step.method), step.loss, step.taught).train()
+    step = copy.deepcopy(step)            # as a whole, because a teacher refers to modules of the method
+    step.method.train()
     optimizer = update.make_optimizer(args, [each for each in step.method.parameters() if each.requires_grad])
     losses, seconds = [], []
     for number in range(STEPS):
@@ -87,7 +88,8 @@ def _needs(step: Step, image: Batch) -> list[int | None]:
         step(Batch(image.name * images, repeated(image.input), targets, repeated(image.kind)))[0].backward()
 
     state = process.random_state()
-    step = Step(copy.deepcopy(step.method), step.loss, step.taught).train()
+    step = copy.deepcopy(step)
+    step.method.train()
     work(2)                               # allocates the gradients, which stay, and what the libraries need
     needed = [memory.peak(lambda images=images: work(images)) for images in (1, 2)]
     process.set_random_state(state)

@@ -229,3 +229,22 @@ def test_what_the_loss_reaches():
     layers = Half()
     reached = step._reached(layers.used(torch.ones(1, 2)).relu().sum())
     assert reached == {id(each) for each in layers.used.parameters()}
+
+
+def test_auto_with_features_of_a_teacher(monkeypatch):
+    """A teacher refers to modules of the network that is trained; the trials, on a copy, receive the features of the copy."""
+    from contract import Batch, Stage
+    from loss import Loss
+    from model import teacher
+    from model.nafnet import Restoration
+    monkeypatch.setattr(auto, "STEPS", 2)
+    student, taught = (Restoration(4, (1,), 1, (1,)) for _ in range(2))
+    monkeypatch.setattr(teacher, "_loaded", lambda *_: taught)
+    loss = Loss("1*L1+1*L1:feature_1:teacher_feature_1", flags())
+    made = step.Step(student, loss, teacher.Teacher("x.pt", "head", student, torch.device("cpu")))
+    before = student.network.head.weight.detach().clone()
+    x = torch.rand(1, 3, 16, 16)
+    batch = Batch(["a"], x, {"image": x}, torch.zeros(1))
+    mean, _ = auto._trial(flags(), made, [batch], "single", process.random_state())
+    assert 0 < mean < 10 and auto.parts(made, Stage(1, "1*L1", 16, 2), batch) == 1
+    assert torch.equal(student.network.head.weight, before)
