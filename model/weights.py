@@ -35,7 +35,7 @@ import model
 from data import flags as data_flags
 from model import names
 from model.method import Method
-from runtime import VERSION, files
+from runtime import VERSION, files, zoo
 from runtime.arguments import converted
 from runtime.errors import UserError, short, shown
 
@@ -68,9 +68,10 @@ def model_content(method: Method, args, note: dict) -> dict:
 def read(path: str | Path) -> ModelFile:
     """Return the contents of a model file, with complete and checked arguments; raises UserError if it cannot be read.
 
-    The last file is kept in memory until `forget` is called, so that a start of the program reads and hashes it once. A file
+    `zoo:NAME` is one of the files that come with the program (runtime/zoo.py). The last file is kept in memory until `forget` is called, so that a start of the program reads and hashes it once. A file
     that has changed since then is read again.
     """
+    path = zoo.located(path)
     try:
         status = os.stat(path)
     except OSError:                       # _read raises the UserError

@@ -84,12 +84,13 @@ def restoring(setting: Setting, name: str, size: tuple[int, int]) -> dict[str, W
 
 
 def applied(method, x: Tensor) -> Callable[[], Tensor]:
-    """Return a call that applies a network as it is: channels first, eager, in float32."""
+    """Return a call that applies a network as published: operation by operation, channels first, eager, in float32."""
     method.to(process.device()).eval()
 
     @torch.no_grad()
     def call() -> Tensor:
-        return method.predict(x.to(process.device()))["image"]
+        with plain.as_published():
+            return method.predict(x.to(process.device()))["image"]
     return call
 
 

@@ -1,10 +1,13 @@
 """Plain code that does the same work as the framework, in the way in which released code does it: short, eager, in float32.
 
-It uses the framework's network modules and decoder, so that the work is the same, and nothing else of it.
+It uses the framework's network modules and decoder, so that the work is the same, and nothing else of it. Operations that the modules
+compute in another, faster order than their papers state them are put back (`as_published`).
 """
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from contract import Batch
 from data import image
 from loss.segmentation import Segmentation
+from model import dsrir, restormer, two_stage_kd, unet
 from model.method import Method
 
 WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)               # HCR: of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
@@ -65,6 +69,35 @@ def endless(loader: DataLoader) -> Iterator:
         yield from loader
 
 
+@contextlib.contextmanager
+def as_published() -> Iterator[None]:
+    """Within the block the networks compute their operations one by one as the papers state them; the weights stay the same."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(unet.network, "enlarged", _joined))
+        for layer, forward in ((two_stage_kd.network.Conv, _reflected), (dsrir.network.Up, _interpolated),
+                               (restormer.network.ChannelAttention, _attended)):
+            stack.enter_context(mock.patch.object(layer, "forward", forward))
+        yield
+
+
+def _joined(conv: nn.Conv2d, x: Tensor, skip: Tensor) -> Tensor:
+    return conv(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skip), dim=1))
+
+
+def _reflected(conv: nn.Conv2d, x: Tensor, factor: float = 1.0) -> Tensor:
+    return factor * nn.Conv2d.forward(conv, x) if factor != 1 else nn.Conv2d.forward(conv, x)
+
+
+def _interpolated(up: nn.Module, x: Tensor) -> Tensor:
+    return up.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+
+
+def _attended(attention: nn.Module, x: Tensor) -> Tensor:
+    q, k, v = (part.flatten(2).unflatten(1, (attention.heads, -1)) for part in attention.local(attention.qkv(x)).chunk(3, dim=1))
+    logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * attention.temperature
+    return attention.out((attention.weights(logits) @ v).reshape(x.shape))
+
+
 def training(method: Method, loss: nn.Module, batches: Iterator[Batch], args, device: torch.device) -> Callable[[], float]:
     """Return a function that makes a step of a plain training loop and returns the loss."""
     optimizer = torch.optim.Adam(method.parameters(), lr=args.lr, betas=args.betas, eps=args.epsilon, foreach=False)
@@ -73,7 +106,8 @@ def training(method: Method, loss: nn.Module, batches: Iterator[Batch], args, de
     def step() -> float:
         batch = next(batches).to(device)
         optimizer.zero_grad()
-        total, _ = loss(method(batch), batch)
+        with as_published():
+            total, _ = loss(method(batch), batch)
         total.backward()
         optimizer.step()
         return total.item()

@@ -1,0 +1,147 @@
+"""python -m tool.benchmark NETWORK [NETWORK …] --minutes 10 --data_train SET: train networks on equal budgets and compare them.
+
+NETWORK is the name of a model, or in quotes the name with flags of its own, as in 'nafnet --channels 16'. Other flags are those of
+main.py and hold for all networks.
+"""
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":                # before torch is imported
+    from runtime import waiting
+    waiting.leave_cores_to_others()
+
+import numpy as np
+import torch
+
+import main
+import model
+import option
+import report
+from metric import summary
+from model.method import Method
+from restore.restorer import Restorer
+from runtime import arguments, experiment, files, process
+from runtime.errors import Failure, UserError
+from runtime.progress import duration
+from tool import budget, guarded, profile
+
+EQUAL = ["--loss", "1*L1", "--batch_size", "16", "--patch_size", "64", "--epoch_chg", "1"]       # flags for all networks override them
+OWN = ("--model", "--seed", "--epochs", "--test_every", "--resume", "--reset", "--test_only", "--template", "--config")
+SIDE = 512                                # side in pixels of the image that is restored for the time
+
+
+def arguments_of(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return the flags of this tool and those that all trainings share; raises UserError for a wrong flag."""
+    parser = arguments.Parser(prog="tool.benchmark", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("networks", nargs="+", metavar="NETWORK")
+    add("--minutes", type=arguments.number(float, 0.001, 1e6), default=10.0, help="minutes of training for each network and seed (10)")
+    add("--steps", type=arguments.SIZE, default=0, help="steps of training for each network and seed, instead of --minutes")
+    add("--seeds", type=arguments.SIZE, default=2, help="number of trainings of each network, with the seeds 1, 2, … (2)")
+    add("--save", default="benchmark", metavar="NAME", help="results are in experiment/NAME (benchmark)")
+    own, shared = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    if len(own.networks) != len(set(own.networks)):
+        raise UserError("a network is named twice; --seeds already gives several trainings of each network")
+    taken = next((flag for flag in OWN if any(each.partition("=")[0] == flag for each in shared)), "")
+    if taken:
+        raise UserError(f"the benchmark sets {taken} itself; use --seeds, --minutes or --steps; a network in quotes may have flags")
+    return own, shared
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Measure the speed of each network, train it with each seed, and write table and page; a stopped benchmark continues."""
+    own, shared = arguments_of(argv)
+    folder = experiment.folder_of(own.save)
+    for network in own.networks:          # a wrong flag of the last network is found before the first one is trained
+        option.parse(command(network, shared, f"{own.save}/check"))
+    plan_file, stated = folder / "plan.json", {"networks": own.networks, "minutes": own.minutes, "steps": own.steps, "flags": shared}
+    plan = read_plan(plan_file, stated)
+    for number, network in enumerate(own.networks, 1):
+        if network not in plan:
+            print(f"{network}: its speed is measured", flush=True)
+            plan[network] = measured(command(network, shared, f"{own.save}/speed{number}"), own)
+            files.make_folder(folder)
+            files.write_json(plan_file, stated | {"measured": plan})
+        print(f"{network}: {plan[network]['rate']:.3g} steps/s, so {plan[network]['steps']:,} steps", flush=True)
+    total = sum(plan[network]["steps"] / plan[network]["rate"] for network in own.networks) * own.seeds
+    print(f"{len(own.networks)} networks, {own.seeds} trainings each: about {duration(total)} on this machine, tests not included")
+    runs = {network: [f"{own.save}/{number}-{seed}" for seed in range(1, own.seeds + 1)] for number, network in enumerate(own.networks, 1)}
+    for network, names in runs.items():
+        for seed, name in enumerate(names, 1):
+            flags = [*command(network, shared, name), "--seed", str(seed), "--epochs", "1", "--test_every", str(plan[network]["steps"])]
+            print(f"\n$ python main.py {shlex.join(flags)}", flush=True)
+            if status := main.main([*flags, "--resume", "auto"]):
+                raise Failure(f"the training of {network} with seed {seed} ended with status {status}; the same command continues")
+    for data_set in results_of(f"{own.save}/1-1"):
+        print(conclude(folder, data_set, plan, runs))
+
+
+def command(network: str, shared: list[str], name: str) -> list[str]:
+    """Return the flags of main.py for a network; those that all networks share override its own."""
+    return ["--model", *shlex.split(network), *EQUAL, *shared, "--save", name]
+
+
+def read_plan(path: Path, stated: dict) -> dict[str, dict]:
+    """Return what a stopped benchmark had measured, {} for a new one; raises UserError if it had other flags."""
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if any(found.get(key) != value for key, value in stated.items()):
+        raise UserError(f"{path} belongs to a benchmark with other networks or flags; use another --save, or delete {path.parent}")
+    return found["measured"]
+
+
+def measured(flags: list[str], own: argparse.Namespace) -> dict:
+    """Return what is known before the training: rate in steps/s, steps, peak memory of a step, and the size of the network."""
+    found = budget.measured([*flags, "--epochs", "1"])
+    rate = found["rates"][0]
+    count = own.steps or budget.steps(found, own.minutes * 60)
+    with process.session(True, 0):
+        return {"rate": rate, "steps": count, "memory": found["memory"]} | size(model.build(option.parse(flags)))
+
+
+def size(method: Method) -> dict[str, float]:
+    """Return the numbers of parameters and multiply-adds of a network, and the seconds in which the CPU restores a megapixel."""
+    restorer, x = Restorer(method.eval()), torch.rand(1, 3, SIDE, SIDE)
+    restorer(x, may_tile=False)
+    seconds = profile.median(lambda: restorer(x, may_tile=False))
+    return {"parameters": sum(each.numel() for each in method.network.parameters()), "multiply_adds": profile.multiply_adds(method),
+            "seconds": seconds / SIDE**2 * 1e6}
+
+
+def conclude(folder: Path, data_set: str, plan: dict[str, dict], runs: dict[str, list[str]]) -> str:
+    """Write the table of a data set, and a page that compares the first training of each network; return the table with its heading."""
+    numbers = {name: results_of(name)[data_set] for names in runs.values() for name in names}
+    first = next(iter(numbers.values()))
+    before = f", input {first['input_psnr']:.2f} dB" if "input_psnr" in first else ""
+    about = f"{data_set}: {first['count']} images, protocol {first['protocol']['name']} ({first['channel'].upper()}){before}"
+    rows = [row(network, plan[network], [numbers[name] for name in names]) for network, names in runs.items()]
+    lines = ["| " + " | ".join(line) + " |" for line in (rows[0], ["---"] * len(rows[0]), *(each.values() for each in rows))]
+    table = "\n".join([about, "", *lines, ""])
+    files.write_text(folder / f"benchmark-{data_set}.md", table)
+    places = {network: experiment.folder_of(names[0]) for network, names in runs.items()}
+    found = {network: summary.read_table(place / f"metrics-{data_set}.csv")[first["protocol"]["name"]] for network, place in places.items()}
+    page = report.compare(folder / f"report-{data_set}.html", places, found, data_set, about, rows, [])
+    return f"\n{table}\npage: {page}"
+
+
+def results_of(name: str) -> dict[str, dict]:
+    """Return the numbers of the final test of a training, by data set."""
+    return json.loads((experiment.folder_of(name) / "metrics.json").read_text(encoding="utf-8"))
+
+
+def row(network: str, known: dict, results: list[dict]) -> dict[str, str]:
+    """Return the row of a network, {heading: text}; PSNR is the mean over the seeds, with the lowest and the highest of them."""
+    psnr, ssim = (np.array([result[key] for result in results]) for key in ("psnr", "ssim"))
+    span = f" ({psnr.min():.2f} to {psnr.max():.2f})" if len(psnr) > 1 else ""
+    return {"Network": network, "Parameters": f"{known['parameters']:,}", "G multiply-adds, 256²": f"{known['multiply_adds'] / 1e9:.2f}",
+            "Memory of a step": f"{known['memory'] / 2**20:.0f} MiB" if known["memory"] else "unknown",
+            "s/megapixel, CPU": f"{known['seconds']:.2f}", "Steps": f"{known['steps']:,}", "PSNR, dB": f"{psnr.mean():.2f}{span}",
+            "SSIM": f"{ssim.mean():.4f}"}
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("tool.benchmark", run))

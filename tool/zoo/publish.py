@@ -1,0 +1,46 @@
+"""python -m tool.zoo publish NAME: put the weights of a training into zoo/NAME, if float16 costs them at most 0.01 dB."""
+import json
+import shutil
+
+import main
+from runtime import experiment, files, zoo
+from runtime.errors import Failure, UserError
+from tool.zoo import prepare
+
+LOSS = 0.01                               # dB of PSNR that float16 may cost on each set of --data_test
+SHIPPED = (zoo.FILE, "plan.json", "curves.png")
+LARGEST, TOGETHER = 12e6, 30e6            # bytes of a file of weights, and of all
+
+
+def run(name: str) -> None:
+    """Test the last weights of a training and those in float16, and copy the latter; raises UserError or Failure."""
+    folder = experiment.folder_of(f"zoo/{name}/training").parent
+    release, latest = folder / "release", folder / "training" / "model" / "model_latest.pt"
+    if not (release / zoo.FILE).is_file():
+        raise UserError(f"no training of '{name}' has ended: there is no {release / zoo.FILE}; make zoo NAME={name} trains it")
+    plan = json.loads((release / "plan.json").read_text(encoding="utf-8"))
+    if not prepare.source() or "smoke" in plan["data"]:
+        raise UserError(f"{release} is a smoke test without the data of UNWEATHER_DATA; such weights are not published")
+    flags = experiment.read_args(folder / "training" / "args.json")
+    numbers = []
+    for kind, file in (("single", latest), ("half", release / zoo.FILE)):
+        save = f"zoo/{name}/check-{kind}"
+        if main.main(["--test_only", "--pre_train", str(file), "--data_test", flags["data_test"], "--dir_data", flags["dir_data"],
+                      "--save", save]):
+            raise Failure(f"the test of {file} failed")
+        numbers.append(json.loads((experiment.folder_of(save) / "metrics.json").read_text(encoding="utf-8")))
+    for data_set, before in numbers[0].items():
+        lost = before["psnr"] - numbers[1][data_set]["psnr"]
+        print(f"{data_set}: {before['psnr']:.3f} dB, in float16 {-lost:+.4f} dB")
+        if lost > LOSS:
+            raise Failure(f"float16 costs {lost:.3f} dB on {data_set}, more than {LOSS} dB; the weights are not published")
+    place = zoo.ROOT / name
+    others = sum(path.stat().st_size for path in zoo.ROOT.glob(f"*/{zoo.FILE}") if path.parent != place)
+    size = (release / zoo.FILE).stat().st_size
+    if size > LARGEST or size + others > TOGETHER:
+        raise Failure(f"{release / zoo.FILE} has {size / 1e6:.1f} MB, all others {others / 1e6:.1f} MB; the zoo allows "
+                      f"{LARGEST / 1e6:.0f} MB for a file and {TOGETHER / 1e6:.0f} MB for all")
+    for file in SHIPPED:
+        with files.temporary(place / file) as part:
+            shutil.copyfile(release / file, part)
+    print(f"{place} is written; python -m tool.zoo --write tests it and writes its card and the tables")
