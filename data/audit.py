@@ -2,10 +2,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from contract import Item
 from data import leaks
+from data.source import Source, path_of
 from runtime import process
 from runtime.errors import UserError
 from runtime.files import UNWRITABLE
@@ -29,9 +28,12 @@ def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, fol
                           f"about {len(items) / 30_000:.1f} hours; --exclude_leaks runs the search")
         return items
     by_item = {id(item): name for name, item in known}
-    places = {id(item): place for place, item in mine}
-    found = leaks.find([item for _, item in mine], [item for _, item in known], _writable(folder), read)
-    rows = process.gather([(places[id(leak.train)], by_item[id(leak.test)], leak.test.name) for leak in found])
+    places: dict[Source, list[int]] = {}          # of each clean image, which several sets or degraded images may share
+    for place, item in mine:
+        places.setdefault(item.images["image"], []).append(place)
+    found = leaks.find([items[first] for first, *_ in places.values()], [item for _, item in known], _writable(folder), read)
+    rows = process.gather([(place, by_item[id(leak.test)], leak.test.name)
+                           for leak in found for place in places[leak.train.images["image"]]])
     leaked = {place: f"{items[place].name} ({name} {test})" for place, name, test in sorted(rows)}
     if leaked:
         text = list(leaked.values())
@@ -45,7 +47,7 @@ def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, fol
 
 
 def _is_file(item: Item) -> bool:
-    return "image" in item.images and not isinstance(item.images["image"], np.ndarray)
+    return "image" in item.images and path_of(item.images["image"]) is not None
 
 
 def _writable(folder: Path) -> Path | None:

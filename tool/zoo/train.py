@@ -60,7 +60,7 @@ def planned(path: Path, flags: list[str], hours: float, about: str) -> Plan:
         return plan
     seconds = hours * 3600 * TRAINING
     print("measuring the rate of the training", flush=True)
-    found = budget.measured([*flags, "--test_every", "1000000"], min(TIMED, seconds / 50))
+    found = budget.measured([*flags, "--test_every", "1000000", "--no-audit"], min(TIMED, seconds / 50))
     with process.session(False, 1):
         rates = [round(rate, 3) for rate in found["rates"]]
         plan = Plan(hours, budget.steps(found, seconds), rates, machine.describe()["processor"], about)
