@@ -1,20 +1,25 @@
-# make demo: train and test on embedded photos.  make demo-kd: the same for three teachers and their student.
+# make demo: restore, train and test on embedded photos.  make demo-kd: the same for three teachers and their student.
 # make lint: ruff, mypy, import-linter.  make test: the fast tests.  make test-all: all tests, with line coverage.
 # make bench: compare this program with plain code in tables (docs/benchmarks.md), about 20 minutes.
 # make audit: look up the installed packages in the list of known vulnerabilities (needs pip-audit and a network).
+# make zoo NAME=aio HOURS=2: train a network of the zoo by zoo/aio/args.json (docs/zoo.md).
 # make torture: kill trainings, read damaged files, long runs, about two hours.  Each target creates .venv if it does not exist.
 PYTHON ?= python3
+HOURS ?= 2
 BIN := .venv/bin
 # one process per core, at most four, because each needs about 1 GB for PyTorch
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo demo-kd test test-all torture lint bench audit clean
+.PHONY: demo demo-kd zoo test test-all torture lint bench audit clean
 
 demo: .venv/ready
 	$(BIN)/python -m tool.demo
 
 demo-kd: .venv/ready
 	$(BIN)/python -m tool.demo_kd
+
+zoo: .venv/ready
+	$(BIN)/python -m tool.zoo train $(NAME) --hours $(HOURS)
 
 test: .venv/ready-to-test
 	$(PYTEST) -m "not slow"

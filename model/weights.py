@@ -68,8 +68,8 @@ def model_content(method: Method, args, note: dict) -> dict:
 def read(path: str | Path) -> ModelFile:
     """Return the contents of a model file, with complete and checked arguments; raises UserError if it cannot be read.
 
-    `zoo:NAME` is one of the files that come with the program (runtime/zoo.py). The last file is kept in memory until `forget` is called, so that a start of the program reads and hashes it once. A file
-    that has changed since then is read again.
+    `zoo:NAME` is one of the files that come with the program (runtime/zoo.py). The last file is kept in memory until `forget` is
+    called, so that a start of the program reads and hashes it once. A file that has changed since then is read again.
     """
     path = zoo.located(path)
     try:

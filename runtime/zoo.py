@@ -22,5 +22,5 @@ def located(path: str | Path) -> str | Path:
     name = text.removeprefix(PREFIX)
     if name not in names():
         raise UserError(f"'{short(text)}' is not in the zoo, which has {', '.join(PREFIX + each for each in names()) or 'no weights'}; "
-                        f"a file of this name is written as ./{short(text)}")
+                        f"a file of this name is ./{short(text)}")
     return str(ROOT / name / FILE)

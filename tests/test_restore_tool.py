@@ -142,8 +142,9 @@ def test_wrong_input(restored, flags, words):
 
 
 def test_weights_are_needed(restored):
-    status, text = restored("photos", weights="")
-    assert status == 2 and "name the weights of a network with --weights FILE" in text, text
+    status, text = restored("photos", "--weights=", weights="")
+    assert status == 2 and "--weights names no file; leave it out for those of the zoo" in text, text
+    assert "'zoo:none' is not in the zoo" in restored("photos", weights="zoo:none")[1]
     assert "the file none.pt does not exist" in restored("photos", weights="none.pt")[1]
     assert "photos/a.png is damaged or is not a file of weights" in restored("photos", weights="photos/a.png")[1]
 

@@ -1,5 +1,6 @@
 """Tests of tool.serve without HTTP: what is computed, by which weights, within which limits (tests/test_page.py has the page)."""
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from data import image
 from model import weights
 from restore import backend, jobs, worker
+from runtime import zoo
 from runtime.errors import UserError
 from tests.conftest import PATIENCE, photo, save, until, veiled
 from tests.test_export import make
@@ -115,19 +117,24 @@ def test_only_weights_of_the_list(service, place):
         service.restore(save(place / "x.png", photo(40, 40, 1)), "a.pt", place / "out")
 
 
-def test_weights_are_found(place, capsys):
+def test_weights_are_found(place, capsys, monkeypatch):
+    monkeypatch.setattr(zoo, "ROOT", place / "zoo")
     with pytest.raises(UserError, match="there are no model files experiment/"):
         serve.find([])
-    for folder in ("experiment/mine/model", "zoo"):
+    for folder in ("experiment/mine/model", "experiment/bad/model", "zoo/aio", "zoo/abc"):
         Path(folder).mkdir(parents=True)
     make("smgarn", "experiment/mine/model/model_best.pt")
-    make("unet", "zoo/rain.pt")
-    Path("zoo/bad.pt").write_bytes(b"nonsense")
-    assert serve.find([]) == {"mine (smgarn)": Path("experiment/mine/model/model_best.pt"), "rain (unet)": Path("zoo/rain.pt")}
-    assert "left out: zoo/bad.pt is damaged" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"zoo/bad\.pt is damaged"):
-        serve.find(["zoo/bad.pt"])
-    assert len(serve.find(["zoo/rain.pt", "./zoo/../zoo/rain.pt"])) == 2
+    make("unet", "zoo/aio/model.safetensors")
+    shutil.copyfile("zoo/aio/model.safetensors", "zoo/abc/model.safetensors")
+    bad = Path("experiment/bad/model/model_best.pt")
+    bad.write_bytes(b"nonsense")
+    assert list(serve.find([])) == ["zoo:aio (unet)", "mine (smgarn)", "zoo:abc (unet)"]
+    assert f"left out: {bad} is damaged" in capsys.readouterr().err
+    with pytest.raises(UserError, match=f"{bad} is damaged"):
+        serve.find([str(bad)])
+    with pytest.raises(UserError, match=r"'zoo:x' is not in the zoo, which has zoo:aio, zoo:abc; a file of this name is \./zoo:x"):
+        serve.find(["zoo:x"])
+    assert len(serve.find(["zoo/aio/model.safetensors", "./zoo/../zoo/aio/model.safetensors"])) == 2
 
 
 @pytest.mark.parametrize("flags, words", [

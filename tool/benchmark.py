@@ -33,7 +33,7 @@ OWN = ("--model", "--seed", "--epochs", "--test_every", "--resume", "--reset", "
 SIDE = 512                                # side in pixels of the image that is restored for the time
 
 
-def arguments_of(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Return the flags of this tool and those that all trainings share; raises UserError for a wrong flag."""
     parser = arguments.Parser(prog="tool.benchmark", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
@@ -53,7 +53,7 @@ def arguments_of(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]
 
 def run(argv: list[str] | None = None) -> None:
     """Measure the speed of each network, train it with each seed, and write table and page; a stopped benchmark continues."""
-    own, shared = arguments_of(argv)
+    own, shared = parse(argv)
     folder = experiment.folder_of(own.save)
     for network in own.networks:          # a wrong flag of the last network is found before the first one is trained
         option.parse(command(network, shared, f"{own.save}/check"))
@@ -96,7 +96,7 @@ def read_plan(path: Path, stated: dict) -> dict[str, dict]:
 
 def measured(flags: list[str], own: argparse.Namespace) -> dict:
     """Return what is known before the training: rate in steps/s, steps, peak memory of a step, and the size of the network."""
-    found = budget.measured([*flags, "--epochs", "1"])
+    found = budget.measured([*flags, "--epochs", "1"], 3.0 if own.steps else min(budget.TIMED, own.minutes * 4))
     rate = found["rates"][0]
     count = own.steps or budget.steps(found, own.minutes * 60)
     with process.session(True, 0):

@@ -20,12 +20,10 @@ from data import image, source
 from data.pictures import is_video
 from restore import ffmpeg, outputs
 from restore.flags import add_backend
-from runtime import files, memory, process
+from runtime import files, memory, process, zoo
 from runtime.arguments import Formatter, Parser, number, tile_side
 from runtime.errors import Failure, UserError
 from tool import guarded, network
-
-WEIGHTS = "name the weights of a network with --weights FILE, for example --weights experiment/mine/model/model_best.pt"
 
 
 class Places(NamedTuple):
@@ -49,7 +47,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("path", type=named, metavar="PHOTO|FOLDER|VIDEO")
     add("-o", "--output", type=named, metavar="OUT", help="file or folder of the result; default: NAME_restored beside the input")
-    add("--weights", default="", metavar="FILE", help="model file of this program, or one released with a paper, with --model")
+    add("--weights", default=zoo.DEFAULT, metavar="FILE",
+        help=f"model file of this program, or one released with a paper, with --model, or {zoo.PREFIX}NAME of the weights in zoo/ "
+             f"({zoo.DEFAULT}: noise, rain, haze, snow)")
     add("--strength", type=number(float, 0, 1), default=1.0, help="1: the restored picture, 0: the input, between: their mixture")
     add("--format", default="png", choices=tuple(image.FORMATS), help="file format of restored photos")
     add("--whole", type=number(float, 0, 1e6), default=2.0, metavar="MEGAPIXELS",
@@ -92,7 +92,7 @@ def places(path: Path, output: Path | None, ending: str) -> Places:
 def core(args: argparse.Namespace, ending: str) -> argparse.Namespace:
     """Return the flags of main.py that these flags mean."""
     if not args.weights:
-        raise UserError(WEIGHTS)
+        raise UserError("--weights names no file; leave it out for those of the zoo, or name one, as experiment/mine/model/model_best.pt")
     flags = ["--test_only", "--save_results", "--data_test", "Demo", f"--dir_demo={args.path}", f"--pre_train={args.weights}",
              f"--whole={args.whole}", f"--tile={args.tile}", f"--test_precision={args.test_precision}",
              f"--backend={args.backend}",

@@ -15,14 +15,13 @@ from model import weights
 from restore.flags import add_backend
 from restore.jobs import Jobs
 from restore.worker import TILE, Worker
-from runtime import experiment
+from runtime import experiment, zoo
 from runtime.arguments import Parser, number
 from runtime.errors import UserError
 from runtime.files import natural
 from tool import guarded, network
 from tool.page import HOST, Server
 
-ZOO, ENDINGS = Path("zoo"), (".pt", ".safetensors")
 ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?")
 
 
@@ -31,8 +30,8 @@ def find(given: list[str], typed: dict | None = None) -> dict[str, Path]:
 
     typed: flags of the network of files that do not state their model.
     """
-    usual = [*sorted(experiment.ROOT.glob("*/model/model_best.pt"), key=natural),
-             *sorted((path for path in ZOO.glob("*.*") if path.suffix in ENDINGS), key=natural)]
+    shipped = [zoo.PREFIX + name for name in zoo.names()]
+    usual = [*shipped[:1], *sorted(experiment.ROOT.glob("*/model/model_best.pt"), key=natural), *shipped[1:]]
     found: dict[str, Path] = {}
     for path in map(Path, given or usual):
         try:
@@ -51,8 +50,8 @@ def find(given: list[str], typed: dict | None = None) -> dict[str, Path]:
     if typed and found and not any(label.endswith(f"({typed['model']})") for label in found):
         raise UserError(f"none of the files is of the model {typed['model']}: {', '.join(found)}; leave out --model")
     if not found:
-        raise UserError(f"there are no model files {experiment.ROOT}/*/model/model_best.pt or {ZOO}/*{' or *'.join(ENDINGS)}; "
-                        "name one with --weights FILE")
+        raise UserError(f"there are no model files {experiment.ROOT}/*/model/model_best.pt and no weights in {zoo.ROOT}; "
+                        "name a file with --weights FILE")
     return found
 
 
@@ -67,7 +66,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed flags; UserError for an unknown flag."""
     parser = Parser(prog="tool.serve", description=__doc__, allow_abbrev=False)
     parser.add_argument("--weights", nargs="+", default=[], metavar="FILE",
-                        help="model files that the page offers; default: every experiment/*/model/model_best.pt and all in zoo/")
+                        help=f"model files that the page offers, also {zoo.PREFIX}NAME; default: those of the zoo and every "
+                             "experiment/*/model/model_best.pt")
     parser.add_argument("--port", type=number(int, 1, 65535), default=7860, help="port of the page; default: 7860")
     parser.add_argument("--address", nargs="+", type=address, default=[], metavar="NAME:PORT",
                         help="further addresses under which a browser may open the page, as localhost:8000 behind "

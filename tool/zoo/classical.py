@@ -9,15 +9,21 @@ DARK, LEAST = 15, 0.1                     # dark channel: side of the window, sm
 REFINE, SMOOTH = 41, 1e-3                 # guided filter of the transmission: side of the window, regularisation
 
 
+def noise_level(image: np.ndarray) -> float:
+    """Return the estimated noise level of an image, in [0, 1]: the mean response to a mask that ignores most structure (Immerkaer 1996)."""
+    mask = np.outer((1, -2, 1), (1, -2, 1))[..., None]
+    return float(np.sqrt(np.pi / 2) * np.abs(scipy.ndimage.convolve(image, mask)).mean() / 6)
+
+
 def non_local_means(image: np.ndarray) -> np.ndarray:
-    """Return scikit-image's non-local means with an estimated noise level."""
-    sigma = float(np.mean(restoration.estimate_sigma(image, channel_axis=-1)))
+    """Return scikit-image's non-local means with the estimated noise level."""
+    sigma = noise_level(image)
     return restoration.denoise_nl_means(image, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1)
 
 
-def wavelet(image: np.ndarray) -> np.ndarray:
-    """Return scikit-image's wavelet denoising (BayesShrink in YCbCr) with an estimated noise level."""
-    return restoration.denoise_wavelet(image, channel_axis=-1, convert2ycbcr=True, method="BayesShrink", rescale_sigma=True)
+def total_variation(image: np.ndarray) -> np.ndarray:
+    """Return scikit-image's denoising by total variation (Chambolle), weighted by the estimated noise level."""
+    return restoration.denoise_tv_chambolle(image, weight=noise_level(image), channel_axis=-1)
 
 
 def median(side: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -55,7 +61,7 @@ def dark_channel(image: np.ndarray) -> np.ndarray:
 
 
 METHODS: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
-    "noise": {"non-local means": non_local_means, "wavelets": wavelet},
+    "noise": {"non-local means": non_local_means, "total variation": total_variation},
     "rain": {"median 3x3": median(3), "opening 3x3": opening(3), "guided filter": self_guided(5, 0.003)},
     "snow": {"median 5x5": median(5), "opening 3x3": opening(3), "opening 5x5": opening(5)},
     "haze": {"dark channel": dark_channel},

@@ -12,14 +12,15 @@ import data
 import main
 import metric
 import option
-from data import added, choose, loader
+from data import added, loader
+from data.choose import choose
 from data.sets import DATASETS
 from model import weights
 from restore.restorer import Restorer
 from runtime import experiment, files, process, zoo
 from runtime.errors import Failure, UserError
 from runtime.progress import Progress
-from tool.zoo import classical, prepare
+from tool.zoo import cards, classical, prepare
 
 PROTOCOLS = "default+y_truncated"         # the second one is that of PReNet and SAPNet
 SIDE = 512                                # side in pixels of the image that is restored for the time
@@ -82,6 +83,8 @@ def run(names: list[str], write: bool) -> None:
     for kind, page in PAGES.items() if write else ():
         put(page, kind, texts[kind])
         print(f"{page}: written")
+    for name in chosen if write else ():
+        print(f"{cards.write(name, of_one(name, sets, before, results[name]))}: written")
 
 
 def tasks(name: str) -> set[str]:
@@ -144,7 +147,7 @@ def compared(each: Set, root: Path) -> dict[str, Row]:
     lacking = [method for method in wanted if method not in known.get(each.name, {})]
     if lacking:
         args = option.parse(["--data_test", each.name, "--dir_data", str(root), "--no-audit"])
-        test, = data.tests(args, {each.name: choose.choose(args, each.name, "test")}).values()
+        test, = data.tests(args, {each.name: choose(args, each.name, "test")}).values()
         images = loader.Images(test.items, ("image",), test.read)
         rows: dict[str, list[dict]] = {method: [] for method in lacking}
         protocol = metric.PROTOCOLS["default"]
@@ -189,6 +192,19 @@ def long(sets: list[Set], before: dict[str, dict[str, Row]], results: dict[str, 
             lines.append([f"{each.name} ({each.about})", str(row.count), method, number(row.psnr), number(row.psnr_y), f"{row.ssim:.4f}",
                           f"{row.ssim_y:.4f}"])
     return markdown(lines)
+
+
+def of_one(name: str, sets: list[Set], before: dict[str, dict[str, Row]], results: tuple[dict[str, Row], float]) -> str:
+    """Return the table of a network's card: for each set of its tasks the input, the best classical method and the result."""
+    rows, took = results
+    lines = [["set", "images", "channel", "PSNR input", "PSNR classical", "PSNR restored", "SSIM input", "SSIM restored"]]
+    for each in (each for each in sets if each.name in rows):
+        row, rival, ours = before[each.name]["input"], best(each, before[each.name]), rows[each.name]
+        kind, ssim = ("Y", "ssim_y") if each.measure == "psnr_y" else ("RGB", "ssim")
+        lines.append([f"{each.name} ({each.about})", str(ours.count), kind, number(getattr(row, each.measure)),
+                      f"{number(getattr(rival[1], each.measure))} ({rival[0]})" if rival else "", number(getattr(ours, each.measure)),
+                      f"{getattr(row, ssim):.4f}", f"{getattr(ours, ssim):.4f}"])
+    return f"{markdown(lines)}\n\nTime for a megapixel on the machine that made this table, float32: {took:.1f} s."
 
 
 def number(value: float) -> str:

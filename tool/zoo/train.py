@@ -9,7 +9,7 @@ from typing import NamedTuple
 import main
 from model import weights
 from runtime import experiment, files, machine, process, zoo
-from runtime.errors import Failure, UserError
+from runtime.errors import Failure, UserError, short
 from runtime.progress import duration
 from tool import budget, card, portable
 from tool.zoo import prepare
@@ -33,10 +33,10 @@ class Plan(NamedTuple):
 
 def run(name: str, hours: float) -> Path:
     """Train, test and export a network; return the new folder of its weights. A stopped training continues. Raises UserError, Failure."""
+    known = sorted(path.parent.name for path in zoo.ROOT.glob("*/args.json"))
+    if name not in known:
+        raise UserError(f"the zoo has no network '{short(name)}', because there is no args.json of it; known: {', '.join(known)}")
     place, folder = zoo.ROOT / name / "args.json", experiment.folder_of(f"zoo/{name}/training").parent
-    if not place.is_file():
-        known = ", ".join(sorted(path.parent.name for path in zoo.ROOT.glob("*/args.json")))
-        raise UserError(f"the zoo has no network '{name}': there is no {place}; known: {known}")
     found = prepare.source()
     flags = ["--config", os.path.relpath(place), "--dir_data", str(prepare.prepare(found)), "--save", f"zoo/{name}/training"]
     if not found:

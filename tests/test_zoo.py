@@ -1,0 +1,174 @@
+"""Tests of the zoo: its data, training, publishing, tables and cards on tiny images, and what ships in zoo/."""
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import unweather
+from data import demo
+from model import weights
+from runtime import zoo
+from runtime.errors import Failure, UserError
+from tests.conftest import REPO, photo, save
+from tool import zoo as tool
+from tool.zoo import classical, prepare, publish, table, train
+
+RECIPE = {"model": "nafnet", "channels": 4, "blocks": "1/1/1", "data_train": "photos@0-55+Rain800", "data_test": "CBSD68@25", "epochs": 2,
+          "batch_size": "2", "patch_size": "16", "ema": 0.9, "n_threads": 0, "exclude_leaks": True}
+SHIPPED = zoo.names()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """A folder as UNWEATHER_DATA names one, with few small images."""
+    root = tmp_path_factory.mktemp("unweather_data")
+    for number, name in enumerate(("BSDS500/train/a.png", "BSDS500/train/leak.png", "BSDS500/test/b.png", "CBSD68/c.png", "CBSD68/d.png",
+                                   "Rain100L/target/1.png", "SOTS_indoor/target/1.png")):
+        save(root / name, photo(48, 64, number))
+    for name in ("Rain100L", "SOTS_indoor"):
+        save(root / name / "input/1.png", photo(48, 64, 20) // 2 + 60)
+    for number, name in enumerate(("train/7", "train/8", "test/1"), 30):
+        save(root / f"Rain800/{name}.png", np.hstack([photo(48, 64, number), photo(48, 64, number) // 2 + 60]))
+    (root / "leaks").mkdir()
+    (root / "leaks/BSDS500_train_LEAKS_into_x.txt").write_text("leak.png\n")
+    (root / "leaks/Rain800_train_LEAKS_into_y.txt").write_text("8.png\n")
+    return root
+
+
+@pytest.fixture
+def small(place, images, monkeypatch) -> Path:
+    """A working folder with a zoo of its own, in which 'tiny' has a recipe, and the pages that hold the tables."""
+    monkeypatch.setattr(zoo, "ROOT", place / "zoo")
+    monkeypatch.setenv("UNWEATHER_DATA", str(images))
+    (place / "zoo/tiny").mkdir(parents=True)
+    (place / "zoo/tiny/args.json").write_text(json.dumps(RECIPE))
+    (place / "zoo/tiny/notes.md").write_text("Notes in words.\n")
+    for kind, page in table.PAGES.items():
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(f"before\n<!-- zoo {kind} -->\nold\n<!-- zoo end -->\nafter\n")
+    return place
+
+
+def test_data_without_leaks(small, images):
+    """Listed images are left out, all other images are links, and a second call changes nothing."""
+    for _ in range(2):
+        root = prepare.prepare(prepare.source())
+        assert sorted(path.name for path in (root / "photos/input").iterdir()) == ["a.png", "b.png"]
+        assert [path.name for path in (root / "Rain800/train").iterdir()] == ["7.png"]
+        assert (root / "photos/target/a.png").resolve() == (images / "BSDS500/train/a.png").resolve()
+    assert (root / "photos/target/a.png").is_symlink() or os.name == "nt"
+
+
+def test_incomplete_data_is_named(small, monkeypatch):
+    monkeypatch.setenv("UNWEATHER_DATA", str(small))
+    with pytest.raises(UserError, match=r"lacks the folders BSDS500/train, .*SOTS_indoor"):
+        train.run("tiny", 0.001)
+
+
+def test_from_training_to_tables(small, capsys):
+    """A training keeps its plan, is published, and its card and the tables have the numbers that the tests wrote."""
+    folder = train.run("tiny", 0.001)
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["steps"] >= 1 and len(plan["rates"]) == 1 and plan["hours"] == 0.001
+    before = (folder / "model.safetensors").read_bytes()
+    assert train.run("tiny", 0.001) == folder and (folder / "model.safetensors").read_bytes() == before
+    with pytest.raises(UserError, match=r"is the plan of a training of 0\.001 hours .* continue it with HOURS=0\.001"):
+        train.run("tiny", 0.002)
+    assert not (zoo.ROOT / "tiny/model.safetensors").exists()
+    publish.run("tiny")
+    assert (zoo.ROOT / "tiny/model.safetensors").read_bytes() == before
+    assert weights.load("zoo:tiny").network.head.weight.dtype == torch.float32
+    table.run([], write=True)
+    numbers = json.loads(next(Path("experiment/zoo/tests").glob("tiny-*/metrics.json")).read_text())
+    assert set(numbers) == {each.name for each in table.SETS if each.task in ("noise", "rain", "clean")}
+    page, card = Path("docs/zoo.md").read_text(), (zoo.ROOT / "tiny/README.md").read_text()
+    assert page.startswith("before\n") and page.endswith("\nafter\n") and "old" not in page
+    for name in ("CBSD68@25", "Rain100L"):
+        assert re.search(rf"{name} .*\| `zoo:tiny` \| {numbers[name]['psnr']:.2f} \| {numbers[name]['psnr_y']:.2f}", page)
+    assert f"| {numbers['CBSD68@25']['psnr']:.2f} |" in card and hashlib.sha256(before).hexdigest() in card
+    assert "Notes in words." in card and "HOURS=0.001" in card and "BSDS500: Berkeley" in card
+    assert "| rain: Rain100L, Y | 1 |" in Path("README.md").read_text()
+    times = {path: path.stat().st_mtime_ns for path in Path("experiment/zoo/tests").rglob("metrics-*.csv")}
+    capsys.readouterr()
+    table.run(["tiny"], write=False)                     # what was measured is not repeated
+    assert times == {path: path.stat().st_mtime_ns for path in Path("experiment/zoo/tests").rglob("metrics-*.csv")}
+    assert "zoo:tiny" in capsys.readouterr().out
+
+
+def test_a_smoke_test_is_not_published(small, monkeypatch):
+    """Without UNWEATHER_DATA the training uses embedded photos; its weights stay where they are."""
+    monkeypatch.delenv("UNWEATHER_DATA")
+    monkeypatch.setattr(train, "SMOKE", {"--data_train": "photos@any", "--data_test": "DemoNoise", "--data_range": "1-3/1-1"})
+    assert (train.run("tiny", 0.001) / "model.safetensors").is_file()
+    with pytest.raises(UserError, match="is a smoke test"):
+        publish.run("tiny")
+    with pytest.raises(UserError, match="UNWEATHER_DATA"):
+        table.run([], write=True)
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["train"], "train needs the name of one network"), (["train", "a", "b"], "train needs the name of one network"),
+    (["train", "none"], "the zoo has no network 'none'.* known: tiny"), (["train", "../tiny"], "the zoo has no network '../tiny'"),
+    (["publish", "tiny"], "no training of 'tiny' has ended"), (["test", "none"], "the zoo has no weights 'none'"),
+    (["train", "tiny", "--hours", "9"], "--hours"), (["--nonsense"], "unknown flag --nonsense")])
+def test_wrong_input(small, flags, words):
+    with pytest.raises(UserError, match=words):
+        tool.run(flags)
+
+
+def test_a_page_without_marks(small):
+    Path("README.md").write_text("text")
+    with pytest.raises(Failure, match="has no lines <!-- zoo short -->"):
+        table.put(Path("README.md"), "short", "x")
+    assert Path("README.md").read_text() == "text"
+
+
+def test_classical_methods_restore(place):
+    """Each kind of method improves embedded images of its task; all keep size and range."""
+    def change(weather: str, method: str) -> float:
+        item = demo.opener(weather)(Path(), "test")[0]
+        clean, degraded = (item.images[key][:200, :200] / 255 for key in ("image", "input"))
+        result = classical.METHODS[weather][method](degraded)
+        assert result.shape == clean.shape
+        error = [np.mean((np.clip(each, 0, 1) - clean) ** 2) for each in (degraded, result)]
+        return 10 * np.log10(error[0] / error[1])
+    assert change("noise", "non-local means") > 4 and change("noise", "total variation") > 4
+    assert change("snow", "opening 5x5") > 1
+    assert change("rain", "opening 3x3") > 0 or change("rain", "median 3x3") > 0
+    assert np.isfinite(change("haze", "dark channel"))
+
+
+def test_an_unknown_name():
+    with pytest.raises(UserError, match=r"'zoo:\.\./x' is not in the zoo"):
+        weights.read("zoo:../x")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_ships(name):
+    """Size, digest and card of each file fit, it loads from any folder, and it improves a photo of its task that it has not seen."""
+    place = REPO / "zoo" / name
+    content, card = (place / "model.safetensors").read_bytes(), (place / "README.md").read_text()
+    assert len(content) <= publish.LARGEST and hashlib.sha256(content).hexdigest() in card
+    assert all((place / each).is_file() for each in ("args.json", "plan.json", "notes.md", "curves.png"))
+    method = unweather.load(f"zoo:{name}")
+    for weather in table.tasks(name) - {"clean"}:
+        item = demo.opener(weather)(Path(), "test")[0]
+        clean, degraded = (item.images[key][:256, :256] for key in ("image", "input"))
+        before, after = (unweather.measure(each, clean)["psnr"] for each in (degraded, unweather.restore(method, degraded)))
+        assert after > before + 0.5, weather
+
+
+def test_all_together_are_small():
+    assert "aio" in SHIPPED and SHIPPED[0] == "aio"
+    assert sum((REPO / "zoo" / name / "model.safetensors").stat().st_size for name in SHIPPED) <= publish.TOGETHER
+
+
+def test_a_copied_folder_loads(tmp_path):
+    shutil.copytree(REPO / "zoo" / "aio", tmp_path / "copy")
+    assert unweather.load(tmp_path / "copy/model.safetensors").network is not None
