@@ -1,4 +1,4 @@
-"""python -m tool.zoo [test|train|publish]: the networks that come with the program (see docs/zoo.md).
+"""python -m tool.zoo [test|train|publish|gallery]: the networks that come with the program (see docs/zoo.md).
 
 This file imports no torch, because `__main__` chooses the number of threads before torch is imported.
 """
@@ -13,25 +13,27 @@ LONGEST = 2.5                             # hours of a training; longer ones are
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the parsed flags; UserError for an unknown flag or value."""
     parser = Parser(prog="tool.zoo", description=__doc__.partition("\n")[0], allow_abbrev=False, formatter_class=Formatter)
-    parser.add_argument("what", nargs="?", default="test", choices=("test", "train", "publish"),
+    parser.add_argument("what", nargs="?", default="test", choices=("test", "train", "publish", "gallery"),
                         help="test: measure networks on every set that is found; train: train one by zoo/NAME/args.json; publish: put its "
-                             "weights into zoo/NAME")
+                             "weights into zoo/NAME; gallery: write the pictures of docs/gallery.md")
     parser.add_argument("names", nargs="*", metavar="NAME", help="the network; test: any number of them, default: all")
     parser.add_argument("--hours", type=number(float, 0.001, LONGEST), default=2.0, help="time of a training with its tests")
     parser.add_argument("--write", action="store_true", help="test: write the tables to README.md and docs/zoo.md, and the cards")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    if args.what != "test" and len(args.names) != 1:
+    if args.what in ("train", "publish") and len(args.names) != 1:
         parser.error(f"{args.what} needs the name of one network, as in python -m tool.zoo {args.what} aio")
     return args
 
 
 def run(argv: list[str] | None = None) -> None:
     """Test, train or publish networks; raises UserError for wrong input, Failure if a part fails."""
-    from tool.zoo import publish, table, train
+    from tool.zoo import gallery, publish, table, train
     args = parse(argv)
     if args.what == "train":
         print(f"weights and card: {train.run(args.names[0], args.hours)}")
     elif args.what == "publish":
         publish.run(args.names[0])
+    elif args.what == "gallery":
+        gallery.run()
     else:
         table.run(args.names, args.write)
