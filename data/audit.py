@@ -23,9 +23,10 @@ def audited(items: list[Item], tests: dict[str, list[Item]], read: Callable, fol
     mine = [(place, item) for place, item in enumerate(items) if _is_file(item)][process.rank()::process.world()]
     if not known or not any(_is_file(item) for item in items):
         return items
-    if len(items) > SEARCH_LIMIT and not exclude:
-        process.log().say(f"{len(items)} training images are not searched for scenes of the test sets, because this takes "
-                          f"about {len(items) / 30_000:.1f} hours; --exclude_leaks runs the search")
+    count = len({item.images["image"] for item in items if _is_file(item)})
+    if count > SEARCH_LIMIT and not exclude:
+        process.log().say(f"{count} training images are not searched for scenes of the test sets, because this takes "
+                          f"about {count / 30_000:.1f} hours; --exclude_leaks runs the search")
         return items
     by_item = {id(item): name for name, item in known}
     places: dict[Source, list[int]] = {}          # of each clean image, which several sets or degraded images may share

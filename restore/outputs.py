@@ -17,7 +17,7 @@ from model.method import Method
 from report import plots
 from restore import ffmpeg, written
 from restore.written import Written
-from runtime import experiment, files, process
+from runtime import experiment, files, process, zoo
 from runtime.errors import UserError
 
 UNRELATED = (*experiment.INCIDENTAL, "memory", "skip_done", "do_no_harm", "save")      # flags that change no result
@@ -110,7 +110,8 @@ def check_free(folder: Path, name: str, images: TestSet, ending: str) -> None:
 
 def conditions(images: TestSet, args, weights: str) -> dict:
     """Return the flags that a result depends on, the path of the weights, and the folder of the results if the set names one."""
-    flags = {key: value for key, value in args.flags.items() if key not in UNRELATED} | {"weights": str(Path(weights).resolve())}
+    flags = {key: value for key, value in args.flags.items() if key not in UNRELATED}
+    flags["weights"] = str(Path(zoo.located(weights)).resolve())
     return flags | ({"results": _place(images)} if images.results else {})
 
 
@@ -120,7 +121,7 @@ def is_done(before: Written | None, item: Item, result: Path, weights: str) -> b
     if not before or not source or before.file != source.name or not before.is_at(result):
         return False
     try:
-        return result.stat().st_mtime_ns > max(source.stat().st_mtime_ns, Path(weights).stat().st_mtime_ns)
+        return result.stat().st_mtime_ns > max(source.stat().st_mtime_ns, Path(zoo.located(weights)).stat().st_mtime_ns)
     except OSError:
         return False
 

@@ -94,7 +94,7 @@ def shortened(flags: list[str]) -> list[str]:
     extra += ["--test_every", "1", "--batch_size", "2-2" if several else "2", "--patch_size", "16-32" if several else "32"]
     stages = {"dsrir": "4", "sapnet": "2", "two_stage_kd": "1" if template else "2"}.get(name, "1")
     extra += ["--epoch_chg", "1-2"] if "--epoch_chg" in flags else ["--epochs", stages]
-    small = smaller(name)
+    small = [] if named(flags, "--pre_train").startswith("zoo:") else smaller(name)         # the file states its network
     given = template or "--loss" in flags                    # in this case the loss is kept
     return [*flags, *(small[:small.index("--loss")] if given and "--loss" in small else small), *extra]
 

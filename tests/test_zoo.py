@@ -1,7 +1,6 @@
 """Tests of the zoo: its data, training, publishing, tables and cards on tiny images, and what ships in zoo/."""
 import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import option
 import unweather
 from data import demo
 from model import weights
@@ -17,7 +17,7 @@ from runtime import zoo
 from runtime.errors import Failure, UserError
 from tests.conftest import REPO, photo, save
 from tool import zoo as tool
-from tool.zoo import classical, prepare, publish, table, train
+from tool.zoo import classical, prepare, publish, recipes, table, train
 
 RECIPE = {"model": "nafnet", "channels": 4, "blocks": "1/1/1", "data_train": "photos@0-55+Rain800", "data_test": "CBSD68@25", "epochs": 2,
           "batch_size": "2", "patch_size": "16", "ema": 0.9, "n_threads": 0, "exclude_leaks": True}
@@ -55,14 +55,44 @@ def small(place, images, monkeypatch) -> Path:
     return place
 
 
-def test_data_without_leaks(small, images):
-    """Listed images are left out, all other images are links, and a second call changes nothing."""
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_data_without_leaks(small, images, monkeypatch, links):
+    """Images that a list names or the search finds are left out, a second call changes nothing, and a new list is followed."""
+    found = small / "found"
+    shutil.copytree(images, found)
+    monkeypatch.setenv("UNWEATHER_DATA", str(found))
+    scene = structured(1)
+    save(found / "CBSD68/scene.png", scene)
+    save(found / "BSDS500/test/copy.png", scene[:, ::-1])
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", lambda *_, **__: (_ for _ in ()).throw(OSError("no links here")))
+    times = []
     for _ in range(2):
         root = prepare.prepare(prepare.source())
-        assert sorted(path.name for path in (root / "photos/input").iterdir()) == ["a.png", "b.png"]
-        assert [path.name for path in (root / "Rain800/train").iterdir()] == ["7.png"]
-        assert (root / "photos/target/a.png").resolve() == (images / "BSDS500/train/a.png").resolve()
-    assert (root / "photos/target/a.png").is_symlink() or os.name == "nt"
+        assert names(root / "photos/input") == ["a.png", "b.png"] and names(root / "Rain800/train") == ["7.png"]
+        assert (root / "photos/target/a.png").read_bytes() == (found / "BSDS500/train/a.png").read_bytes()
+        assert (root / "photos/target/a.png").is_symlink() == links
+        times.append([path.lstat().st_mtime_ns for path in sorted(root.rglob("*"))])
+    assert times[0] == times[1]
+    if links:
+        (found / "leaks/BSDS500_train_LEAKS_into_z.txt").write_text("a.png\n")
+        assert names(prepare.prepare(prepare.source()) / "photos/input") == ["b.png"]
+        (root / "photos/target/b.png").unlink()
+        (root / "photos/target/b.png").write_text("of the user")
+        with pytest.raises(UserError, match=r"b\.png is in the place of a link"):
+            prepare.prepare(prepare.source())
+        assert (root / "photos/target/b.png").read_text() == "of the user"
+
+
+def structured(seed: int) -> np.ndarray:
+    """Return an image (160, 200, 3) with details at all scales, by which a copy of it can be recognised."""
+    rng = np.random.default_rng(seed)
+    total = sum(np.kron(rng.random((160 // side, 200 // side)), np.ones((side, side))) / 4 for side in (4, 8, 20, 40))
+    return np.repeat((255 * total / total.max()).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def test_incomplete_data_is_named(small, monkeypatch):
@@ -80,12 +110,19 @@ def test_from_training_to_tables(small, capsys):
     assert train.run("tiny", 0.001) == folder and (folder / "model.safetensors").read_bytes() == before
     with pytest.raises(UserError, match=r"is the plan of a training of 0\.001 hours .* continue it with HOURS=0\.001"):
         train.run("tiny", 0.002)
+    (zoo.ROOT / "tiny/args.json").write_text(json.dumps(RECIPE | {"lr": 0.5}))
+    with pytest.raises(UserError, match=r"args\.json has changed since this training began, in lr"):
+        train.run("tiny", 0.001)
+    (zoo.ROOT / "tiny/args.json").write_text(json.dumps(RECIPE))
+    assert "| `CBSD68@25` |" in (folder / "README.md").read_text()
     assert not (zoo.ROOT / "tiny/model.safetensors").exists()
     publish.run("tiny")
     assert (zoo.ROOT / "tiny/model.safetensors").read_bytes() == before
     assert weights.load("zoo:tiny").network.head.weight.dtype == torch.float32
     table.run([], write=True)
-    numbers = json.loads(next(Path("experiment/zoo/tests").glob("tiny-*/metrics.json")).read_text())
+    numbers: dict[str, dict] = {}
+    for path in Path("experiment/zoo/tests").glob("tiny-*/*/metrics.json"):
+        numbers |= json.loads(path.read_text())
     assert set(numbers) == {each.name for each in table.SETS if each.task in ("noise", "rain", "clean")}
     page, card = Path("docs/zoo.md").read_text(), (zoo.ROOT / "tiny/README.md").read_text()
     assert page.startswith("before\n") and page.endswith("\nafter\n") and "old" not in page
@@ -94,17 +131,20 @@ def test_from_training_to_tables(small, capsys):
     assert f"| {numbers['CBSD68@25']['psnr']:.2f} |" in card and hashlib.sha256(before).hexdigest() in card
     assert "Notes in words." in card and "HOURS=0.001" in card and "BSDS500: Berkeley" in card
     assert "| rain: Rain100L, Y | 1 |" in Path("README.md").read_text()
-    times = {path: path.stat().st_mtime_ns for path in Path("experiment/zoo/tests").rglob("metrics-*.csv")}
+    assert f"| {numbers['Rain100L']['others'][0]['psnr']:.2f} |" in page
+    times = {path: path.stat().st_mtime_ns for path in Path("experiment/zoo/tests").rglob("*.csv")}
+    assert times
     capsys.readouterr()
     table.run(["tiny"], write=False)                     # what was measured is not repeated
-    assert times == {path: path.stat().st_mtime_ns for path in Path("experiment/zoo/tests").rglob("metrics-*.csv")}
+    assert times == {path: path.stat().st_mtime_ns for path in Path("experiment/zoo/tests").rglob("*.csv")}
     assert "zoo:tiny" in capsys.readouterr().out
 
 
 def test_a_smoke_test_is_not_published(small, monkeypatch):
-    """Without UNWEATHER_DATA the training uses embedded photos; its weights stay where they are."""
+    """Without UNWEATHER_DATA the training uses embedded photos, with masks where the recipe needs them; its weights stay where they are."""
     monkeypatch.delenv("UNWEATHER_DATA")
-    monkeypatch.setattr(train, "SMOKE", {"--data_train": "photos@any", "--data_test": "DemoNoise", "--data_range": "1-3/1-1"})
+    masks = {"model": "smgarn", "data_train": "photos@snow0-1.5+Rain800@snow", "loss": "1*L1+1*L1:mask", "data_test": "CBSD68@snow"}
+    (zoo.ROOT / "tiny/args.json").write_text(json.dumps({key: value for key, value in RECIPE.items() if key != "blocks"} | masks))
     assert (train.run("tiny", 0.001) / "model.safetensors").is_file()
     with pytest.raises(UserError, match="is a smoke test"):
         publish.run("tiny")
@@ -157,11 +197,22 @@ def test_what_ships(name):
     assert len(content) <= publish.LARGEST and hashlib.sha256(content).hexdigest() in card
     assert all((place / each).is_file() for each in ("args.json", "plan.json", "notes.md", "curves.png"))
     method = unweather.load(f"zoo:{name}")
-    for weather in table.tasks(name) - {"clean"}:
+    for weather in recipes.tasks(recipes.flags(name)):
         item = demo.opener(weather)(Path(), "test")[0]
         clean, degraded = (item.images[key][:256, :256] for key in ("image", "input"))
         before, after = (unweather.measure(each, clean)["psnr"] for each in (degraded, unweather.restore(method, degraded)))
         assert after > before + 0.5, weather
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in (REPO / "zoo").glob("*/args.json")))
+def test_recipes(place, name):
+    """Every recipe is read by main.py as it is; its smoke test has the same tasks and no other images than scikit-image's."""
+    recipe = recipes.flags(name)
+    args = option.parse(["--config", str(recipes.path(name))])
+    assert args.model == recipe["model"] and args.data_train == recipe["data_train"]
+    smoke = dict(zip(*[iter(recipes.smoke(recipe))] * 2))
+    assert {part.partition("@")[0] for part in smoke["--data_train"].split("+")} == {"photos"}
+    assert recipes.tasks({"data_train": smoke["--data_train"]}) == recipes.tasks(recipe)
 
 
 def test_all_together_are_small():

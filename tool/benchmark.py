@@ -4,7 +4,6 @@ NETWORK is the name of a model, or in quotes the name with flags of its own, as 
 main.py and hold for all networks.
 """
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -23,13 +22,16 @@ import report
 from metric import summary
 from model.method import Method
 from restore.restorer import Restorer
-from runtime import arguments, experiment, files, process
+from runtime import arguments, experiment, files, process, zoo
 from runtime.errors import Failure, UserError
 from runtime.progress import duration
 from tool import budget, guarded, profile
 
-EQUAL = ["--loss", "1*L1", "--batch_size", "16", "--patch_size", "64", "--epoch_chg", "1"]       # flags for all networks override them
-OWN = ("--model", "--seed", "--epochs", "--test_every", "--resume", "--reset", "--test_only", "--template", "--config")
+# flags of all networks, unless the command has others
+EQUAL = {"--loss": "1*L1", "--batch_size": "16", "--patch_size": "64", "--epoch_chg": "1", "--augment": "all", "--no-balanced": ""}
+OWN = ("--model", "--seed", "--epochs", "--test_every", "--resume", "--reset", "--test_only", "--template", "--config", "--load", "--list",
+       "--explain", "--save")
+SHARED = ("data_train", "data_test", "data_range", "loss", "batch_size", "patch_size", "protocol", "augment", "balanced")
 SIDE = 512                                # side in pixels of the image that is restored for the time
 
 
@@ -45,18 +47,35 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     own, shared = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     if len(own.networks) != len(set(own.networks)):
         raise UserError("a network is named twice; --seeds already gives several trainings of each network")
-    taken = next((flag for flag in OWN if any(each.partition("=")[0] == flag for each in shared)), "")
-    if taken:
+    typed = [each.partition("=")[0] for each in (*shared, *(word for network in own.networks for word in shlex.split(network)[1:]))]
+    if taken := next((flag for flag in OWN if flag in typed), ""):
         raise UserError(f"the benchmark sets {taken} itself; use --seeds, --minutes or --steps; a network in quotes may have flags")
     return own, shared
+
+
+def checked(own: argparse.Namespace, shared: list[str]) -> list[str]:
+    """Return the flags that all trainings share, with --data_test; raises UserError for a wrong flag or networks that differ in others."""
+    first: argparse.Namespace | None = None
+    for network in own.networks:
+        args = option.parse(command(network, shared, f"{own.save}/check"))
+        if first is None:
+            if not any(each.partition("=")[0] == "--data_test" for each in shared):
+                shared = [*shared, "--data_test", args.data_train]
+                args = option.parse(command(network, shared, f"{own.save}/check"))
+            first = args
+        if hasattr(model.package(args.model), "runs"):
+            raise UserError(f"{args.model} trains in its own way, and not on batches of pairs; it cannot be compared on equal steps")
+        for key in SHARED:
+            if args.flags[key] != first.flags[key]:
+                raise UserError(f"'{network}' has --{key} {args.flags[key]}, '{own.networks[0]}' {first.flags[key]}; give it once, for all")
+    return shared
 
 
 def run(argv: list[str] | None = None) -> None:
     """Measure the speed of each network, train it with each seed, and write table and page; a stopped benchmark continues."""
     own, shared = parse(argv)
     folder = experiment.folder_of(own.save)
-    for network in own.networks:          # a wrong flag of the last network is found before the first one is trained
-        option.parse(command(network, shared, f"{own.save}/check"))
+    shared = checked(own, shared)
     plan_file, stated = folder / "plan.json", {"networks": own.networks, "minutes": own.minutes, "steps": own.steps, "flags": shared}
     plan = read_plan(plan_file, stated)
     for number, network in enumerate(own.networks, 1):
@@ -80,15 +99,17 @@ def run(argv: list[str] | None = None) -> None:
 
 
 def command(network: str, shared: list[str], name: str) -> list[str]:
-    """Return the flags of main.py for a network; those that all networks share override its own."""
-    return ["--model", *shlex.split(network), *EQUAL, *shared, "--save", name]
+    """Return the flags of main.py for a network."""
+    equal = [word for item in EQUAL.items() for word in item if word]
+    package, *flags = shlex.split(network)
+    return ["--model", package, *equal, *flags, *shared, "--save", name]
 
 
 def read_plan(path: Path, stated: dict) -> dict[str, dict]:
     """Return what a stopped benchmark had measured, {} for a new one; raises UserError if it had other flags."""
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = zoo.read_json(path)
     if any(found.get(key) != value for key, value in stated.items()):
         raise UserError(f"{path} belongs to a benchmark with other networks or flags; use another --save, or delete {path.parent}")
     return found["measured"]
@@ -130,7 +151,7 @@ def conclude(folder: Path, data_set: str, plan: dict[str, dict], runs: dict[str,
 
 def results_of(name: str) -> dict[str, dict]:
     """Return the numbers of the final test of a training, by data set."""
-    return json.loads((experiment.folder_of(name) / "metrics.json").read_text(encoding="utf-8"))
+    return zoo.read_json(experiment.folder_of(name) / "metrics.json")
 
 
 def row(network: str, known: dict, results: list[dict]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from model import weights
 from model.method import Method
 from restore import agreement, programs
-from runtime import process
+from runtime import process, zoo
 from runtime.arguments import Parser
 from runtime.errors import UserError
 from runtime.files import check_output, temporary, write_bytes
@@ -19,7 +19,7 @@ ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed flags; UserError for an unknown flag or a wrong output name."""
     parser = Parser(prog="tool.export", description=__doc__, allow_abbrev=False)
-    parser.add_argument("file", metavar="FILE", help="a model file, such as experiment/mine/model/model_best.pt")
+    parser.add_argument("file", metavar="FILE", help="a model file, such as experiment/mine/model/model_best.pt, or zoo:NAME")
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--onnx", dest="kind", action="store_const", const="onnx", help="write an ONNX file")
     kind.add_argument("--torch", dest="kind", action="store_const", const="torch", help="write a file for torch.export.load")
@@ -39,7 +39,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if not Path(args.file).name:
         raise UserError(f"FILE '{args.file}' is not the name of a model file")
     ending = "" if args.card else ENDINGS[args.kind]
-    args.output = Path(args.output or Path(args.file).with_suffix(ending))
+    file = Path(zoo.located(args.file))
+    args.output = Path(args.output or Path(args.file.removeprefix(zoo.PREFIX)).with_suffix(ending))
     check_output(args.output, "--output", folder=args.card)
     if not args.output.parent.is_dir():
         raise UserError(f"--output {args.output}: there is no folder {args.output.parent}")
@@ -48,7 +49,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             raise UserError(f"--output {args.output} exists; with --card give the name of a new folder")
     elif args.output.suffix != ending:
         raise UserError(f"--output {args.output}: the name must end in {ending}")
-    elif args.output.exists() and Path(args.file).exists() and args.output.samefile(args.file):
+    elif args.output.exists() and file.exists() and args.output.samefile(file):
         raise UserError(f"the output would replace {args.file}; give another name with --output")
     return args
 
@@ -63,7 +64,7 @@ def run(argv: list[str] | None = None) -> None:
         method = weights.load(args.file, args.network)
     if args.kind == "safetensors":
         write = portable.write_folder if args.card else portable.write_file
-        print(f"{args.output}: {write(card.Source(Path(args.file), method, flags, note), args.output, args.half)}")
+        print(f"{args.output}: {write(card.Source(Path(zoo.located(args.file)), method, flags, note), args.output, args.half)}")
     else:
         print(f"{args.output}: {write_program(method, about(flags, method), args)}")
 

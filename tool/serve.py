@@ -33,8 +33,9 @@ def find(given: list[str], typed: dict | None = None) -> dict[str, Path]:
     shipped = [zoo.PREFIX + name for name in zoo.names()]
     usual = [*shipped[:1], *sorted(experiment.ROOT.glob("*/model/model_best.pt"), key=natural), *shipped[1:]]
     found: dict[str, Path] = {}
-    for path in map(Path, given or usual):
+    for text in given or usual:
         try:
+            path = Path(zoo.located(text))
             stated = weights.network_flags(path, weights.typed_for(path, typed))
             if not (weights.describe(path) and weights.from_arguments(stated["model"])):
                 weights.load(path, weights.typed_for(path, typed))     # only now it is known whether the file fits these flags
@@ -43,7 +44,8 @@ def find(given: list[str], typed: dict | None = None) -> dict[str, Path]:
                 raise
             print(f"left out: {error}", file=sys.stderr)
             continue
-        short = path.parents[1].name if path.parent.name == "model" else path.stem
+        in_zoo = str(text).startswith(zoo.PREFIX)
+        short = text if in_zoo else path.parents[1].name if path.parent.name == "model" else path.stem
         label = f"{short} ({stated['model']})"
         found[label if label not in found else f"{path} ({stated['model']})"] = path
     weights.forget()

@@ -22,6 +22,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if args.what in ("train", "publish") and len(args.names) != 1:
         parser.error(f"{args.what} needs the name of one network, as in python -m tool.zoo {args.what} aio")
+    typed = parser.given(argv)
+    for flag, what in (("hours", "train"), ("write", "test")):
+        if flag in typed and args.what != what:
+            parser.error(f"--{flag} belongs to python -m tool.zoo {what}")
+    if args.what == "gallery" and args.names:
+        parser.error("gallery takes no names, because it shows the default weights")
     return args
 
 

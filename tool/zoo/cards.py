@@ -6,8 +6,8 @@ from pathlib import Path
 import model
 from data.licences import licence
 from model import weights
-from runtime import VERSION, experiment, files, zoo
-from tool.zoo import prepare
+from runtime import files, zoo
+from tool.zoo import prepare, recipes
 
 # a set of the zoo's trainings -> the sets from which its images come
 ORIGIN = {prepare.PHOTOS: ("BSDS500",)}
@@ -24,11 +24,9 @@ def write(name: str, numbers: str) -> Path:
 def text(name: str, place: Path, numbers: str) -> str:
     """Return the card of a network whose folder is `place`; notes.md there says in words what it does and where it fails."""
     file = place / zoo.FILE
-    source, plan = weights.read(file), json.loads((place / "plan.json").read_text(encoding="utf-8"))
-    recipe = experiment.read_args(place / "args.json")
+    source, plan, recipe = weights.read(file), zoo.read_json(place / "plan.json"), recipes.flags(name)
     size = sum(value.numel() for value in source.state.values())
-    sets = list(dict.fromkeys(part.partition("@")[0] for part in str(recipe["data_train"]).split("+")))
-    sources = [each for part in sets for each in ORIGIN.get(part, (part,))]
+    sources = list(dict.fromkeys(each for base, _ in recipes.parts(recipe) for each in ORIGIN.get(base, (base,))))
     about = str(model.package(source.model).__doc__ or "").partition("\n")[0]
     return "\n".join([
         "---",
@@ -81,7 +79,7 @@ def text(name: str, place: Path, numbers: str) -> str:
         "## File",
         "",
         f"- `{zoo.FILE}`: {source.model} ({about.rstrip('.')}), {size:,} numbers in float16, vectors in float32, "
-        f"{file.stat().st_size / 1e6:.1f} MB, written by Unweather {VERSION}",
+        f"{file.stat().st_size / 1e6:.1f} MB",
         f"- SHA-256: `{hashlib.sha256(file.read_bytes()).hexdigest()}`",
         "",
     ])

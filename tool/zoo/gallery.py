@@ -1,6 +1,4 @@
 """python -m tool.zoo gallery: pictures of what zoo:aio does to photos of scikit-image, which it was not trained on, in docs/gallery/."""
-from pathlib import Path
-
 import numpy as np
 
 from data import degrade, demo, image
@@ -10,10 +8,11 @@ from runtime import files, process, zoo
 from tool.demo import psnr
 from tool.zoo.table import put
 
-PAGE, FOLDER = Path("docs/gallery.md"), Path("docs/gallery")
-PHOTOS = ("cat", "coffee", "astronaut", "rocket")
-SHEET = ("snow_cat", "rain_astronaut", "haze_rocket", "noise_coffee")
-SIDE = 300                                # side in pixels of the part that is shown in full size
+PAGE = zoo.ROOT.parent / "docs" / "gallery.md"
+FOLDER = PAGE.with_suffix("")
+PHOTOS = ("cat", "astronaut", "rocket")
+SHEET = ("snow_cat", "rain_rocket", "haze_cat", "noise_astronaut")
+SIDE = 256                                # side in pixels of the part that is shown in full size
 
 
 def run() -> None:
@@ -35,7 +34,7 @@ def run() -> None:
                 image.write(file, strips[file.stem])
                 words = f"{name}, {kind}: {value(before, clean)} before, {value(after, clean)} after"
                 print(words)
-                lines += [f"![{words}]({file.relative_to(PAGE.parent)})", "", f"*{words.capitalize()}.*", ""]
+                lines += [f"![{words}]({FOLDER.name}/{file.name})", "", f"*{words[0].upper()}{words[1:]}.*", ""]
     image.write(FOLDER / "sheet.jpg", np.vstack([strips[name] for name in SHEET]))
     put(PAGE, "gallery", "\n".join(lines).strip())
 

@@ -1,16 +1,20 @@
 """The data sets of the zoo: links in dataset/zoo to the images of $UNWEATHER_DATA, without the training images that show test scenes."""
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
-from data import demo, image
-from runtime import files
+from contract import Item
+from data import demo, image, leaks, paired
+from data.sets import DATASETS
+from runtime import files, zoo
 from runtime.errors import UserError
 
 ROOT = Path("dataset/zoo")
 PHOTOS = "photos"                         # clean photos: input/ and target/ are the same folder
 TESTS = ("Rain100L", "CBSD68", "SOTS_indoor")
 NEEDED = ("BSDS500/train", "BSDS500/test", "Rain800/train", "Rain800/test", *TESTS)
+TRAINED = ("BSDS500/train", "BSDS500/test", "Rain800/train")
 
 
 def source() -> Path | None:
@@ -27,49 +31,97 @@ def source() -> Path | None:
 
 
 def prepare(found: Path | None) -> Path:
-    """Write dataset/zoo (without data dataset/zoo/smoke) and return it; links that exist and files that are equal stay as they are."""
+    """Write dataset/zoo (without data dataset/zoo/smoke) and return it; links that exist and files that are equal stay as they are.
+
+    Training images that show a test scene are left out: those that the lists leaks/SET_PART_LEAKS*.txt name, and those that the search of
+    data/leaks.py finds. Raises UserError if something else is in the place of a link.
+    """
     root = ROOT if found else ROOT / "smoke"
     if not found:
         return smoke(root)
-    for name in ("train", "test"):
-        for path in kept(found, "BSDS500", name):
-            link(root / PHOTOS / "target" / path.name, path)
-        for path in kept(found, "Rain800", name):
-            link(root / "Rain800" / name / path.name, path)
-    link(root / PHOTOS / "input", Path("target"))
     for name in TESTS:
         link(root / name, found / name)
+    fill(root / "Rain800" / "test", image.listing(found / "Rain800" / "test"))
+    shown = leaking(found, root)
+    kept = {part: [path for path in listed(found, part) if str(path.relative_to(found)) not in shown] for part in TRAINED}
+    fill(root / "Rain800" / "train", kept["Rain800/train"])
+    fill(root / PHOTOS / "target", [*kept["BSDS500/train"], *kept["BSDS500/test"]])
+    link(root / PHOTOS / "input", Path("target"))
+    for weights in (found / "weights", found.parent / "weights"):          # released weights from which a recipe starts
+        if weights.is_dir():
+            link(root / "weights", weights)
+            break
     return root
 
 
-def kept(found: Path, name: str, part: str) -> list[Path]:
-    """Return the images of a part of a set, of a training part without those that a list in leaks/ names."""
-    lists = found.glob(f"leaks/{name}_{part}_LEAKS*.txt")
-    leaks = {line.strip() for path in lists for line in path.read_text(encoding="utf-8").splitlines()}
-    return [path for path in image.listing(found / name / part) if path.name not in leaks]
+def listed(found: Path, part: str) -> list[Path]:
+    """Return the images of a training part, as in BSDS500/train, without those that a list in leaks/ names."""
+    lists = found.glob(f"leaks/{part.replace('/', '_')}_LEAKS*.txt")
+    named = {line.strip() for path in lists for line in path.read_text(encoding="utf-8").splitlines()}
+    return [path for path in image.listing(found / part) if path.name not in named]
+
+
+def leaking(found: Path, root: Path) -> set[str]:
+    """Return the training images, relative to `found`, that show a scene of a test set; the search is repeated when files have changed."""
+    clean = [Item(str(path.relative_to(found)), {"image": path}) for part in TRAINED[:2] for path in listed(found, part)]
+    keep = set(listed(found, TRAINED[2]))
+    pairs = [item._replace(name=f"Rain800/train/{path.name}") for item in _items(found, "Rain800", "train")
+             if (path := Path(leaks.path_of(item.images["image"]))) in keep]
+    tests = [item for name in (*TESTS, "Rain800") for item in _items(found, name, "test")]
+    place = root / "leaks.json"
+    state = {"train": [item.name for item in (*clean, *pairs)], "tests": [item.name for item in tests], "version": leaks.VERSION}
+    known = zoo.read_json(place) if place.is_file() else {}
+    if known.get("of") != state:
+        print("searching the training images for scenes of the test sets", flush=True)
+        pairs_found = leaks.find([*clean, *pairs], tests, root / "bin" / "leaks")
+        known = {"of": state, "leaks": sorted({leak.train.name for leak in pairs_found})}
+        files.write_json(place, known)
+    return set(known["leaks"])
+
+
+def _items(found: Path, name: str, part: str) -> list[Item]:
+    return paired.find(found / name, part, DATASETS[name].layouts)[0] if DATASETS[name].task != "noise" else [
+        Item(path.stem, {"image": path}) for path in image.listing(found / name)]
 
 
 def smoke(root: Path) -> Path:
     """Write scikit-image's photos as the set of clean photos, so that the commands of the zoo can be tried without data."""
-    target = root / PHOTOS / "target"
-    files.make_folder(target)
+    target = files.make_folder(root / PHOTOS / "target")
     for name, photo in demo.photos("train").items():
-        place = target / f"{name}.png"
-        if not place.is_file():
-            image.write(place, photo)
+        if not (target / f"{name}.png").is_file():
+            image.write(target / f"{name}.png", photo)
     link(root / PHOTOS / "input", Path("target"))
     return root
 
 
+def fill(folder: Path, images: list[Path]) -> None:
+    """Let a folder hold links to these images and no other links."""
+    files.make_folder(folder)
+    names = {path.name for path in images}
+    for old in folder.iterdir():
+        if old.is_symlink() and old.name not in names:
+            old.unlink()
+    for path in images:
+        link(folder / path.name, path)
+
+
 def link(place: Path, to: Path) -> None:
-    """Make `place` a link to a file or folder; an existing link to another one is replaced, and a system without links gets a copy."""
+    """Make `place` a link to a file or folder, or a copy on a system without links; raises UserError if something else is there."""
     if place.is_symlink() and Path(os.readlink(place)) == to:
         return
     files.make_folder(place.parent)
+    origin = place.parent / to
     if place.is_symlink():
         place.unlink()
+    elif place.exists():
+        if place.is_dir() == origin.is_dir() and (place.is_dir() or place.stat().st_size == origin.stat().st_size):
+            return                        # a copy of an earlier call
+        raise UserError(f"{place} is in the place of a link to {to}; move it away")
     try:
-        place.symlink_to(to, target_is_directory=(place.parent / to).is_dir())
+        place.symlink_to(to, target_is_directory=origin.is_dir())
     except OSError:
-        source_path = place.parent / to
-        (shutil.copytree if source_path.is_dir() else shutil.copy2)(source_path, place)
+        part = place.with_name(f".{place.name}.part")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        (shutil.copytree if origin.is_dir() else shutil.copy2)(origin, part)
+        os.rename(part, place)

@@ -1,6 +1,5 @@
 """Tests of the networks of the zoo on every set that is found, and their tables in README.md and docs/zoo.md."""
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -12,20 +11,20 @@ import data
 import main
 import metric
 import option
-from data import added, loader
+from contract import TestSet
+from data import loader
 from data.choose import choose
-from data.sets import DATASETS
 from model import weights
 from restore.restorer import Restorer
 from runtime import experiment, files, process, zoo
 from runtime.errors import Failure, UserError
 from runtime.progress import Progress
-from tool.zoo import cards, classical, prepare
+from tool.zoo import cards, classical, prepare, recipes
 
-PROTOCOLS = "default+y_truncated"         # the second one is that of PReNet and SAPNet
+FIRST, SECOND = "default", "y_truncated"  # protocols; the second one is that of PReNet and SAPNet
 SIDE = 512                                # side in pixels of the image that is restored for the time
 MARKS = "<!-- zoo {} -->", "<!-- zoo end -->"
-PAGES = {"short": Path("README.md"), "long": Path("docs/zoo.md")}
+PAGES = {"short": Path("README.md"), "long": Path("docs/zoo.md")}          # below the folder that has zoo/
 
 
 class Set(NamedTuple):
@@ -55,12 +54,13 @@ SETS = (
 
 
 class Row(NamedTuple):
-    """The numbers of a network, or of the input or a classical method, on a set."""
+    """The numbers of a network, or of the input or a classical method, on a set; psnr_t: PSNR of Y by the second protocol."""
     count: int
     psnr: float
     psnr_y: float
     ssim: float
     ssim_y: float
+    psnr_t: float
 
 
 def run(names: list[str], write: bool) -> None:
@@ -74,58 +74,59 @@ def run(names: list[str], write: bool) -> None:
     found = prepare.source()
     if not found:
         raise UserError("the test sets of the zoo are those of the folder that UNWEATHER_DATA names; set this variable (docs/zoo.md)")
-    root = prepare.prepare(found)
-    chosen = names or known
-    results = {name: tested(name, root) for name in chosen}
+    root, chosen, home = prepare.prepare(found), names or known, zoo.ROOT.parent
+    for name in chosen if write else ():
+        if not (zoo.ROOT / name / "notes.md").is_file():
+            raise UserError(f"{zoo.ROOT / name} has no notes.md, which says what the network does and where it fails; write it first")
+    for kind, page in PAGES.items() if write else ():
+        parted(home / page, kind)
+    tests = {each.name: opened(each, root) for each in SETS}
+    results = {name: tested(name, root, tests) for name in chosen}
     sets = [each for each in SETS if any(each.name in rows for rows, _ in results.values())]
-    before = {each.name: compared(each, root) for each in sets}
+    before = {each.name: compared(each, tests[each.name]) for each in sets}
     texts = {"short": short(sets, before, results), "long": long(sets, before, results)}
     print("", texts["short"], texts["long"], sep="\n")
     for kind, page in PAGES.items() if write else ():
-        put(page, kind, texts[kind])
+        put(home / page, kind, texts[kind])
         print(f"{page}: written")
     for name in chosen if write else ():
         print(f"{cards.write(name, of_one(name, sets, before, results[name]))}: written")
 
 
-def tasks(name: str) -> set[str]:
-    """Return the tasks that a network of the zoo was trained for, and 'clean', as its args.json states them by its training sets."""
-    flags = experiment.read_args(zoo.ROOT / name / "args.json")
-    found = {"clean"}
-    for part in str(flags["data_train"]).split("+"):
-        base, what = added.split(part)
-        found |= set(classical.METHODS) if what and what.how == "any" else {what.task if what else DATASETS[base].task}
-    return found
+def opened(each: Set, root: Path) -> TestSet:
+    """Return the images of a set."""
+    args = option.parse(["--data_test", each.name, "--dir_data", str(root), "--no-audit"])
+    test, = data.tests(args, {each.name: choose(args, each.name, "test")}).values()
+    return test
 
 
-def tested(name: str, root: Path) -> tuple[dict[str, Row], float]:
-    """Return the rows of a network by set, and its seconds for a megapixel on this machine; what was tested before is not repeated."""
-    file = zoo.located(zoo.PREFIX + name)
-    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]
-    folder = experiment.folder_of(f"zoo/tests/{name}-{digest}")
-    rows = {}
-    for each in SETS:
-        if each.task not in tasks(name):
-            continue
-        done = read(folder / "metrics.json")
-        if each.name not in done:
+def signature(test: TestSet) -> str:
+    """Return a text that differs for sets of other images."""
+    return hashlib.sha256("\n".join(item.name for item in test.items).encode()).hexdigest()[:8]
+
+
+def tested(name: str, root: Path, tests: dict[str, TestSet]) -> tuple[dict[str, Row], float]:
+    """Return the rows of a network by set, and its seconds for a megapixel on this machine; equal tests are not repeated."""
+    digest = hashlib.sha256(Path(zoo.located(zoo.PREFIX + name)).read_bytes()).hexdigest()[:8]
+    rows, wanted = {}, (*recipes.tasks(recipes.flags(name)), "clean")
+    for each in (each for each in SETS if each.task in wanted):
+        save = f"zoo/tests/{name}-{digest}/{each.name}-{signature(tests[each.name])}"
+        place = experiment.folder_of(save) / "metrics.json"
+        if not place.is_file():
             flags = ["--test_only", "--pre_train", zoo.PREFIX + name, "--data_test", each.name, "--dir_data", str(root),
-                     "--protocol", PROTOCOLS, "--save", f"zoo/tests/{name}-{digest}", "--no-report"]
+                     "--protocol", f"{FIRST}+{SECOND}", "--save", save, "--no-report"]
             if status := main.main(flags):
                 raise Failure(f"the test of {name} on {each.name} ended with status {status}; the same command continues")
-            done = read(folder / "metrics.json")
-        rows[each.name] = row_of(done[each.name])
+        rows[each.name] = row_of(zoo.read_json(place)[each.name])
     return rows, seconds(name)
 
 
 def row_of(numbers: dict) -> Row:
-    """Return the row of the entry of a set in metrics.json."""
-    return Row(numbers["count"], *(numbers[key] for key in ("psnr", "psnr_y", "ssim", "ssim_y")))
-
-
-def read(path: Path) -> dict:
-    """Return the contents of a JSON file, {} if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """Return the row of the entry of a set in metrics.json; raises Failure if it lacks a number."""
+    try:
+        return Row(*(numbers[key] for key in ("count", "psnr", "psnr_y", "ssim", "ssim_y")), numbers["others"][0]["psnr"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise Failure("a file in experiment/zoo/tests lacks numbers; delete this folder, and the sets are tested again") from error
 
 
 def seconds(name: str) -> float:
@@ -140,30 +141,26 @@ def seconds(name: str) -> float:
     return sorted(took[1:])[1] / SIDE**2 * 1e6
 
 
-def compared(each: Set, root: Path) -> dict[str, Row]:
-    """Return the rows of the input and of each classical method on a set; numbers of an earlier call are read again."""
-    path = experiment.folder_of("zoo/tests") / "classical.json"
-    known = read(path)
+def compared(each: Set, test: TestSet) -> dict[str, Row]:
+    """Return the rows of the input and of each classical method on a set; numbers of an earlier call for these images are read again."""
+    path = experiment.folder_of("zoo/tests") / "classical" / f"{each.name}-{signature(test)}.json"
     wanted = {"input": lambda pixels: pixels} | classical.METHODS[each.task]
-    lacking = [method for method in wanted if method not in known.get(each.name, {})]
-    if lacking:
-        args = option.parse(["--data_test", each.name, "--dir_data", str(root), "--no-audit"])
-        test, = data.tests(args, {each.name: choose(args, each.name, "test")}).values()
+    known = zoo.read_json(path) if path.is_file() else {}
+    if set(known) != set(wanted):
         images = loader.Images(test.items, ("image",), test.read)
-        rows: dict[str, list[dict]] = {method: [] for method in lacking}
-        protocol = metric.PROTOCOLS["default"]
+        rows: dict[str, list[dict]] = {method: [] for method in wanted}
         progress = Progress(f"classical methods on {each.name}", len(images), "images")
         for sample in progress.each(map(images.__getitem__, range(len(images)))):
-            pixels = sample.input.permute(1, 2, 0).double().numpy()
-            for method in lacking:
+            pixels, target = sample.input.permute(1, 2, 0).double().numpy(), sample.targets["image"][None]
+            for method in wanted:
                 result = torch.from_numpy(np.ascontiguousarray(wanted[method](pixels))).permute(2, 0, 1)[None].float().clamp(0, 1)
-                rows[method].append(metric.compare(result, sample.targets["image"][None], protocol, test.task))
-        for method, of in rows.items():
-            means = {key: float(np.mean([row[key] for row in of])) for key in of[0]}
-            known.setdefault(each.name, {})[method] = means | {"count": len(of)}
+                first, second = (metric.compare(result, target, metric.PROTOCOLS[name], test.task) for name in (FIRST, SECOND))
+                rows[method].append(first | {"truncated": second["psnr"]})
+        means = {method: {key: float(np.mean([row[key] for row in of])) for key in of[0]} for method, of in rows.items()}
+        known = {method: each | {"count": len(images), "others": [{"psnr": each["truncated"]}]} for method, each in means.items()}
         files.make_folder(path.parent)
         files.write_json(path, known)
-    return {method: row_of(known[each.name][method]) for method in wanted}
+    return {method: row_of(known[method]) for method in wanted}
 
 
 def best(each: Set, before: dict[str, Row]) -> tuple[str, Row] | None:
@@ -186,12 +183,12 @@ def short(sets: list[Set], before: dict[str, dict[str, Row]], results: dict[str,
 
 def long(sets: list[Set], before: dict[str, dict[str, Row]], results: dict[str, tuple[dict[str, Row], float]]) -> str:
     """Return the table of docs/zoo.md: for each set the input, every classical method and every network, with all measures."""
-    lines = [["set", "images", "method", "PSNR RGB", "PSNR Y", "SSIM RGB", "SSIM Y"]]
+    lines = [["set", "images", "method", "PSNR RGB", "PSNR Y", "SSIM RGB", "SSIM Y", "PSNR Y, truncated"]]
     for each in sets:
         rows = before[each.name] | {f"`{zoo.PREFIX}{name}`": found[each.name] for name, (found, _) in results.items() if each.name in found}
         for method, row in rows.items():
             lines.append([f"{each.name} ({each.about})", str(row.count), method, number(row.psnr), number(row.psnr_y), f"{row.ssim:.4f}",
-                          f"{row.ssim_y:.4f}"])
+                          f"{row.ssim_y:.4f}", number(row.psnr_t)])
     return markdown(lines)
 
 
@@ -218,12 +215,17 @@ def markdown(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
 
 
+def parted(page: Path, kind: str) -> tuple[str, str]:
+    """Return what stands before and after a table of a page; raises Failure without its two marks."""
+    begin, content = MARKS[0].format(kind), page.read_text(encoding="utf-8") if page.is_file() else ""
+    head, mark, rest = content.partition(begin)
+    inside, end, tail = rest.partition(MARKS[1])
+    if not mark or not end or MARKS[0].partition("{")[0] in inside:
+        raise Failure(f"{page} has no lines {begin} and {MARKS[1]} between which the table stands")
+    return head, tail
+
+
 def put(page: Path, kind: str, text: str) -> None:
     """Replace what stands between the marks of a table in a page; raises Failure if they are missing."""
-    content = page.read_text(encoding="utf-8")
-    begin = MARKS[0].format(kind)
-    head, mark, rest = content.partition(begin)
-    _, end, tail = rest.partition(MARKS[1])
-    if not mark or not end:
-        raise Failure(f"{page} has no lines {begin} and {MARKS[1]} between which the table stands")
-    files.write_text(page, f"{head}{begin}\n\n{text}\n\n{MARKS[1]}{tail}")
+    head, tail = parted(page, kind)
+    files.write_text(page, f"{head}{MARKS[0].format(kind)}\n\n{text}\n\n{MARKS[1]}{tail}")
