@@ -201,7 +201,7 @@ def test_what_ships(name):
         item = demo.opener(weather)(Path(), "test")[0]
         clean, degraded = (item.images[key][:256, :256] for key in ("image", "input"))
         before, after = (unweather.measure(each, clean)["psnr"] for each in (degraded, unweather.restore(method, degraded)))
-        assert after > before + 0.5, weather
+        assert after > before + 0.2, weather
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in (REPO / "zoo").glob("*/args.json")))
