@@ -9,7 +9,8 @@ import torch
 from model import nafnet
 from model.method import Method
 from model.nafnet.network import ChannelAttention, local_mean
-from runtime.errors import UserError
+from restore import programs
+from runtime.errors import Failure, UserError
 from tests.parity import facts, picture, released_state
 
 NAMES = ("nafnet", "nafnet_local")
@@ -87,3 +88,10 @@ def test_any_depth():
 def test_wrong_blocks(text):
     with pytest.raises(UserError, match="for example 1-1-1-28/1/1-1-1-1, not"):
         built(4, text)
+
+
+def test_local_means_are_not_exported():
+    """An exporter would keep the branch without windows, and results for large images would differ without an error."""
+    with pytest.raises(Failure, match="with --tlc it has windows in large images only"):
+        programs.traced(built(4, "1/1/1", tlc=64), "nafnet")
+    assert programs.traced(built(4, "1/1/1"), "nafnet") is not None
