@@ -212,7 +212,8 @@ def number(value: float) -> str:
 
 def markdown(lines: list[list[str]]) -> str:
     """Return a table; the first line is its head."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], ["---"] * len(lines[0]), *lines[1:]))
+    head, *rows = ("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join((head, f"|{'---|' * len(lines[0])}", *rows))
 
 
 def parted(page: Path, kind: str) -> tuple[str, str]:
