@@ -54,7 +54,7 @@ def test_equal_minutes(pairs):
     ([NETWORKS[0], NETWORKS[0]], "a network is named twice"), (["nonsense"], "nonsense"),
     ([NETWORKS[0], "--seed", "3"], "the benchmark sets --seed itself"), ([NETWORKS[0], "--epochs=3"], "the benchmark sets --epochs itself"),
     ([NETWORKS[0], "unet --channles 4"], "--channles"), ([NETWORKS[0], "--minutes", "0"], "--minutes"),
-    ([NETWORKS[0], "unet --patch_size 32"], "'unet --patch_size 32' has --patch_size 32, "),
+    ([NETWORKS[0], "unet --augment mirror"], "'unet --augment mirror' has --augment mirror, "),
     ([NETWORKS[0], "unet --seed 5"], "the benchmark sets --seed itself"), (["rain2avoid"], "rain2avoid trains in its own way")])
 def test_wrong_input(pairs, flags, words):
     """A wrong flag is found before anything is trained."""
