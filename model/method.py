@@ -15,7 +15,6 @@ class Method(nn.Module):
     unused: tuple[str, ...] = ()          # parts of a released network that no output depends on: kept, never trained
     maps: tuple[str, ...] = ()            # names of predictions that are maps of numbers, not images
     same_graph = True                     # the same parameters take part in every step, whatever the batch
-    unexported = ""                       # why other runtimes cannot execute the network, if they cannot
     built_from = ""                       # the model and the arguments that the network was built from, as text
 
     def __init__(self, network: nn.Module):

@@ -105,8 +105,6 @@ def traced(method: Method, name: str, padded: bool = True) -> torch.export.Expor
     """
     if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
         raise UserError(f"torch {torch.__version__} is too old for this export; use 2.9 or newer")
-    if method.unexported:
-        raise Failure(f"the model {name} cannot be exported: {method.unexported}")
     unit = least_unit(method)
     example = torch.rand(2, 3, 4 * unit + 3, 5 * unit + 5)
     if padded:

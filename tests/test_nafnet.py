@@ -10,7 +10,7 @@ from model import nafnet
 from model.method import Method
 from model.nafnet.network import ChannelAttention, local_mean
 from restore import programs
-from runtime.errors import Failure, UserError
+from runtime.errors import UserError
 from tests.parity import facts, picture, released_state
 
 NAMES = ("nafnet", "nafnet_local")
@@ -67,13 +67,13 @@ def test_local_means(window):
     torch.testing.assert_close(local_mean(x, window), expected, rtol=0, atol=1e-5)
 
 
-def test_means_are_local_only_at_test_and_in_large_images():
+def test_means_are_local_only_at_test():
     attention, x = ChannelAttention(4, window=8), torch.rand(1, 4, 16, 16)
     whole = ChannelAttention(4)
     whole.load_state_dict(attention.state_dict())
     assert torch.equal(attention.train()(x), whole(x))
     assert not torch.allclose(attention.eval()(x), whole(x))
-    assert torch.equal(attention(x[..., :8, :8]), whole(x[..., :8, :8]))
+    torch.testing.assert_close(attention(x[..., :8, :8]), whole(x[..., :8, :8]))
 
 
 def test_any_depth():
@@ -90,8 +90,22 @@ def test_wrong_blocks(text):
         built(4, text)
 
 
-def test_local_means_are_not_exported():
-    """An exporter would keep the branch without windows, and results for large images would differ without an error."""
-    with pytest.raises(Failure, match="with --tlc it has windows in large images only"):
-        programs.traced(built(4, "1/1/1", tlc=64), "nafnet")
-    assert programs.traced(built(4, "1/1/1"), "nafnet") is not None
+def test_exported_windows():
+    """A traced network has the windows at sides below and above that of its example."""
+    method = built(4, "1/1/1", tlc=64)
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():
+            parameter.normal_(float("scale" in name), 0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    program = programs.traced(method, "nafnet").module()
+    for sides in ((32, 48), (96, 130), (150, 96), (200, 260)):
+        x = torch.rand(1, 3, *sides, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, sides[1])
+        with torch.inference_mode():
+            torch.testing.assert_close(program(x), method.restore(x), rtol=0, atol=1e-5)
+            if max(sides) > 96:           # the windows matter there
+                assert not torch.allclose(program(x), without_windows(method).restore(x), rtol=0, atol=1e-3)
+
+
+def without_windows(method: Method) -> Method:
+    whole = built(4, "1/1/1")
+    whole.load_state_dict(method.state_dict())
+    return whole

@@ -41,8 +41,6 @@ class Restoration(Method):
     def __init__(self, channels: int, encoder: tuple[int, ...], middle: int, decoder: tuple[int, ...], window: int = 0):
         super().__init__(NAFNet(channels, encoder, middle, decoder, window))
         self.multiple_of = 2 ** len(encoder)
-        if window:                        # the exporter keeps only the branch of its example, without an error
-            self.unexported = "with --tlc it has windows in large images only, which an exporter loses; use --tlc 0"
 
     def predict(self, x: Tensor) -> Prediction:
         """Return image for (B, 3, H, W) in [0, 1]."""

@@ -26,7 +26,7 @@ class ChannelAttention(nn.Module):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        local = self.window and not self.training and self.window < max(x.shape[-2:])
+        local = self.window and not self.training
         return x * self.mix(local_mean(x, self.window) if local else x.mean((-2, -1), keepdim=True))
 
 
@@ -95,9 +95,8 @@ def local_mean(x: Tensor, window: int) -> Tensor:
     """
     for axis in (-2, -1):
         side = x.shape[axis]
-        width = min(window, side)
+        width = torch.sym_min(window, side)                       # not min, which an exporter would replace by one of both numbers
+        first = (torch.arange(side, device=x.device) - (width - 1) // 2).clamp(0, side - width)
         sums = F.pad(x.float().cumsum(axis), (1, 0) if axis == -1 else (0, 0, 1, 0))
-        means = (sums.narrow(axis, width, side + 1 - width) - sums.narrow(axis, 0, side + 1 - width)) / width
-        before, after = (width - 1) // 2, width // 2
-        x = F.pad(means, (before, after, 0, 0) if axis == -1 else (0, 0, before, after), mode="replicate")
+        x = (sums.index_select(axis, first + width) - sums.index_select(axis, first)) / width
     return x
