@@ -148,6 +148,17 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> dict:
+    """Return the JSON object in a file that a command writes again; raises UserError for a damaged one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {error}; delete it, and the command writes it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} does not contain a JSON object; delete it, and the command writes it again")
+    return value
+
+
 def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
     """Write a binary file, whose parts follow one another, to the disk; not atomically: see `temporary`."""
     with open(path, "wb") as file:

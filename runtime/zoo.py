@@ -1,5 +1,4 @@
 """The weights that come with the program: `zoo:NAME` stands for the file zoo/NAME/model.safetensors of the repository."""
-import json
 from pathlib import Path
 
 from runtime.errors import UserError, short
@@ -25,14 +24,3 @@ def located(path: str | Path) -> str | Path:
         raise UserError(f"'{short(text)}' is not in the zoo, which has {', '.join(PREFIX + each for each in names()) or 'no weights'}; "
                         f"a file of this name is ./{short(text)}")
     return str(ROOT / name / FILE)
-
-
-def read_json(path: Path) -> dict:
-    """Return the contents of a file of the zoo, a JSON object; raises UserError for a damaged one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}; delete it, and the command writes it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not contain a JSON object; delete it, and the command writes it again")
-    return value

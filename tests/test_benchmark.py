@@ -28,7 +28,7 @@ def test_equal_steps(pairs, capsys):
         values = [json.loads((folder / f"{number}-{seed}/metrics.json").read_text())["mine"]["psnr"] for seed in (1, 2)]
         mean, low, high = sum(values) / 2, min(values), max(values)
         row, = (line for line in text.splitlines() if line.startswith(f"| {network} |"))
-        assert f"| 3 | {mean:.2f} ({low:.2f} to {high:.2f}) |" in row
+        assert f"| 3 | {mean:.2f} ± {12.7062 * (high - low) / 2:.2f} ({low:.2f} to {high:.2f}) |" in row
         assert re.search(r"\| [\d,]+ \| \d+\.\d\d \| \d+ MiB \| \d+\.\d\d \|", row)
     flags = [json.loads((folder / f"{number}-1/args.json").read_text()) for number in (1, 2)]
     equal = ("data_train", "loss", "seed", "patch_size", "batch_size", "test_every", "epochs")
@@ -55,6 +55,7 @@ def test_equal_minutes(pairs):
     ([NETWORKS[0], "--seed", "3"], "the benchmark sets --seed itself"), ([NETWORKS[0], "--epochs=3"], "the benchmark sets --epochs itself"),
     ([NETWORKS[0], "unet --channles 4"], "--channles"), ([NETWORKS[0], "--minutes", "0"], "--minutes"),
     ([NETWORKS[0], "unet --augment mirror"], "'unet --augment mirror' has --augment mirror, "),
+    ([NETWORKS[0], "unet --patch_size 8"], "'unet --patch_size 8' has --patch_size, which the command also has for all networks"),
     ([NETWORKS[0], "unet --seed 5"], "the benchmark sets --seed itself"), (["rain2avoid"], "rain2avoid trains in its own way")])
 def test_wrong_input(pairs, flags, words):
     """A wrong flag is found before anything is trained."""

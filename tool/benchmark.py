@@ -22,7 +22,7 @@ import report
 from metric import summary
 from model.method import Method
 from restore.restorer import Restorer
-from runtime import arguments, experiment, files, process, zoo
+from runtime import arguments, experiment, files, process
 from runtime.errors import Failure, UserError
 from runtime.progress import duration
 from tool import budget, guarded, profile
@@ -56,7 +56,10 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 def checked(own: argparse.Namespace, shared: list[str]) -> list[str]:
     """Return the flags that all trainings share, with --data_test; raises UserError for a wrong flag or networks that differ in others."""
     first: argparse.Namespace | None = None
+    for_all = {each.partition("=")[0] for each in shared if each.startswith("--")}
     for network in own.networks:
+        if twice := next((each for each in shlex.split(network)[1:] if each.partition("=")[0] in for_all), ""):
+            raise UserError(f"'{network}' has {twice.partition('=')[0]}, which the command also has for all networks; give it once")
         args = option.parse(command(network, shared, f"{own.save}/check"))
         if first is None:
             if not any(each.partition("=")[0] == "--data_test" for each in shared):
@@ -109,7 +112,7 @@ def read_plan(path: Path, stated: dict) -> dict[str, dict]:
     """Return what a stopped benchmark had measured, {} for a new one; raises UserError if it had other flags."""
     if not path.is_file():
         return {}
-    found = zoo.read_json(path)
+    found = files.read_json(path)
     if any(found.get(key) != value for key, value in stated.items()):
         raise UserError(f"{path} belongs to a benchmark with other networks or flags; use another --save, or delete {path.parent}")
     return found["measured"]
@@ -151,17 +154,23 @@ def conclude(folder: Path, data_set: str, plan: dict[str, dict], runs: dict[str,
 
 def results_of(name: str) -> dict[str, dict]:
     """Return the numbers of the final test of a training, by data set."""
-    return zoo.read_json(experiment.folder_of(name) / "metrics.json")
+    return files.read_json(experiment.folder_of(name) / "metrics.json")
 
 
 def row(network: str, known: dict, results: list[dict]) -> dict[str, str]:
-    """Return the row of a network, {heading: text}; PSNR is the mean over the seeds, with the lowest and the highest of them."""
+    """Return the row of a network, {heading: text}; PSNR is the mean over the seeds with its 95 % interval."""
     psnr, ssim = (np.array([result[key] for result in results]) for key in ("psnr", "ssim"))
-    span = f" ({psnr.min():.2f} to {psnr.max():.2f})" if len(psnr) > 1 else ""
+    span = f" ± {half_width(psnr):.2f} ({psnr.min():.2f} to {psnr.max():.2f})" if len(psnr) > 1 else ""
     return {"Network": network, "Parameters": f"{known['parameters']:,}", "G multiply-adds, 256²": f"{known['multiply_adds'] / 1e9:.2f}",
             "Memory of a step": f"{known['memory'] / 2**20:.0f} MiB" if known["memory"] else "unknown",
             "s/megapixel, CPU": f"{known['seconds']:.2f}", "Steps": f"{known['steps']:,}", "PSNR, dB": f"{psnr.mean():.2f}{span}",
             "SSIM": f"{ssim.mean():.4f}"}
+
+
+def half_width(values: np.ndarray) -> float:
+    """Return half the 95 % interval of the mean of some values by Student's t distribution; it is wide for two or three."""
+    from scipy import stats               # slow to import
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
 if __name__ == "__main__":

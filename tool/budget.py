@@ -21,7 +21,8 @@ def measured(flags: list[str], seconds: float = TIMED) -> dict:
     args = option.parse([*flags, "--test_every", str(MANY)])
     with process.session(args.cpu, args.n_GPUs):
         utility.seed_everything(args.seed)
-        trainer = Trainer(args, model.build(args), data.runs(args)[0]._replace(kept=False), experiment.folder_of(args.save))
+        run = next(iter(getattr(model.package(args.model), "runs", data.runs)(args)))
+        trainer = Trainer(args, model.build(args), run._replace(kept=False), experiment.folder_of(args.save))
         stages = [(stage, loader) for stage, loader in zip(trainer.stages, trainer.loaders) if stage.epochs]
         found = {"epochs": [stage.epochs for stage, _ in stages], "rates": [], "memory": 0}
         for stage, loader in stages:

@@ -7,7 +7,7 @@ from pathlib import Path
 from contract import Item
 from data import demo, image, leaks, paired
 from data.sets import DATASETS
-from runtime import files, zoo
+from runtime import files
 from runtime.errors import UserError
 
 ROOT = Path("dataset/zoo")
@@ -70,7 +70,7 @@ def leaking(found: Path, root: Path) -> set[str]:
     tests = [item for name in (*TESTS, "Rain800") for item in _items(found, name, "test")]
     place = root / "leaks.json"
     state = {"train": [item.name for item in (*clean, *pairs)], "tests": [item.name for item in tests], "version": leaks.VERSION}
-    known = zoo.read_json(place) if place.is_file() else {}
+    known = files.read_json(place) if place.is_file() else {}
     if known.get("of") != state:
         print("searching the training images for scenes of the test sets", flush=True)
         pairs_found = leaks.find([*clean, *pairs], tests, root / "bin" / "leaks")

@@ -17,7 +17,7 @@ def run(name: str) -> None:
     release, latest = folder / "release", folder / "training" / "model" / "model_latest.pt"
     if not (release / zoo.FILE).is_file():
         raise UserError(f"no training of '{name}' has ended: there is no {release / zoo.FILE}; make zoo NAME={name} trains it")
-    if not prepare.source() or zoo.read_json(release / "plan.json").get("data") != train.REAL:
+    if not prepare.source() or files.read_json(release / "plan.json").get("data") != train.REAL:
         raise UserError(f"{release} is a smoke test without the data of UNWEATHER_DATA; such weights are not published")
     flags = experiment.read_args(folder / "training" / "args.json")
     numbers = []
@@ -26,7 +26,7 @@ def run(name: str) -> None:
         if main.main(["--test_only", "--pre_train", str(file), "--data_test", flags["data_test"], "--dir_data", flags["dir_data"],
                       "--save", save]):
             raise Failure(f"the test of {file} failed")
-        numbers.append(zoo.read_json(experiment.folder_of(save) / "metrics.json"))
+        numbers.append(files.read_json(experiment.folder_of(save) / "metrics.json"))
     for data_set, before in numbers[0].items():
         lost = before["psnr"] - numbers[1][data_set]["psnr"]
         print(f"{data_set}: {before['psnr']:.3f} dB, in float16 {-lost:+.4f} dB")
