@@ -17,7 +17,7 @@ from runtime import zoo
 from runtime.errors import Failure, UserError
 from tests.conftest import REPO, photo, save
 from tool import zoo as tool
-from tool.zoo import classical, prepare, publish, recipes, table, train
+from tool.zoo import cards, classical, prepare, publish, recipes, table, train
 
 RECIPE = {"model": "nafnet", "channels": 4, "blocks": "1/1/1", "data_train": "photos@0-55+Rain800", "data_test": "CBSD68@25", "epochs": 2,
           "batch_size": "2", "patch_size": "16", "ema": 0.9, "n_threads": 0, "exclude_leaks": True}
@@ -129,6 +129,7 @@ def test_from_training_to_tables(small, capsys):
     for name in ("CBSD68@25", "Rain100L"):
         assert re.search(rf"{name} .*\| `zoo:tiny` \| {numbers[name]['psnr']:.2f} \| {numbers[name]['psnr_y']:.2f}", page)
     assert f"| {numbers['CBSD68@25']['psnr']:.2f} |" in card and hashlib.sha256(before).hexdigest() in card
+    assert "Where it helps least" in card and (zoo.ROOT / "tiny/least_noise.jpg").is_file() and "(least_rain.jpg)" in card
     assert "Notes in words." in card and "HOURS=0.001" in card and "BSDS500: Berkeley" in card
     assert "| rain: Rain100L, Y | 1 |" in Path("README.md").read_text()
     assert f"| {numbers['Rain100L']['others'][0]['psnr']:.2f} |" in page
@@ -138,6 +139,35 @@ def test_from_training_to_tables(small, capsys):
     table.run(["tiny"], write=False)                     # what was measured is not repeated
     assert times == {path: path.stat().st_mtime_ns for path in Path("experiment/zoo/tests").rglob("*.csv")}
     assert "zoo:tiny" in capsys.readouterr().out
+
+
+def test_stages(small):
+    """A network that starts from another one of the zoo has the hours, commands and data of both in its card, and alone is in the table."""
+    train.run("tiny", 0.001)
+    publish.run("tiny")
+    later = RECIPE | {"pre_train": "zoo:tiny", "data_train": "CBSD68@rain"}
+    (zoo.ROOT / "later").mkdir()
+    (zoo.ROOT / "later/args.json").write_text(json.dumps(later))
+    (zoo.ROOT / "later/notes.md").write_text("Notes.\n")
+    assert recipes.stages("later") == ["tiny", "later"] and recipes.complete(["tiny", "later"]) == ["later"]
+    folder = train.run("later", 0.001)
+    log = Path("experiment/zoo/later/training/log.txt").read_text()
+    assert "zoo/tiny/model.safetensors" in log
+    publish.run("later")
+    assert (folder / "model.safetensors").read_bytes() == (zoo.ROOT / "later/model.safetensors").read_bytes()
+    card = cards.text("later", zoo.ROOT / "later", "table", [])
+    assert all(words in card for words in ("### Stage 1 of 2", "NAME=tiny HOURS", "### Stage 2 of 2", "NAME=later HOURS", "`zoo:tiny`"))
+    assert "- BSDS500: " in card and "- CBSD68: " in card
+    (zoo.ROOT / "tiny/args.json").write_text(json.dumps(RECIPE | {"pre_train": "zoo:later"}))
+    with pytest.raises(UserError, match="starts from zoo:"):
+        recipes.stages("later")
+
+
+def test_a_smoke_test_leaves_out_what_needs_missing_files(small):
+    recipe = RECIPE | {"pre_train": "none.pth", "vgg_weights": "none.pth", "loss": "1*L1+0.1*SCR / 1*L1+0.2*HCR"}
+    assert recipes.smoke(recipe)[4:] == ["--pre_train", "", "--vgg_weights", "", "--loss", "1*L1 / 1*L1"]
+    Path("none.pth").touch()
+    assert recipes.smoke(recipe)[4:] == []
 
 
 def test_a_smoke_test_is_not_published(small, monkeypatch):

@@ -1,32 +1,52 @@
-"""The cards of the zoo: zoo/NAME/README.md, written from the weights, the plan, the recipe, notes.md and the numbers of the tests."""
+"""The cards of the zoo: zoo/NAME/README.md, written from the weights, plans, recipes, notes.md and numbers of tests."""
 import hashlib
 import json
 from pathlib import Path
 
 import model
+from data import image
 from data.licences import licence
 from model import weights
-from runtime import files, zoo
-from tool.zoo import prepare, recipes
+from restore.restorer import Restorer
+from runtime import files, process, zoo
+from tool.zoo import pictures, prepare, recipes
 
 # a set of the zoo's trainings -> the sets from which its images come
 ORIGIN = {prepare.PHOTOS: ("BSDS500",)}
 
 
 def write(name: str, numbers: str) -> Path:
-    """Write the card of a network and return its path; `numbers` is the table of its tests."""
+    """Write the card of a network with its pictures and return its path; `numbers` is the table of its tests."""
     place = zoo.ROOT / name
     path = place / "README.md"
-    files.write_text(path, text(name, place, numbers))
+    shown = failures(name, place)
+    files.write_text(path, text(name, place, numbers, shown))
     return path
 
 
-def text(name: str, place: Path, numbers: str) -> str:
-    """Return the card of a network whose folder is `place`; notes.md there says in words what it does and where it fails."""
+def failures(name: str, place: Path) -> list[str]:
+    """Write, for each task of a network, the strip of the photo that it improves least; return the lines that show them."""
+    lines = []
+    with process.session(True, 0):
+        found = list(pictures.strips(Restorer(weights.load(zoo.PREFIX + name)), tuple(recipes.tasks(recipes.flags(name)))))
+        for kind in dict.fromkeys(strip.kind for strip in found):
+            worst = min((strip for strip in found if strip.kind == kind), key=lambda strip: strip.gain)
+            file = place / f"least_{kind}.jpg"
+            image.write(file, worst.pixels)
+            lines += [f"![{worst.words}]({file.name})", "", f"*{worst.words[0].upper()}{worst.words[1:]}.*", ""]
+    return lines
+
+
+def text(name: str, place: Path, numbers: str, shown: list[str]) -> str:
+    """Return the card of a network whose folder is `place`; notes.md there says in words what it does and where it fails.
+
+    numbers: the table of its tests; shown: the lines of the pictures of what it restores least.
+    """
     file = place / zoo.FILE
-    source, plan, recipe = weights.read(file), zoo.read_json(place / "plan.json"), recipes.flags(name)
+    source, stages = weights.read(file), recipes.stages(name)
     size = sum(value.numel() for value in source.state.values())
-    sources = list(dict.fromkeys(each for base, _ in recipes.parts(recipe) for each in ORIGIN.get(base, (base,))))
+    trained = [part for stage in stages for part in recipes.parts(recipes.flags(stage))]
+    sources = list(dict.fromkeys(each for base, _ in trained for each in ORIGIN.get(base, (base,))))
     about = str(model.package(source.model).__doc__ or "").partition("\n")[0]
     return "\n".join([
         "---",
@@ -47,7 +67,8 @@ def text(name: str, place: Path, numbers: str) -> str:
         "## Use",
         "",
         f"    python -m tool.restore my_photos --weights {zoo.PREFIX}{name}",
-        f"    python main.py --test_only --pre_train {zoo.PREFIX}{name} --data_test Rain100L",
+        f"    python main.py --test_only --pre_train {zoo.PREFIX}{name} --data_test "
+        f"{str(recipes.flags(name)['data_test']).partition('+')[0]}",
         "",
         f'From Python: `unweather.load("{zoo.PREFIX}{name}")`. The same folder, copied elsewhere, is read by its path.',
         "",
@@ -58,14 +79,16 @@ def text(name: str, place: Path, numbers: str) -> str:
         "",
         numbers,
         "",
+        "## Where it helps least",
+        "",
+        "Of three photos of scikit-image, which no network of the zoo was trained on, with weather that is drawn in another way than in the",
+        "training: for each task the one that gains least. Degraded, restored, clean; the middle of the photo in full size, PSNR of the whole.",
+        "",
+        *shown,
         "## Training",
         "",
-        f"- Command: `make zoo NAME={name} HOURS={plan['hours']:g}` with `UNWEATHER_DATA` as [docs/zoo.md](../../docs/zoo.md) says",
-        f"- Machine: {plan['processor']}; {plan['hours']:g} hours, of which tests took a part",
-        f"- Steps: {plan['steps']} in each of {recipe['epochs']} epochs; rate measured before: "
-        f"{', '.join(f'{rate:.2f}' for rate in plan['rates'])} steps/s of each stage",
-        f"- Weights: those after the last epoch ({source.note.get('epoch')}), not chosen by a test; EMA {recipe.get('ema', 0)}",
-        f"- Recipe, `zoo/{name}/args.json`: {', '.join(f'{key} `{value}`' for key, value in recipe.items())}",
+        *(line for number, stage in enumerate(stages, 1) for line in training(stage, number, len(stages))),
+        f"Weights: those after the last epoch ({source.note.get('epoch')}), not chosen by a test.",
         "",
         "![Loss and PSNR of the tests during the training](curves.png)",
         "",
@@ -83,3 +106,19 @@ def text(name: str, place: Path, numbers: str) -> str:
         f"- SHA-256: `{hashlib.sha256(file.read_bytes()).hexdigest()}`",
         "",
     ])
+
+
+def training(name: str, number: int, count: int) -> list[str]:
+    """Return the lines about one stage of the training of a network."""
+    plan, recipe = files.read_json(zoo.ROOT / name / "plan.json"), recipes.flags(name)
+    start = recipe.get("pre_train", "")
+    return [
+        *([f"### Stage {number} of {count}", ""] if count > 1 else []),
+        f"- Command: `make zoo NAME={name} HOURS={plan['hours']:g}` with `UNWEATHER_DATA` as [docs/zoo.md](../../docs/zoo.md) says",
+        *([f"- Start: the weights `{start}`"] if start else []),
+        f"- Machine: {plan['processor']}, threads: {plan['threads']}; {plan['hours']:g} hours, of which tests took a part",
+        f"- Steps: {plan['steps']} in each of {recipe['epochs']} epochs; rate measured before: "
+        f"{', '.join(f'{rate:.2f}' for rate in plan['rates'])} steps/s of each stage of batch and patch sizes; EMA {recipe.get('ema', 0)}",
+        f"- Recipe, `zoo/{name}/args.json`: {', '.join(f'{key} `{value}`' for key, value in recipe.items())}",
+        "",
+    ]

@@ -1,6 +1,7 @@
 """The recipes of the zoo, zoo/NAME/args.json: flags of main.py, and what follows from them."""
 from pathlib import Path
 
+import loss
 from data import added
 from data.sets import DATASETS
 from runtime import experiment, zoo
@@ -8,13 +9,18 @@ from runtime.errors import UserError, short
 from tool.zoo.prepare import PHOTOS
 
 TASKS = ("noise", "rain", "snow", "haze")
+VGG = {"SCR", "HCR", "POCL"}              # losses of the recipes that need weights of VGG
+
+
+def known() -> list[str]:
+    """Return the names of all recipes."""
+    return sorted(each.parent.name for each in zoo.ROOT.glob("*/args.json"))
 
 
 def path(name: str) -> Path:
     """Return the file of a recipe; raises UserError for an unknown name."""
-    known = sorted(each.parent.name for each in zoo.ROOT.glob("*/args.json"))
-    if name not in known:
-        raise UserError(f"the zoo has no network '{short(name)}', because there is no args.json of it; known: {', '.join(known)}")
+    if name not in known():
+        raise UserError(f"the zoo has no network '{short(name)}', because there is no args.json of it; known: {', '.join(known())}")
     return zoo.ROOT / name / "args.json"
 
 
@@ -39,10 +45,41 @@ def tasks(recipe: dict) -> list[str]:
     return [task for task in TASKS if task in found or "any" in found]
 
 
+def stages(name: str) -> list[str]:
+    """Return the recipes from whose weights a network came, first stage first and itself last: `pre_train` may name a stage as zoo:NAME."""
+    found = [name]
+    while (before := str(flags(found[0]).get("pre_train", ""))).startswith(zoo.PREFIX):
+        before = before.removeprefix(zoo.PREFIX)
+        if before in found:
+            raise UserError(f"{path(found[0])} starts from zoo:{before}, which starts from it")
+        found.insert(0, before)
+    return found
+
+
+def complete(names: list[str]) -> list[str]:
+    """Return those of the networks from which no other recipe starts."""
+    started = {stage for each in known() for stage in stages(each)[:-1]}
+    return [name for name in names if name not in started]
+
+
 def smoke(recipe: dict) -> list[str]:
-    """Return the flags by which a recipe trains and tests on scikit-image's photos: other images, the same weather and masks."""
+    """Return the flags by which a recipe trains and tests on scikit-image's photos: other images, the same weather and masks.
+
+    Weights that the recipe names as a file, to start from or for its losses, are used if they are there.
+    """
     sets = []
     for part, (base, task) in zip(str(recipe["data_train"]).split("+"), parts(recipe)):
         _, mark, what = part.partition("@")
         sets.append(f"{PHOTOS}@{what}" if mark else PHOTOS if base == PHOTOS else f"{PHOTOS}@{task}")
-    return ["--data_train", "+".join(sets), "--data_test", "+".join(f"Demo{task.capitalize()}" for task in tasks(recipe))]
+    chosen = ["--data_train", "+".join(sets), "--data_test", "+".join(f"Demo{task.capitalize()}" for task in tasks(recipe))]
+    if _lacks(recipe, "pre_train"):
+        chosen += ["--pre_train", ""]
+    if _lacks(recipe, "vgg_weights"):
+        chosen += ["--vgg_weights", "", "--loss", " / ".join(loss.without_types(each, VGG) for each in recipe["loss"].split(" / "))]
+    return chosen
+
+
+def _lacks(recipe: dict, flag: str) -> bool:
+    """Return True if a recipe names a file that does not exist."""
+    file = str(recipe.get(flag, ""))
+    return bool(file) and not file.startswith(zoo.PREFIX) and not Path(file).is_file()

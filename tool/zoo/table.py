@@ -53,6 +53,24 @@ SETS = (
 )
 
 
+class Published(NamedTuple):
+    """A published number: images, method in words, PSNR in dB, and the column of the long table in which it stands."""
+    images: int
+    method: str
+    psnr: float
+    column: str
+
+
+PUBLISHED = {
+    "CBSD68@15": [Published(68, "DSRIR, all in one, published, protocol `dsrir`", 33.95, "PSNR RGB")],
+    "CBSD68@25": [Published(68, "DSRIR, all in one, published, protocol `dsrir`", 31.27, "PSNR RGB")],
+    "CBSD68@50": [Published(68, "DSRIR, all in one, published, protocol `dsrir`", 27.98, "PSNR RGB")],
+    "Rain100L": [Published(100, "SAPNet's released weights, all images", 32.66, "PSNR Y"),
+                 Published(100, "PReNet's released weights, all images", 37.46, "PSNR Y, truncated"),
+                 Published(100, "DSRIR, all in one, published, protocol `dsrir`", 40.61, "PSNR RGB")],
+}
+
+
 class Row(NamedTuple):
     """The numbers of a network, or of the input or a classical method, on a set; psnr_t: PSNR of Y by the second protocol."""
     count: int
@@ -74,7 +92,7 @@ def run(names: list[str], write: bool) -> None:
     found = prepare.source()
     if not found:
         raise UserError("the test sets of the zoo are those of the folder that UNWEATHER_DATA names; set this variable (docs/zoo.md)")
-    root, chosen, home = prepare.prepare(found), names or known, zoo.ROOT.parent
+    root, chosen, home = prepare.prepare(found), names or recipes.complete(known), zoo.ROOT.parent
     for name in chosen if write else ():
         if not (zoo.ROOT / name / "notes.md").is_file():
             raise UserError(f"{zoo.ROOT / name} has no notes.md, which says what the network does and where it fails; write it first")
@@ -117,7 +135,7 @@ def tested(name: str, root: Path, tests: dict[str, TestSet]) -> tuple[dict[str, 
                      "--protocol", f"{FIRST}+{SECOND}", "--save", save, "--no-report"]
             if status := main.main(flags):
                 raise Failure(f"the test of {name} on {each.name} ended with status {status}; the same command continues")
-        rows[each.name] = row_of(zoo.read_json(place)[each.name])
+        rows[each.name] = row_of(files.read_json(place)[each.name])
     return rows, seconds(name)
 
 
@@ -145,7 +163,7 @@ def compared(each: Set, test: TestSet) -> dict[str, Row]:
     """Return the rows of the input and of each classical method on a set; numbers of an earlier call for these images are read again."""
     path = experiment.folder_of("zoo/tests") / "classical" / f"{each.name}-{signature(test)}.json"
     wanted = {"input": lambda pixels: pixels} | classical.METHODS[each.task]
-    known = zoo.read_json(path) if path.is_file() else {}
+    known = files.read_json(path) if path.is_file() else {}
     if set(known) != set(wanted):
         images = loader.Images(test.items, ("image",), test.read)
         rows: dict[str, list[dict]] = {method: [] for method in wanted}
@@ -182,13 +200,16 @@ def short(sets: list[Set], before: dict[str, dict[str, Row]], results: dict[str,
 
 
 def long(sets: list[Set], before: dict[str, dict[str, Row]], results: dict[str, tuple[dict[str, Row], float]]) -> str:
-    """Return the table of docs/zoo.md: for each set the input, every classical method and every network, with all measures."""
+    """Return the table of docs/zoo.md: for each set the input, every classical method, every network and published numbers."""
     lines = [["set", "images", "method", "PSNR RGB", "PSNR Y", "SSIM RGB", "SSIM Y", "PSNR Y, truncated"]]
     for each in sets:
         rows = before[each.name] | {f"`{zoo.PREFIX}{name}`": found[each.name] for name, (found, _) in results.items() if each.name in found}
         for method, row in rows.items():
             lines.append([f"{each.name} ({each.about})", str(row.count), method, number(row.psnr), number(row.psnr_y), f"{row.ssim:.4f}",
                           f"{row.ssim_y:.4f}", number(row.psnr_t)])
+        for known in PUBLISHED.get(each.name, []):
+            cells = [number(known.psnr) if column == known.column else "" for column in lines[0][3:]]
+            lines.append([f"{each.name} ({each.about})", str(known.images), known.method, *cells])
     return markdown(lines)
 
 

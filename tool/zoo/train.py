@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 import main
 from model import weights
-from runtime import experiment, files, machine, process, zoo
+from runtime import experiment, files, machine, process
 from runtime.errors import Failure, UserError
 from runtime.progress import duration
 from tool import budget, card, portable
@@ -21,7 +23,8 @@ REAL, SMOKE = "data of UNWEATHER_DATA", "smoke test with scikit-image's photos"
 class Plan(NamedTuple):
     """What is decided once, before the first step, so that a resumed training has the same steps.
 
-    hours: as given; steps: of each epoch; rates: steps/s of each stage; processor, data: in words; recipe: the flags of args.json.
+    hours: as given; steps: of each epoch; rates: steps/s of each stage; processor, data: in words; recipe: the flags of args.json;
+    threads: of torch when the rates were measured.
     """
     hours: float
     steps: int
@@ -29,6 +32,7 @@ class Plan(NamedTuple):
     processor: str
     data: str
     recipe: dict
+    threads: int
 
 
 def run(name: str, hours: float) -> Path:
@@ -59,7 +63,7 @@ def command(flags: list[str]) -> None:
 def planned(path: Path, flags: list[str], hours: float, about: str, recipe: dict) -> Plan:
     """Return the plan of a training: the stored one, or a new one by the measured rate; raises UserError if a stored one is another."""
     if path.is_file():
-        stored = zoo.read_json(path)
+        stored = files.read_json(path)
         if set(stored) != set(Plan._fields):
             raise UserError(f"{path} is not the plan of a training; delete {path.parent} to begin a new one")
         plan = Plan(**stored)
@@ -76,7 +80,7 @@ def planned(path: Path, flags: list[str], hours: float, about: str, recipe: dict
     found = budget.measured([*flags, "--no-audit"], min(TIMED, seconds / 50))
     with process.session(False, 1):
         rates = [round(rate, 3) for rate in found["rates"]]
-        plan = Plan(hours, budget.steps(found, seconds), rates, machine.describe()["processor"], about, recipe)
+        plan = Plan(hours, budget.steps(found, seconds), rates, machine.describe()["processor"], about, recipe, torch.get_num_threads())
     files.make_folder(path.parent)
     files.write_json(path, plan._asdict())
     print(f"{', '.join(f'{rate:.3g}' for rate in plan.rates)} steps/s, so {sum(found['epochs'])} epochs of {plan.steps} steps "
