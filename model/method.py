@@ -15,6 +15,7 @@ class Method(nn.Module):
     unused: tuple[str, ...] = ()          # parts of a released network that no output depends on: kept, never trained
     maps: tuple[str, ...] = ()            # names of predictions that are maps of numbers, not images
     same_graph = True                     # the same parameters take part in every step, whatever the batch
+    windowed = 0                          # side in pixels of the images above which the network takes means over windows; 0: never
     built_from = ""                       # the model and the arguments that the network was built from, as text
 
     def __init__(self, network: nn.Module):

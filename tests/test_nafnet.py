@@ -9,8 +9,8 @@ import torch
 from model import nafnet
 from model.method import Method
 from model.nafnet.network import ChannelAttention, local_mean
-from restore import programs
-from runtime.errors import UserError
+from restore import agreement, programs
+from runtime.errors import Failure, UserError
 from tests.parity import facts, picture, released_state
 
 NAMES = ("nafnet", "nafnet_local")
@@ -92,10 +92,7 @@ def test_wrong_blocks(text):
 
 def test_exported_windows():
     """A traced network has the windows at sides below and above that of its example."""
-    method = built(4, "1/1/1", tlc=64)
-    with torch.no_grad():
-        for name, parameter in method.named_parameters():
-            parameter.normal_(float("scale" in name), 0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    method = scaled(built(4, "1/1/1", tlc=64))
     program = programs.traced(method, "nafnet").module()
     for sides in ((32, 48), (96, 130), (150, 96), (200, 260)):
         x = torch.rand(1, 3, *sides, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, sides[1])
@@ -103,6 +100,29 @@ def test_exported_windows():
             torch.testing.assert_close(program(x), method.restore(x), rtol=0, atol=1e-5)
             if max(sides) > 96:           # the windows matter there
                 assert not torch.allclose(program(x), without_windows(method).restore(x), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_windows_in_onnx(tmp_path, half):
+    """The check of an exported file finds lost windows; a file with windows passes it, in float16, too."""
+    pytest.importorskip("onnxruntime")
+    method = scaled(built(4, "1/1/1", tlc=16))
+    for each in (method, without_windows(method)):
+        content, opened = programs.as_onnx(programs.traced(each, "nafnet"), {"model": "nafnet"}, half)
+        (tmp_path / "x.onnx").write_bytes(content)
+        if each is method:
+            agreement.check(method, opened(tmp_path / "x.onnx"), half)
+        else:
+            with pytest.raises(Failure, match="differs from the original"):
+                agreement.check(method, opened(tmp_path / "x.onnx"), half)
+
+
+def scaled(method: Method) -> Method:
+    """Fill a network with numbers by which attention matters."""
+    with torch.no_grad():
+        for name, parameter in method.named_parameters():
+            parameter.normal_(float("scale" in name), 0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    return method
 
 
 def without_windows(method: Method) -> Method:

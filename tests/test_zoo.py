@@ -12,7 +12,7 @@ import torch
 import option
 import unweather
 from data import demo
-from model import weights
+from model import two_stage_kd, weights
 from runtime import zoo
 from runtime.errors import Failure, UserError
 from tests.conftest import REPO, photo, save
@@ -142,7 +142,7 @@ def test_from_training_to_tables(small, capsys):
 
 
 def test_stages(small):
-    """A network that starts from another one of the zoo has the hours, commands and data of both in its card, and alone is in the table."""
+    """The card of a network that starts from another one of the zoo has hours, commands and data of both; tables have only the last stage."""
     train.run("tiny", 0.001)
     publish.run("tiny")
     later = RECIPE | {"pre_train": "zoo:tiny", "data_train": "CBSD68@rain"}
@@ -156,7 +156,7 @@ def test_stages(small):
     publish.run("later")
     assert (folder / "model.safetensors").read_bytes() == (zoo.ROOT / "later/model.safetensors").read_bytes()
     card = cards.text("later", zoo.ROOT / "later", "table", [])
-    assert all(words in card for words in ("### Stage 1 of 2", "NAME=tiny HOURS", "### Stage 2 of 2", "NAME=later HOURS", "`zoo:tiny`"))
+    assert all(words in card for words in ("### tiny", "NAME=tiny HOURS", "### later", "NAME=later HOURS", "`zoo:tiny`"))
     assert "- BSDS500: " in card and "- CBSD68: " in card
     (zoo.ROOT / "tiny/args.json").write_text(json.dumps(RECIPE | {"pre_train": "zoo:later"}))
     with pytest.raises(UserError, match="starts from zoo:"):
@@ -168,6 +168,34 @@ def test_a_smoke_test_leaves_out_what_needs_missing_files(small):
     assert recipes.smoke(recipe)[4:] == ["--pre_train", "", "--vgg_weights", "", "--loss", "1*L1 / 1*L1"]
     Path("none.pth").touch()
     assert recipes.smoke(recipe)[4:] == []
+    assert recipes.smoke(recipe | {"teachers": ["experiment/zoo/x/release/model.safetensors"]})[4:] == ["--loss", "1*L1 / 1*L1"]
+
+
+def test_published_numbers_have_a_column():
+    head = table.long([], {}, {}).splitlines()[0]
+    assert all(f"| {known.column} |" in head for rows in table.PUBLISHED.values() for known in rows)
+    assert set(table.PUBLISHED) <= {each.name for each in table.SETS}
+
+
+def test_a_changed_recipe_is_not_published(small):
+    train.run("tiny", 0.001)
+    (zoo.ROOT / "tiny/args.json").write_text(json.dumps(RECIPE | {"lr": 0.5}))
+    with pytest.raises(UserError, match="has changed since the training"):
+        publish.run("tiny")
+    (zoo.ROOT / "tiny/args.json").write_text(json.dumps(RECIPE))
+
+
+def test_limits_of_what_is_published(small, monkeypatch):
+    """Weights that float16 damages, and weights that are too large, stay where they are."""
+    train.run("tiny", 0.001)
+    monkeypatch.setattr(publish, "LOSS", -1.0)
+    with pytest.raises(Failure, match="float16 costs"):
+        publish.run("tiny")
+    monkeypatch.setattr(publish, "LOSS", 1.0)
+    monkeypatch.setattr(publish, "TOGETHER", 1000)
+    with pytest.raises(Failure, match="the zoo allows"):
+        publish.run("tiny")
+    assert not (zoo.ROOT / "tiny/model.safetensors").exists()
 
 
 def test_a_smoke_test_is_not_published(small, monkeypatch):
@@ -240,6 +268,9 @@ def test_recipes(place, name):
     recipe = recipes.flags(name)
     args = option.parse(["--config", str(recipes.path(name))])
     assert args.model == recipe["model"] and args.data_train == recipe["data_train"]
+    assert not args.no_augment and args.augment == recipe.get("augment", args.augment)
+    if recipe.get("teachers"):
+        assert two_stage_kd._in_order(args.data_train.split("+"), args.teachers) == recipe["teachers"]
     smoke = dict(zip(*[iter(recipes.smoke(recipe))] * 2))
     assert {part.partition("@")[0] for part in smoke["--data_train"].split("+")} == {"photos"}
     assert recipes.tasks({"data_train": smoke["--data_train"]}) == recipes.tasks(recipe)

@@ -31,7 +31,7 @@ from tool import budget, guarded, profile
 EQUAL = {"--loss": "1*L1", "--batch_size": "16", "--patch_size": "64", "--epoch_chg": "1", "--augment": "all", "--no-balanced": ""}
 OWN = ("--model", "--seed", "--epochs", "--test_every", "--resume", "--reset", "--test_only", "--template", "--config", "--load", "--list",
        "--explain", "--save")
-SHARED = ("data_train", "data_test", "data_range", "loss", "batch_size", "patch_size", "protocol", "augment", "balanced")
+SHARED = ("data_train", "data_test", "data_range", "loss", "batch_size", "patch_size", "protocol", "augment", "no_augment", "sigma", "balanced")
 SIDE = 512                                # side in pixels of the image that is restored for the time
 
 

@@ -40,7 +40,7 @@ class Restoration(Method):
 
     def __init__(self, channels: int, encoder: tuple[int, ...], middle: int, decoder: tuple[int, ...], window: int = 0):
         super().__init__(NAFNet(channels, encoder, middle, decoder, window))
-        self.multiple_of = 2 ** len(encoder)
+        self.multiple_of, self.windowed = 2 ** len(encoder), window
 
     def predict(self, x: Tensor) -> Prediction:
         """Return image for (B, 3, H, W) in [0, 1]."""

@@ -98,5 +98,5 @@ def local_mean(x: Tensor, window: int) -> Tensor:
         width = torch.sym_min(window, side)                       # not min, which an exporter would replace by one of both numbers
         first = (torch.arange(side, device=x.device) - (width - 1) // 2).clamp(0, side - width)
         sums = F.pad(x.float().cumsum(axis), (1, 0) if axis == -1 else (0, 0, 1, 0))
-        x = (sums.index_select(axis, first + width) - sums.index_select(axis, first)) / width
+        x = sums.index_select(axis, first + width).sub_(sums.index_select(axis, first)).div_(width)
     return x

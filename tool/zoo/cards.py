@@ -13,6 +13,10 @@ from tool.zoo import pictures, prepare, recipes
 
 # a set of the zoo's trainings -> the sets from which its images come
 ORIGIN = {prepare.PHOTOS: ("BSDS500",)}
+STARTS = {                                # files of released weights that recipes name
+    "sapnet_official.pth": "`sapnet_official.pth`: SAPNet's released weights (MIT), trained on RainTrainH",
+    "vgg16_features_rgb01.pth": "`vgg16_features_rgb01.pth`, for the loss: torchvision's VGG-16 (BSD 3-clause), trained on ImageNet",
+}
 
 
 def write(name: str, numbers: str) -> Path:
@@ -67,27 +71,28 @@ def text(name: str, place: Path, numbers: str, shown: list[str]) -> str:
         "## Use",
         "",
         f"    python -m tool.restore my_photos --weights {zoo.PREFIX}{name}",
-        f"    python main.py --test_only --pre_train {zoo.PREFIX}{name} --data_test "
+        f"    python main.py --test_only --pre_train {zoo.PREFIX}{name} --dir_data dataset/zoo --data_test "
         f"{str(recipes.flags(name)['data_test']).partition('+')[0]}",
         "",
         f'From Python: `unweather.load("{zoo.PREFIX}{name}")`. The same folder, copied elsewhere, is read by its path.',
         "",
         "## Numbers",
         "",
-        "Protocol `default` (8 bits, rounded, no border, whole images, Gaussian SSIM), float32, by `python -m tool.zoo`; none of the",
-        "images was trained on. *Classical* is the best of the methods without learning in `tool/zoo/classical.py`.",
+        "Protocol `default` (8 bits, rounded, no border, whole images, Gaussian SSIM), float32, by `python -m tool.zoo`. Training images that",
+        "show a test scene were searched and left out ([docs/zoo.md](../../docs/zoo.md#train-them)). *Classical* is the best of the methods",
+        "without learning in `tool/zoo/classical.py`.",
         "",
         numbers,
         "",
         "## Where it helps least",
         "",
-        "Of three photos of scikit-image, which no network of the zoo was trained on, with weather that is drawn in another way than in the",
-        "training: for each task the one that gains least. Degraded, restored, clean; the middle of the photo in full size, PSNR of the whole.",
+        "Of three photos of scikit-image, which no network of the zoo was trained on: for each task the one that gains least. Snow, rain and",
+        "haze are drawn in another way than in the training. Degraded, restored, clean; the middle of the photo in full size, PSNR of the whole.",
         "",
         *shown,
         "## Training",
         "",
-        *(line for number, stage in enumerate(stages, 1) for line in training(stage, number, len(stages))),
+        *(line for stage in stages for line in training(stage, alone=len(stages) == 1)),
         f"Weights: those after the last epoch ({source.note.get('epoch')}), not chosen by a test.",
         "",
         "![Loss and PSNR of the tests during the training](curves.png)",
@@ -95,6 +100,7 @@ def text(name: str, place: Path, numbers: str, shown: list[str]) -> str:
         "## Data and licences",
         "",
         *(f"- {each}: {licence(each)}" for each in sources),
+        *dict.fromkeys(f"- {STARTS[file]}" for stage in stages for file in named(recipes.flags(stage))),
         "",
         "The weights were made from these images for research. The MIT licence of the repository covers its code; it says nothing about",
         "what the owners of the images allow for weights that were trained on them. Ask them before any commercial use.",
@@ -108,15 +114,20 @@ def text(name: str, place: Path, numbers: str, shown: list[str]) -> str:
     ])
 
 
-def training(name: str, number: int, count: int) -> list[str]:
-    """Return the lines about one stage of the training of a network."""
+def named(recipe: dict) -> list[str]:
+    """Return the names of the files of released weights that a recipe uses."""
+    return [file for key in ("pre_train", "vgg_weights") if (file := Path(str(recipe.get(key, ""))).name) in STARTS]
+
+
+def training(name: str, alone: bool) -> list[str]:
+    """Return the lines about the training of a network, or of a teacher or stage that leads to one."""
     plan, recipe = files.read_json(zoo.ROOT / name / "plan.json"), recipes.flags(name)
     start = recipe.get("pre_train", "")
     return [
-        *([f"### Stage {number} of {count}", ""] if count > 1 else []),
+        *([] if alone else [f"### {name}", ""]),
         f"- Command: `make zoo NAME={name} HOURS={plan['hours']:g}` with `UNWEATHER_DATA` as [docs/zoo.md](../../docs/zoo.md) says",
         *([f"- Start: the weights `{start}`"] if start else []),
-        f"- Machine: {plan['processor']}, threads: {plan['threads']}; {plan['hours']:g} hours, of which tests took a part",
+        f"- Machine: {plan['processor']}, threads: {plan.get('threads', 'not known')}; {plan['hours']:g} hours, of which tests took a part",
         f"- Steps: {plan['steps']} in each of {recipe['epochs']} epochs; rate measured before: "
         f"{', '.join(f'{rate:.2f}' for rate in plan['rates'])} steps/s of each stage of batch and patch sizes; EMA {recipe.get('ema', 0)}",
         f"- Recipe, `zoo/{name}/args.json`: {', '.join(f'{key} `{value}`' for key, value in recipe.items())}",

@@ -22,7 +22,7 @@ class Strip(NamedTuple):
 
 
 def strips(restorer: Restorer, kinds: tuple[str, ...]) -> Iterator[Strip]:
-    """Yield a strip for each weather ('clean' for none) and photo; no network of the zoo was trained on these photos or this weather."""
+    """Yield a strip for each weather ('clean' for none) and photo; no network of the zoo was trained on these photos."""
     photos = demo.photos("train") | demo.photos("test")
     for kind in kinds:
         for number, name in enumerate(PHOTOS):
@@ -35,7 +35,7 @@ def strips(restorer: Restorer, kinds: tuple[str, ...]) -> Iterator[Strip]:
 
 
 def degraded(kind: str, clean: np.ndarray, number: int) -> np.ndarray:
-    """Return a photo (H, W, 3) uint8 with the weather of the embedded sets, which no network was trained with, or unchanged."""
+    """Return a photo (H, W, 3) uint8 with the noise or weather of the embedded sets, or unchanged."""
     if kind == "clean":
         return clean
     result = getattr(degrade, kind)(clean / 255, np.random.default_rng((9, number)))

@@ -2,6 +2,7 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from contract import Item
@@ -44,8 +45,9 @@ def prepare(found: Path | None) -> Path:
     fill(root / "Rain800" / "test", image.listing(found / "Rain800" / "test"))
     shown = leaking(found, root)
     kept = {part: [path for path in listed(found, part) if str(path.relative_to(found)) not in shown] for part in TRAINED}
-    fill(root / "Rain800" / "train", kept["Rain800/train"])
-    fill(root / PHOTOS / "target", [*kept["BSDS500/train"], *kept["BSDS500/test"]])
+    every = [path.name for part in TRAINED for path in image.listing(found / part)]
+    fill(root / "Rain800" / "train", kept["Rain800/train"], every)
+    fill(root / PHOTOS / "target", [*kept["BSDS500/train"], *kept["BSDS500/test"]], every)
     link(root / PHOTOS / "input", Path("target"))
     for weights in (found / "weights", found.parent / "weights"):          # released weights from which a recipe starts
         if weights.is_dir():
@@ -94,12 +96,12 @@ def smoke(root: Path) -> Path:
     return root
 
 
-def fill(folder: Path, images: list[Path]) -> None:
-    """Let a folder hold links to these images and no other links."""
+def fill(folder: Path, images: list[Path], every: Collection[str] = ()) -> None:
+    """Let a folder hold links to these images, no other links, and no copies (on a system without links) with other names of `every`."""
     files.make_folder(folder)
     names = {path.name for path in images}
     for old in folder.iterdir():
-        if old.is_symlink() and old.name not in names:
+        if old.name not in names and (old.is_symlink() or old.name in every):
             old.unlink()
     for path in images:
         link(folder / path.name, path)

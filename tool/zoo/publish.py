@@ -4,7 +4,7 @@ import shutil
 import main
 from runtime import experiment, files, zoo
 from runtime.errors import Failure, UserError
-from tool.zoo import prepare, train
+from tool.zoo import prepare, recipes, train
 
 LOSS = 0.01                               # dB of PSNR that float16 may cost on each set of --data_test
 SHIPPED = (zoo.FILE, "plan.json", "curves.png")
@@ -19,12 +19,15 @@ def run(name: str) -> None:
         raise UserError(f"no training of '{name}' has ended: there is no {release / zoo.FILE}; make zoo NAME={name} trains it")
     if not prepare.source() or files.read_json(release / "plan.json").get("data") != train.REAL:
         raise UserError(f"{release} is a smoke test without the data of UNWEATHER_DATA; such weights are not published")
-    flags = experiment.read_args(folder / "training" / "args.json")
+    flags, plan, recipe = experiment.read_args(folder / "training" / "args.json"), files.read_json(release / "plan.json"), recipes.flags(name)
+    if plan["recipe"] != recipe:
+        raise UserError(f"{recipes.path(name)} has changed since the training of {release}; put it back, or train again")
     numbers = []
     for kind, file in (("single", latest), ("half", release / zoo.FILE)):
         save = f"zoo/{name}/check-{kind}"
+        shutil.rmtree(experiment.folder_of(save), ignore_errors=True)
         if main.main(["--test_only", "--pre_train", str(file), "--data_test", flags["data_test"], "--dir_data", flags["dir_data"],
-                      "--save", save]):
+                      "--save", save, *recipes.network_alone(recipe)]):
             raise Failure(f"the test of {file} failed")
         numbers.append(files.read_json(experiment.folder_of(save) / "metrics.json"))
     for data_set, before in numbers[0].items():
@@ -38,6 +41,8 @@ def run(name: str) -> None:
     if size > LARGEST or size + others > TOGETHER:
         raise Failure(f"{release / zoo.FILE} has {size / 1e6:.1f} MB, all others {others / 1e6:.1f} MB; the zoo allows "
                       f"{LARGEST / 1e6:.0f} MB for a file and {TOGETHER / 1e6:.0f} MB for all")
+    for each in recipes.teachers(recipe):                         # their weights do not ship, only how they were trained
+        shutil.copyfile(experiment.folder_of(f"zoo/{each}/release") / "plan.json", zoo.ROOT / each / "plan.json")
     for file in SHIPPED:
         with files.temporary(place / file) as part:
             shutil.copyfile(release / file, part)

@@ -46,40 +46,52 @@ def tasks(recipe: dict) -> list[str]:
 
 
 def stages(name: str) -> list[str]:
-    """Return the recipes from whose weights a network came, first stage first and itself last: `pre_train` may name a stage as zoo:NAME."""
+    """Return the recipes that lead to a network, itself last: its teachers, and the stages before it, which `pre_train` names zoo:NAME."""
     found = [name]
     while (before := str(flags(found[0]).get("pre_train", ""))).startswith(zoo.PREFIX):
         before = before.removeprefix(zoo.PREFIX)
         if before in found:
             raise UserError(f"{path(found[0])} starts from zoo:{before}, which starts from it")
         found.insert(0, before)
-    return found
+    return [*teachers(flags(name)), *found]
+
+
+def teachers(recipe: dict) -> list[str]:
+    """Return the recipes whose weights teach a network, by their files experiment/zoo/NAME/release/model.safetensors."""
+    return [Path(file).parts[-3] for file in recipe.get("teachers", [])]
 
 
 def complete(names: list[str]) -> list[str]:
-    """Return those of the networks from which no other recipe starts."""
-    started = {stage for each in known() for stage in stages(each)[:-1]}
+    """Return those of the networks from which none of the others starts."""
+    started = {stage for each in names for stage in stages(each)[:-1]}
     return [name for name in names if name not in started]
 
 
 def smoke(recipe: dict) -> list[str]:
     """Return the flags by which a recipe trains and tests on scikit-image's photos: other images, the same weather and masks.
 
-    Weights that the recipe names as a file, to start from or for its losses, are used if they are there.
+    Weights that the recipe names as a file, to start from, as teachers or for its losses, are used if they are there.
     """
     sets = []
     for part, (base, task) in zip(str(recipe["data_train"]).split("+"), parts(recipe)):
         _, mark, what = part.partition("@")
         sets.append(f"{PHOTOS}@{what}" if mark else PHOTOS if base == PHOTOS else f"{PHOTOS}@{task}")
     chosen = ["--data_train", "+".join(sets), "--data_test", "+".join(f"Demo{task.capitalize()}" for task in tasks(recipe))]
-    if _lacks(recipe, "pre_train"):
+    specs = str(recipe["loss"]).split(" / ")
+    if _lacks(recipe.get("pre_train", "")):
         chosen += ["--pre_train", ""]
-    if _lacks(recipe, "vgg_weights"):
-        chosen += ["--vgg_weights", "", "--loss", " / ".join(loss.without_types(each, VGG) for each in recipe["loss"].split(" / "))]
+    if _lacks(recipe.get("vgg_weights", "")):
+        chosen += ["--vgg_weights", "", "--loss", " / ".join(loss.without_types(spec, VGG) for spec in specs)]
+    if any(map(_lacks, recipe.get("teachers", []))):
+        chosen += ["--loss", " / ".join("1*L1" for _ in specs)]
     return chosen
 
 
-def _lacks(recipe: dict, flag: str) -> bool:
+def network_alone(recipe: dict) -> list[str]:
+    """Return the flags with which a network of rain2avoid is tested without the map and the references of each image, as it ships."""
+    return ["--no-keep_clean"] if recipe.get("keep_clean") is False else []
+
+
+def _lacks(file: str) -> bool:
     """Return True if a recipe names a file that does not exist."""
-    file = str(recipe.get(flag, ""))
     return bool(file) and not file.startswith(zoo.PREFIX) and not Path(file).is_file()

@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     processor: str
     data: str
     recipe: dict
-    threads: int
+    threads: int = 0                      # 0: not known
 
 
 def run(name: str, hours: float) -> Path:
@@ -49,7 +49,7 @@ def run(name: str, hours: float) -> Path:
     latest = folder / "training" / "model" / "model_latest.pt"
     args = experiment.stored_args(folder / "training")
     command(["--test_only", "--pre_train", str(latest), "--data_test", args["data_test"], "--dir_data", args["dir_data"],
-             "--save", f"zoo/{name}/training"])
+             "--save", f"zoo/{name}/training", *recipes.network_alone(recipe)])
     return released(folder, name, latest)
 
 
@@ -64,7 +64,7 @@ def planned(path: Path, flags: list[str], hours: float, about: str, recipe: dict
     """Return the plan of a training: the stored one, or a new one by the measured rate; raises UserError if a stored one is another."""
     if path.is_file():
         stored = files.read_json(path)
-        if set(stored) != set(Plan._fields):
+        if not {*Plan._fields} - {"threads"} <= set(stored) <= {*Plan._fields}:
             raise UserError(f"{path} is not the plan of a training; delete {path.parent} to begin a new one")
         plan = Plan(**stored)
         if (plan.hours, plan.data) != (hours, about):
