@@ -102,19 +102,18 @@ def test_exported_windows():
                 assert not torch.allclose(program(x), without_windows(method).restore(x), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_windows_in_onnx(tmp_path, half):
-    """The check of an exported file finds lost windows; a file with windows passes it, in float16, too."""
+def test_windows_in_onnx(tmp_path):
+    """The check of an exported file finds lost windows; a file with windows passes it."""
     pytest.importorskip("onnxruntime")
     method = scaled(built(4, "1/1/1", tlc=16))
     for each in (method, without_windows(method)):
-        content, opened = programs.as_onnx(programs.traced(each, "nafnet"), {"model": "nafnet"}, half)
+        content, opened = programs.as_onnx(programs.traced(each, "nafnet"), {"model": "nafnet"})
         (tmp_path / "x.onnx").write_bytes(content)
         if each is method:
-            agreement.check(method, opened(tmp_path / "x.onnx"), half)
+            agreement.check(method, opened(tmp_path / "x.onnx"))
         else:
             with pytest.raises(Failure, match="differs from the original"):
-                agreement.check(method, opened(tmp_path / "x.onnx"), half)
+                agreement.check(method, opened(tmp_path / "x.onnx"))
 
 
 def scaled(method: Method) -> Method:

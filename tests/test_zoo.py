@@ -152,7 +152,7 @@ def test_stages(small):
     assert recipes.stages("later") == ["tiny", "later"] and recipes.complete(["tiny", "later"]) == ["later"]
     folder = train.run("later", 0.001)
     log = Path("experiment/zoo/later/training/log.txt").read_text()
-    assert "zoo/tiny/model.safetensors" in log
+    assert "zoo:tiny (own file)" in log
     publish.run("later")
     assert (folder / "model.safetensors").read_bytes() == (zoo.ROOT / "later/model.safetensors").read_bytes()
     card = cards.text("later", zoo.ROOT / "later", "table", [])
