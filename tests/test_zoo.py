@@ -142,7 +142,7 @@ def test_from_training_to_tables(small, capsys):
 
 
 def test_stages(small):
-    """The card of a network that starts from another one of the zoo has hours, commands and data of both; tables have only the last stage."""
+    """The card of a network that starts from another one of the zoo has commands, hours and data of both; tables have only the last."""
     train.run("tiny", 0.001)
     publish.run("tiny")
     later = RECIPE | {"pre_train": "zoo:tiny", "data_train": "CBSD68@rain"}

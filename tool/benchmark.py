@@ -31,7 +31,8 @@ from tool import budget, guarded, profile
 EQUAL = {"--loss": "1*L1", "--batch_size": "16", "--patch_size": "64", "--epoch_chg": "1", "--augment": "all", "--no-balanced": ""}
 OWN = ("--model", "--seed", "--epochs", "--test_every", "--resume", "--reset", "--test_only", "--template", "--config", "--load", "--list",
        "--explain", "--save")
-SHARED = ("data_train", "data_test", "data_range", "loss", "batch_size", "patch_size", "protocol", "augment", "no_augment", "sigma", "balanced")
+SHARED = ("data_train", "data_test", "data_range", "loss", "batch_size", "patch_size", "protocol", "augment", "no_augment", "sigma",
+          "balanced")
 SIDE = 512                                # side in pixels of the image that is restored for the time
 
 
@@ -169,7 +170,8 @@ def row(network: str, known: dict, results: list[dict]) -> dict[str, str]:
 
 def half_width(values: np.ndarray) -> float:
     """Return half the 95 % interval of the mean of some values by Student's t distribution; it is wide for two or three."""
-    from scipy import stats               # slow to import
+    from scipy import stats  # slow to import
+
     return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 

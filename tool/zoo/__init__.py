@@ -17,7 +17,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
                         help="test: measure networks on every set that is found; train: train one by zoo/NAME/args.json; publish: put its "
                              "weights into zoo/NAME; gallery: write the pictures of docs/gallery.md")
     parser.add_argument("names", nargs="*", metavar="NAME", help="the network; test: any number of them, default: all")
-    parser.add_argument("--hours", type=number(float, 0.001, LONGEST), default=2.0, help="time of a training; a tenth of it is left for tests")
+    parser.add_argument("--hours", type=number(float, 0.001, LONGEST), default=2.0, help="time of a training; a tenth is left for tests")
     parser.add_argument("--write", action="store_true", help="test: write the tables to README.md and docs/zoo.md, and the cards")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if args.what in ("train", "publish") and len(args.names) != 1:

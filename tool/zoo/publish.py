@@ -19,7 +19,8 @@ def run(name: str) -> None:
         raise UserError(f"no training of '{name}' has ended: there is no {release / zoo.FILE}; make zoo NAME={name} trains it")
     if not prepare.source() or files.read_json(release / "plan.json").get("data") != train.REAL:
         raise UserError(f"{release} is a smoke test without the data of UNWEATHER_DATA; such weights are not published")
-    flags, plan, recipe = experiment.read_args(folder / "training" / "args.json"), files.read_json(release / "plan.json"), recipes.flags(name)
+    flags, plan = experiment.read_args(folder / "training" / "args.json"), files.read_json(release / "plan.json")
+    recipe = recipes.flags(name)
     if plan["recipe"] != recipe:
         raise UserError(f"{recipes.path(name)} has changed since the training of {release}; put it back, or train again")
     numbers = []

@@ -54,7 +54,10 @@ SETS = (
 
 
 class Published(NamedTuple):
-    """A published number, or one of released weights that was measured for this project: images, method in words, PSNR in dB, and the column of the long table in which it stands."""
+    """A published number, or one of released weights that was measured for this project.
+
+    Images, method in words, PSNR in dB, and the column of the long table in which it stands.
+    """
     images: int
     method: str
     psnr: float
