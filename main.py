@@ -6,7 +6,7 @@ from pathlib import Path
 
 if __name__ == "__main__":                # must run before torch is imported
     from runtime import waiting
-    waiting.leave_cores_to_others()
+    waiting.before_torch()
 
 import torch
 

@@ -1,4 +1,4 @@
-"""How many threads compute and how they wait; imports no torch, since torch's OpenMP reads the settings as it is loaded."""
+"""How many threads compute, how they wait, and memory in large pages; imports no torch, which reads these settings as it is loaded."""
 import os
 import time
 from pathlib import Path
@@ -6,8 +6,15 @@ from pathlib import Path
 WAITS = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
 BUSY = "UNWEATHER_BUSY_CORES"             # set beside OMP_NUM_THREADS if this module chose the number, to the cores that were in use
 STAT = Path("/proc/stat")
+PAGES = "THP_MEM_ALLOC_ENABLE"            # PyTorch then asks Linux for pages of 2 MiB for large tensors; many small ones cost time
 SPINS = "30000"                           # a tenth of libgomp's default: about 6 % slower alone, 10 times faster beside another job
 SAMPLES = (0.1, 0.9)                      # seconds in which the load is measured; again and longer if the first one is high
+
+
+def before_torch() -> None:
+    """Choose the threads and the size of the pages of memory for a program. Call this before torch is imported."""
+    leave_cores_to_others()
+    os.environ.setdefault(PAGES, "1")
 
 
 def leave_cores_to_others() -> None:
@@ -15,7 +22,7 @@ def leave_cores_to_others() -> None:
 
     Threads that are more than the free cores wait for each other most of the time: two threads beside two other busy programs
     on two cores are slower than one. By default a waiting thread of libgomp also spins for a long time, and uses up the time
-    slices that the thread it waits for needs. Call this before torch is imported; it has no effect afterwards.
+    slices that the thread it waits for needs.
     """
     cores = own_cores()
     used = min(busy_cores(), cores)

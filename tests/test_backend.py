@@ -2,13 +2,14 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import tester
-from restore import backend
+from restore import backend, engines
 from restore.restorer import Restorer, Settings
 from runtime import memory
 from runtime.errors import UserError
@@ -208,6 +209,25 @@ def test_results_name_the_backend_and_a_training_tests_with_torch(run, pairs, mo
     assert json.loads(Path("experiment/x/metrics.json").read_text())["set"]["backend"] == "openvino"
     assert "single, openvino, whole images" in text
     assert "fp32, openvino, whole images" in Path("experiment/x/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("precision, windowed, hint", [("single", 0, "f32"), ("bf16", 0, "bf16"), ("bf16", 96, "f32")])
+def test_openvino_adds_up_windows_in_float32(method, monkeypatch, precision, windowed, hint):
+    """Its sums in bf16 differ from PyTorch's too much to be used."""
+    compiled = []
+
+    class Core:
+        def read_model(self, content):
+            return content
+
+        def compile_model(self, model, device, settings):
+            compiled.append(settings["INFERENCE_PRECISION_HINT"])
+            return SimpleNamespace(create_infer_request=lambda: None)
+    monkeypatch.setattr(engines, "core", Core)
+    monkeypatch.setattr(engines, "onnx", lambda *_: b"")
+    method.windowed = windowed
+    engines._openvino(method, Path("x.onnx"), precision)
+    assert compiled == [hint]
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

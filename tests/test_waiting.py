@@ -13,7 +13,7 @@ import os, runpy, sys
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            print("OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ)
+            print(("OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ) and os.environ.get("THP_MEM_ALLOC_ENABLE") == "1")
             sys.exit(0)
 sys.meta_path.insert(0, Watch())
 runpy.run_module(sys.argv[1], run_name=sys.argv[2])
@@ -26,7 +26,8 @@ runpy.run_module(sys.argv[1], run_name=sys.argv[2])
 ])
 def test_before_torch_is_imported(program, name, limited):
     """The setting is in place as torch is imported; importing a program as a module sets nothing."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    unset = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")
+    environment = {key: value for key, value in os.environ.items() if key not in unset}
     result = subprocess.run(python("-c", CODE, program, name), env=environment | {"PYTHONPATH": str(REPO)}, cwd=REPO,
                             capture_output=True, text=True)
     assert result.stdout.strip() == str(limited), result.stderr
@@ -40,6 +41,13 @@ def test_the_users_setting_stays(monkeypatch, setting):
     waiting.leave_cores_to_others()
     assert os.environ[setting] == "7"
     assert {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() == {setting}
+
+
+def test_the_users_pages_stay(monkeypatch):
+    monkeypatch.setattr(waiting, "leave_cores_to_others", lambda: None)
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    waiting.before_torch()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":                # before torch is imported
     from runtime import waiting
-    waiting.leave_cores_to_others()
+    waiting.before_torch()
 
 import numpy as np
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 if __name__ == "__main__":                # before torch is imported
     from runtime import waiting
-    waiting.leave_cores_to_others()
+    waiting.before_torch()
 
 import torch
 from torch import Tensor

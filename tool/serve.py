@@ -9,7 +9,7 @@ from pathlib import Path
 
 if __name__ == "__main__":                # before torch is imported
     from runtime import waiting
-    waiting.leave_cores_to_others()
+    waiting.before_torch()
 
 from model import weights
 from restore.flags import add_backend

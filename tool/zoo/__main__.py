@@ -5,5 +5,5 @@ from runtime import waiting
 from tool import guarded
 from tool.zoo import run
 
-waiting.leave_cores_to_others()           # before `run` imports torch
+waiting.before_torch()           # before `run` imports torch
 sys.exit(guarded("tool.zoo", run))
