@@ -20,17 +20,21 @@ FAINT = 4.6                               # -log of the opacity, relative to tha
 def rain(clean: np.ndarray, strength: float, rng: np.random.Generator, height: np.ndarray | None = None) -> Found:
     """Add streaks to (H, W, 3) uint8: a layer of near ones and one of far ones that are shorter, thinner and fainter, and a veil.
 
-    Drawn: direction, length, width, density, opacity, brightness, veil. The strength scales the density and the veil; `height` is
-    not used, as in `snow`.
+    One half of the draws has streaks that cover the photo behind them, the other half many streaks of very different opacity whose
+    light is added to the photo (the model of most synthetic sets, such as Rain100L), without a veil. Drawn: direction, length,
+    width, density, opacity, brightness, veil. The strength scales the density and the veil; `height` is not used, as in `snow`.
     """
-    angle = np.clip(rng.normal(0, 15), -40, 40)                   # degrees from the vertical
-    length, radius = _between(rng, 9, 60), _between(rng, 0.6, 1.4)
-    share, opacity = _between(rng, 0.015, 0.20), rng.uniform(0.35, 0.95)
+    added, angle = rng.random() < 0.5, np.clip(rng.normal(0, 15), -40, 40)               # degrees from the vertical
+    length, radius = _between(rng, 9, 90 if added else 60), _between(rng, 0.6, 1.6 if added else 1.4)
+    share, opacity = (_between(rng, 0.04, 0.4), rng.uniform(0.2, 0.8)) if added else (_between(rng, 0.015, 0.2), rng.uniform(0.35, 0.95))
     depth = np.zeros(clean.shape[:2], np.float32)
     for near in (1.0, 0.5):
-        _draw(depth, rng, share * strength * near, (angle, 1.5), length * near / 2, max(radius * near, 0.5), opacity * near**0.5, 1)
-    alpha, veil = 1 - np.exp(-depth)[..., None], np.float32(rng.uniform(0, 0.08) * strength)
-    return {"input": _levels(degrade.behind_streaks(_scaled(clean), alpha, veil, np.float32(rng.uniform(0.8, 1.1))))}
+        _draw(depth, rng, share * strength * near, (angle, 3.0 if added else 1.5), length * near / 2, max(radius * near, 0.5), opacity * near**0.5, 1,
+              faintest=0.02 if added else 0.4)
+    alpha, veil, bright = 1 - np.exp(-depth)[..., None], rng.uniform(0, 0.08) * strength, rng.uniform(0.8, 1.1)
+    if added:
+        return {"input": _levels(np.minimum(_scaled(clean) + alpha * np.float32(bright), 1))}
+    return {"input": _levels(degrade.behind_streaks(_scaled(clean), alpha, np.float32(veil), np.float32(bright)))}
 
 
 def snow(clean: np.ndarray, strength: float, rng: np.random.Generator, height: np.ndarray | None = None) -> Found:
@@ -73,17 +77,18 @@ def heights(height: int, width: int) -> np.ndarray:
 
 
 def _draw(depth: np.ndarray, rng: np.random.Generator, share: float, angle: tuple[float, float], half: float, radius: float,
-          opacity: float, power: int, blobs: int = 1) -> None:
+          opacity: float, power: int, blobs: int = 1, faintest: float = 0.4) -> None:
     """Add capsules at random places to an (H, W) map of optical depth; they would cover about `share` of the area without overlap.
 
     angle: mean and deviation in degrees from the vertical; half: half the length of the segment; radius: where the opacity has fallen
-    by a factor of e; power: 1 for a Gaussian edge, more for a harder one; blobs: that many capsules close to each place.
+    by a factor of e; power: 1 for a Gaussian edge, more for a harder one; blobs: that many capsules close to each place; faintest: the
+    smallest opacity as a share of the largest.
     """
     margin = np.array([half + 3 * radius, half * np.sin(np.radians(abs(angle[0]) + 5)) + 3 * radius])     # for those that reach in
     area = np.array(depth.shape) + 2 * margin
     count = blobs * rng.poisson(share * area.prod() / (2 * radius * (2 * half + 1.6 * radius)))
     at = np.repeat(rng.random((count // blobs, 2)) * area - margin, blobs, axis=0) + (blobs > 1) * rng.normal(0, 0.45 * radius, (count, 2))
-    vary = rng.uniform((0.6, 0.75, 0.4), (1.4, 1.25, 1.0), (count, 3)) * (half, radius / blobs**0.3, opacity)
+    vary = rng.uniform((0.6, 0.75, faintest), (1.4, 1.25, 1.0), (count, 3)) * (half, radius / blobs**0.3, opacity)
     drops = np.column_stack([at, np.radians(rng.normal(*angle, count)), vary]).astype(np.float32)
     size = (2 * half + 6 * radius) * 6 * radius + 1
     for start in range(0, count, step := int(MOST / size) + 1):
