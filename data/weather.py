@@ -29,8 +29,8 @@ def rain(clean: np.ndarray, strength: float, rng: np.random.Generator, height: n
     share, opacity = (_between(rng, 0.04, 0.4), rng.uniform(0.2, 0.8)) if added else (_between(rng, 0.015, 0.2), rng.uniform(0.35, 0.95))
     depth = np.zeros(clean.shape[:2], np.float32)
     for near in (1.0, 0.5):
-        _draw(depth, rng, share * strength * near, (angle, 3.0 if added else 1.5), length * near / 2, max(radius * near, 0.5), opacity * near**0.5, 1,
-              faintest=0.02 if added else 0.4)
+        _draw(depth, rng, share * strength * near, (angle, 3.0 if added else 1.5), length * near / 2, max(radius * near, 0.5),
+              opacity * near**0.5, 1, faintest=0.02 if added else 0.4)
     alpha, veil, bright = 1 - np.exp(-depth)[..., None], rng.uniform(0, 0.08) * strength, rng.uniform(0.8, 1.1)
     if added:
         return {"input": _levels(np.minimum(_scaled(clean) + alpha * np.float32(bright), 1))}

@@ -17,7 +17,7 @@ from runtime import zoo
 from runtime.errors import Failure, UserError
 from tests.conftest import REPO, photo, save
 from tool import zoo as tool
-from tool.zoo import cards, classical, prepare, publish, recipes, table, train
+from tool.zoo import cards, classical, pack, prepare, publish, recipes, table, train
 
 RECIPE = {"model": "nafnet", "channels": 4, "blocks": "1/1/1", "data_train": "photos@0-55+Rain800", "data_test": "CBSD68@25", "epochs": 2,
           "batch_size": "2", "patch_size": "16", "ema": 0.9, "n_threads": 0, "exclude_leaks": True}
@@ -86,6 +86,21 @@ def test_data_without_leaks(small, images, monkeypatch, links):
         with pytest.raises(UserError, match=r"b\.png is in the place of a link"):
             prepare.prepare(prepare.source())
         assert (root / "photos/target/b.png").read_text() == "of the user"
+
+
+def test_a_packed_folder(small, images, monkeypatch):
+    """It has the training images without leaks and a few test images, within its limit, and a network trains with it."""
+    left_out = [images / "BSDS500/train/leak.png", images / "Rain800/train/8.png"]
+    size = sum(path.stat().st_size for path in images.rglob("*.png") if path not in left_out)
+    for limit, pairs in ((size - 1, []), (size, ["7.png"])):
+        monkeypatch.setattr(pack, "LIMIT", limit)
+        folder = pack.run()
+        assert names(folder / "Rain100L/input") == ["1.png"] and names(folder / "Rain800/train") == pairs
+    monkeypatch.setenv("UNWEATHER_DATA", str(folder))
+    assert names(prepare.prepare(prepare.source()) / "photos/input") == ["a.png", "b.png"]
+    monkeypatch.setattr(pack, "LIMIT", 10)
+    with pytest.raises(UserError, match="of a packed folder"):
+        pack.run()
 
 
 def structured(seed: int) -> np.ndarray:

@@ -43,8 +43,7 @@ def prepare(found: Path | None) -> Path:
     for name in TESTS:
         link(root / name, found / name)
     fill(root / "Rain800" / "test", image.listing(found / "Rain800" / "test"))
-    shown = leaking(found, root)
-    kept = {part: [path for path in listed(found, part) if str(path.relative_to(found)) not in shown] for part in TRAINED}
+    kept = trained(found, root)
     every = [path.name for part in TRAINED for path in image.listing(found / part)]
     fill(root / "Rain800" / "train", kept["Rain800/train"], every)
     fill(root / PHOTOS / "target", [*kept["BSDS500/train"], *kept["BSDS500/test"]], every)
@@ -54,6 +53,12 @@ def prepare(found: Path | None) -> Path:
             link(root / "weights", weights)
             break
     return root
+
+
+def trained(found: Path, root: Path) -> dict[str, list[Path]]:
+    """Return the training images of each part without those that show a scene of a test set."""
+    shown = leaking(found, root)
+    return {part: [path for path in listed(found, part) if str(path.relative_to(found)) not in shown] for part in TRAINED}
 
 
 def listed(found: Path, part: str) -> list[Path]:
@@ -67,9 +72,9 @@ def leaking(found: Path, root: Path) -> set[str]:
     """Return the training images, relative to `found`, that show a scene of a test set; the search is repeated when files have changed."""
     clean = [Item(str(path.relative_to(found)), {"image": path}) for part in TRAINED[:2] for path in listed(found, part)]
     keep = set(listed(found, TRAINED[2]))
-    pairs = [item._replace(name=f"Rain800/train/{path.name}") for item in _items(found, "Rain800", "train")
+    pairs = [item._replace(name=f"Rain800/train/{path.name}") for item in items(found, "Rain800", "train")
              if (path := Path(leaks.path_of(item.images["image"]))) in keep]
-    tests = [item for name in (*TESTS, "Rain800") for item in _items(found, name, "test")]
+    tests = [item for name in (*TESTS, "Rain800") for item in items(found, name, "test")]
     place = root / "leaks.json"
     state = {"train": [item.name for item in (*clean, *pairs)], "tests": [item.name for item in tests], "version": leaks.VERSION}
     known = files.read_json(place) if place.is_file() else {}
@@ -81,7 +86,8 @@ def leaking(found: Path, root: Path) -> set[str]:
     return set(known["leaks"])
 
 
-def _items(found: Path, name: str, part: str) -> list[Item]:
+def items(found: Path, name: str, part: str) -> list[Item]:
+    """Return the images of a set in the folder that UNWEATHER_DATA names."""
     return paired.find(found / name, part, DATASETS[name].layouts)[0] if DATASETS[name].task != "noise" else [
         Item(path.stem, {"image": path}) for path in image.listing(found / name)]
 
