@@ -44,6 +44,7 @@ def test(method: Method, sets: dict[str, TestSet], args, folder: Path, weights: 
         further: dict[str, object] = {} if epoch is not None else {**benchmarks.belonging(given, args.data_test, args.dir_data)}
         restorer = Restorer(method, settings, finish)
         further |= {"backend": restorer.backend.name} if restorer.backend.name != "torch" else {}
+        further |= {"precision": restorer.backend.precision} if restorer.backend.precision else {}
         if epoch is None and is_video(images.source):
             rows, about = restore_video(restorer, name, images, args, folder, weights)
             further |= about

@@ -1,4 +1,4 @@
-"""The end of a training step: gradient norm, clipping, optimiser and moving average, without a wait for the device.
+"""The end of a training step: gradient norm, clipping, optimiser and moving average, without a wait for the device (but for RMSPROP).
 
 Whether a step is bad, so that it must change nothing, is a number on the device: 1 if it is, else 0.
 """

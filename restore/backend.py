@@ -36,10 +36,12 @@ COMPILERS = ("g++", "clang++", "cl")      # torch.compile needs one of these, or
 
 
 class Backend(NamedTuple):
-    """The name of a backend, the function that computes (B, 3, H, W) to the same shape with it, and one that frees what it keeps."""
+    """The name of a backend, the function that computes (B, 3, H, W) to the same shape with it, one that frees what it keeps, and
+    the precision in which it computes, '' for the one that was asked for."""
     name: str
     run: Run
     release: Callable[[], object] = lambda: None
+    precision: str = ""
 
 
 _open: dict[tuple, Backend] = {}          # the last KEPT backends
@@ -88,19 +90,20 @@ def _fastest(method: Method, precision: str, say: Callable[[str], None]) -> Back
                 seconds[each.name].append(time.perf_counter() - start)
     medians = {name: sorted(values)[RUNS // 2] for name, values in seconds.items()}
     best = min(found, key=lambda each: medians[each.name])
-    say("backend auto: " + ", ".join(f"{name} {value:.3f} s" for name, value in medians.items())
-        + f" for {SIZE[1]}x{SIZE[0]} pixels in {precision}; {best.name} is used" + "".join(reasons))
+    times = (f"{each.name} {medians[each.name]:.3f} s" + (f" in {each.precision}" if each.precision else "") for each in found)
+    say(f"backend auto: {', '.join(times)} for {SIZE[1]}x{SIZE[0]} pixels in {precision}; {best.name} is used{''.join(reasons)}")
     return best
 
 
 def _checked(method: Method, name: str, precision: str, say: Callable[[str], None]) -> Backend:
     """Open a backend and compare it with PyTorch; raises Unfit. A stored export that cannot be used is made once more."""
+    asked, precision = precision, _precision(method, name, precision)
     _check_support(name, precision)
     place = _place(method)
     while True:
         start, stored = time.perf_counter(), engines.stored(place) is not None
         try:
-            backend = Backend(name, *OPENERS[name](method, place, precision))
+            backend = Backend(name, *OPENERS[name](method, place, precision), "" if precision == asked else precision)
             difference = _difference(method, backend.run, precision)
         except Exception as error:        # the exporters and runtimes raise many types of exceptions
             if stored and name != "compile":
@@ -108,8 +111,14 @@ def _checked(method: Method, name: str, precision: str, say: Callable[[str], Non
                 continue
             raise error if isinstance(error, Unfit) else Unfit(f"it cannot compute this network: {short(error, 200)}") from error
         made = "compiled" if name == "compile" else f"{'opened' if stored else 'exported to'} {place}"
-        say(f"backend {name}, {precision}: {made} in {time.perf_counter() - start:.1f} s, first calls included; {difference}")
+        why = "" if precision == asked else f" (not {asked}, in which its means over windows are not exact enough)"
+        say(f"backend {name}, {precision}{why}: {made} in {time.perf_counter() - start:.1f} s, first calls included; {difference}")
         return backend
+
+
+def _precision(method: Method, name: str, asked: str) -> str:
+    """Return the precision in which a backend computes a network: OpenVINO 2026.4.1 adds up windows in bf16, 2.3 levels of 255 off."""
+    return "single" if name == "openvino" and asked == "bf16" and method.windowed else asked
 
 
 def _check_support(name: str, precision: str) -> None:

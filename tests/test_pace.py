@@ -50,11 +50,24 @@ def test_resumed_training_counts_what_is_left(clock, said):
         assert progress.left() == pytest.approx(1)
 
 
-def test_above_a_day_it_says_what_fits(clock, said):
-    with pace.Pace("x", [(300_000, 1)], 0, True, 300) as progress:
+@pytest.mark.parametrize("done, quicker, words", [
+    (0, (), "; --epochs 28 would take about a day"),
+    (0, ("--channels 16", "--precision bf16"), "; --epochs 28 would take about a day; --channels 16 or --precision bf16 shortens a step"),
+    (30_000, ("--channels 16",), "; --channels 16 shortens a step"),
+])
+def test_above_a_day_it_says_what_fits(clock, said, done, quicker, words):
+    """The number of epochs is for a new training only."""
+    with pace.Pace("x", [(300_000 + done, 1)], done, True, 300, quicker) as progress:
         steps(progress, clock, 12, 3)
     assert "10 d 10 h" in said[0]
-    assert "--epochs 28 would take about a day" in said[0]
+    assert said[0].partition(";")[1] + said[0].partition(";")[2] == words
+
+
+def test_cost_of_fast_steps(clock, said):
+    """It is also said where 20 seconds have many more steps than the speed is computed from."""
+    with pace.Pace("x", [(100_000, 1)], 0, True, 2) as progress:
+        steps(progress, clock, 500, 0.05)
+    assert len(said) == 1 and said[0].startswith("at 20 steps/s the ")
 
 
 def test_lines_become_rare(clock, said):

@@ -81,7 +81,8 @@ def restoring(method: Method, backend: str, precision: str, side: int) -> None:
     seconds = median(lambda: restorer(x, may_tile=False).cpu())
     largest = f"{(free or 0) * memory.SHARE / each / 1e6:.1f} megapixels" if each and free else "unknown"
     needs = f"{each * 1e6 / 2**20:.0f}" if each else "unknown"
-    print(f"{f'{restorer.backend.name}, {precision}':28}{seconds / (side * side) * 1e6:12.2f}{needs:>15}{largest:>26}")
+    what = f"{restorer.backend.name}, {restorer.backend.precision or precision}"
+    print(f"{what:28}{seconds / (side * side) * 1e6:12.2f}{needs:>15}{largest:>26}")
 
 
 def median(work: Callable[[], object]) -> float:

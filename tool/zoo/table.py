@@ -124,8 +124,10 @@ def opened(each: Set, root: Path) -> TestSet:
 
 
 def signature(test: TestSet) -> str:
-    """Return a text that differs for sets of other images."""
-    return hashlib.sha256("\n".join(item.name for item in test.items).encode()).hexdigest()[:8]
+    """Return a text that differs for sets of other images, and when what is added to them is drawn in another way."""
+    digest = hashlib.sha256("\n".join(item.name for item in test.items).encode())
+    digest.update(loader.Images(test.items[:1], ("image",), test.read)[0].input.numpy())
+    return digest.hexdigest()[:8]
 
 
 def tested(name: str, root: Path, tests: dict[str, TestSet]) -> tuple[dict[str, Row], float]:
