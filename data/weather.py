@@ -22,7 +22,8 @@ def rain(clean: np.ndarray, strength: float, rng: np.random.Generator, height: n
 
     One half of the draws has streaks that cover the photo behind them, the other half many streaks of very different opacity whose
     light is added to the photo (the model of most synthetic sets, such as Rain100L), without a veil. Drawn: direction, length,
-    width, density, opacity, brightness, veil. The strength scales the density and the veil; `height` is not used, as in `snow`.
+    width, density, opacity, brightness, and the veil of covering rain. The strength scales the density and the veil; `height` is not
+    used, as in `snow`.
     """
     added, angle = rng.random() < 0.5, np.clip(rng.normal(0, 15), -40, 40)               # degrees from the vertical
     length, radius = _between(rng, 9, 90 if added else 60), _between(rng, 0.6, 1.6 if added else 1.4)

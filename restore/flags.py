@@ -19,7 +19,6 @@ def add_arguments(parser) -> None:
     add("--memory", type=number(float, 0), default=0.0, metavar="GIB",
         help="memory that a process may use to restore images without ground truth; 0: all that is available")
     add("--self_ensemble", action=BooleanOptionalAction, default=False, help="average the results of the 8 flips and rotations")
-    add("--test_precision", default="single", choices=list(process.PRECISIONS), help="precision of tests")
     add_backend(add)
     add("--save_results", action=BooleanOptionalAction, default=False, help="save restored images as PNG (see --format)")
     add("--format", default="png", choices=("png", "jpg", "webp"),
@@ -34,7 +33,8 @@ def add_arguments(parser) -> None:
 
 
 def add_backend(add) -> None:
-    """Add the flag --backend with the `add_argument` of a parser or group."""
+    """Add the flags --test_precision and --backend with the `add_argument` of a parser or group."""
+    add("--test_precision", default="single", choices=list(process.PRECISIONS), help="precision in which images are restored")
     add("--backend", default="torch", choices=backend.NAMES,
         help="what computes the network, except in the tests during a training; auto: the fastest that is installed and agrees with torch "
              "(pip install -e '.[fast]')")

@@ -15,7 +15,7 @@ from PIL import Image
 from data import image
 from model import weights
 from model.method import Method
-from restore.restorer import Restorer, Settings
+from restore.restorer import DEFAULT, Restorer, Settings
 from runtime import memory, process
 from runtime.errors import Failure, UserError
 
@@ -42,11 +42,11 @@ class Service:
     """Restores photos with one of several model files.
 
     weights: the path of each model file by its name on the page; whole: photos with more pixels are restored in tiles; typed: flags of
-    a network, for the files that do not state their model (see `weights.typed_for`); backend: see restore/backend.py.
+    a network, for the files that do not state their model (see `weights.typed_for`); settings: backend and precision.
     """
 
-    def __init__(self, weights: dict[str, Path], whole: int, typed: dict | None = None, backend: str = "torch"):
-        self.weights, self.whole, self.typed, self.backend = weights, whole, typed, backend
+    def __init__(self, weights: dict[str, Path], whole: int, typed: dict | None = None, settings: Settings = DEFAULT):
+        self.weights, self.whole, self.typed, self.settings = weights, whole, typed, settings
         self.loaded: OrderedDict[tuple[str, int], Method] = OrderedDict()
 
     def restore(self, photo: Path, name: str, folder: Path, progress: Progress = lambda done, count: None) -> Restored:
@@ -69,7 +69,7 @@ class Service:
         try:
             before = _decoded(photo)
             height, width = before.shape[:2]
-            settings = Settings(chop=height * width > self.whole, tile=TILE, overlap=OVERLAP, backend=self.backend)
+            settings = self.settings._replace(chop=height * width > self.whole, tile=TILE, overlap=OVERLAP)
             restorer = Restorer(self._method(name), settings, progress=report)
             after = image.to_array(restorer(image.to_tensor(before)[None], may_tile=False)[0])
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -136,8 +136,8 @@ class Worker:
     """
 
     def __init__(self, weights: dict[str, Path], whole: int, cpu: bool, seconds: float, typed: dict | None = None,
-                 backend: str = "torch"):
-        self.weights, self.seconds, self.arguments = weights, seconds, (weights, whole, cpu, typed, backend)
+                 settings: Settings = DEFAULT):
+        self.weights, self.seconds, self.arguments = weights, seconds, (weights, whole, cpu, typed, settings)
         self.process: multiprocessing.process.BaseProcess | None = None
         self.lock, self.closed = threading.Lock(), False
 
@@ -201,11 +201,11 @@ def minutes(seconds: float) -> str:
     return f"{seconds:g} seconds" if seconds < 120 else f"{seconds / 60:g} minutes"
 
 
-def _work(pipe, weights: dict[str, Path], whole: int, cpu: bool, typed: dict | None, backend: str) -> None:
+def _work(pipe, weights: dict[str, Path], whole: int, cpu: bool, typed: dict | None, settings: Settings) -> None:
     """Answer every (photo, name, folder) with the progress and a Restored, or a sentence; return when the other process has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)          # Ctrl-C reaches all processes; the other one ends this one
     with process.session(cpu, 1):
-        service = Service(weights, whole, typed, backend)
+        service = Service(weights, whole, typed, settings)
         pipe.send("ready")
         while True:
             try:

@@ -154,15 +154,16 @@ def process(place):
     found.close()
 
 
-def test_the_backend_reaches_the_process(place, monkeypatch, capfd):
-    """tool.serve hands the flag to the process, which says which backend it uses."""
+def test_backend_and_precision_reach_the_process(place, monkeypatch, capfd):
+    """tool.serve hands the flags to the process, which says which backend it uses."""
     monkeypatch.setenv(backend.LIMITS[0], "AVX2")         # openvino is never used under it, whether installed or not
     make("smgarn", "a.pt")
     made = []
     monkeypatch.setattr(serve, "Worker", lambda *arguments: made.append(worker.Worker(*arguments)) or made[0])
     ended = threading.Event()
     ended.set()
-    serve.run(["--weights", "a.pt", "--backend", "openvino", "--port", str(free_port()), "--cpu"], ended)
+    serve.run(["--weights", "a.pt", "--backend", "openvino", "--test_precision", "bf16", "--port", str(free_port()), "--cpu"], ended)
+    assert made[0].arguments[-1].precision == "bf16"
     process = worker.Worker(*made[0].arguments[:3], PATIENCE, *made[0].arguments[3:])
     try:
         process.restore(save(place / "x.png", photo(40, 40, 1)), "a (smgarn)", place, lambda done, count: None)

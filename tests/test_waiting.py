@@ -1,4 +1,4 @@
-"""How OpenMP threads wait is set before torch is imported, by the programs that compute."""
+"""How OpenMP threads wait, and large pages of memory, are set before torch is imported, by the programs that compute."""
 import os
 import subprocess
 
@@ -22,10 +22,10 @@ runpy.run_module(sys.argv[1], run_name=sys.argv[2])
 
 @pytest.mark.parametrize("program, name, limited", [
     ("main", "__main__", True), ("tool.demo", "__main__", True), ("tool.demo_kd", "__main__", True),
-    ("tool.serve", "__main__", True), ("tool.measure", "__main__", True), ("main", "main", False),
+    ("tool.serve", "__main__", True), ("tool.restore", "__main__", True), ("tool.measure", "__main__", True), ("main", "main", False),
 ])
 def test_before_torch_is_imported(program, name, limited):
-    """The setting is in place as torch is imported; importing a program as a module sets nothing."""
+    """The settings are in place as torch is imported; importing a program as a module sets nothing."""
     unset = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")
     environment = {key: value for key, value in os.environ.items() if key not in unset}
     result = subprocess.run(python("-c", CODE, program, name), env=environment | {"PYTHONPATH": str(REPO)}, cwd=REPO,

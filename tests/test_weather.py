@@ -68,6 +68,12 @@ def test_a_crop_has_drops_of_the_size_that_a_photo_has(kind):
     assert all(edge.mean() == pytest.approx(middle, rel=0.1) for edge in (mean[:3], mean[-3:], mean[:, :3], mean[:, -3:]))
 
 
+def test_rain_covers_or_is_added():
+    """Before white, one half of the draws shows nothing, because light is added there; the other half covers it."""
+    unchanged = [bool((each == 255).all()) for each in drawn("rain", flat(64, 64, 255), 200)]
+    assert 70 < sum(unchanged) < 130
+
+
 def test_rain_has_many_directions_and_streaks():
     """The streaks are longer than wide, and their main directions are spread to both sides of the vertical."""
     tilts = []

@@ -56,7 +56,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="photos with more pixels are restored in tiles; 0: only if the memory is short")
     add("--tile", type=tile_side, default="1024", metavar="N", help="greatest side of the tiles in pixels")
     add("--self_ensemble", action="store_true", help="average the results of the 8 flips and rotations; takes 8 times as long")
-    add("--test_precision", default="single", choices=list(process.PRECISIONS), help="precision of the computation")
     add_backend(add)
     add("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
     add("--no-report", dest="report", action="store_false", help="write no page that compares before and after")

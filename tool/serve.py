@@ -14,6 +14,7 @@ if __name__ == "__main__":                # before torch is imported
 from model import weights
 from restore.flags import add_backend
 from restore.jobs import Jobs
+from restore.restorer import Settings
 from restore.worker import TILE, Worker
 from runtime import experiment, zoo
 from runtime.arguments import Parser, number
@@ -90,7 +91,8 @@ def run(argv: list[str] | None = None, ended: threading.Event | None = None) -> 
     if threading.current_thread() is threading.main_thread():
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, lambda *_: ended.set())
-    worker = Worker(find(args.weights, args.network), round(args.whole * 1e6), args.cpu, 60 * args.time_limit, args.network, args.backend)
+    worker = Worker(find(args.weights, args.network), round(args.whole * 1e6), args.cpu, 60 * args.time_limit, args.network,
+                    Settings(backend=args.backend, precision=args.test_precision))
     with tempfile.TemporaryDirectory(prefix="unweather-", ignore_cleanup_errors=True) as place:
         try:
             server = Server(args.port, args.address, Jobs(worker, Path(place)))
