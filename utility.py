@@ -49,4 +49,5 @@ def replaced(method, network: torch.nn.Module | None):
 
 def has_plateaued(losses: list[float], count: int) -> bool:
     """Return whether the mean of the last `count` losses is less than 1 % below that of the `count` losses before them; 0: never."""
-    return 0 < 2 * count <= len(losses) and sum(losses[-count:]) > 0.99 * sum(losses[-2 * count:-count])
+    last, before = sum(losses[-count:]), sum(losses[-2 * count:-count])
+    return 0 < 2 * count <= len(losses) and last > before - 0.01 * abs(before)               # a loss may be negative

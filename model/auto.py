@@ -13,7 +13,7 @@ from runtime import memory, process
 from runtime.errors import Failure
 
 STEPS = 20                                # steps of the trial in each precision
-WORSE = 1.1                               # most by which the mean loss of the second half may be higher in bfloat16
+WORSE = 0.1                               # part of the mean loss of the second half by which that in bfloat16 may be higher
 
 
 def precision(args, step: Step, loader: DataLoader) -> str:
@@ -30,7 +30,7 @@ def precision(args, step: Step, loader: DataLoader) -> str:
                for keys in itertools.islice(loader.batch_sampler, STEPS)]
     (low, fast), (high, slow) = (_trial(args, step, batches, each, state) for each in ("bf16", "single"))
     process.set_random_state(state)
-    good = all(process.gather([math.isfinite(low) and low <= WORSE * high]))
+    good = all(process.gather([math.isfinite(low) and low <= high + WORSE * abs(high)]))
     gain = min(process.gather([slow / fast]))
     chosen = "bf16" if good and gain > 1 else "single"
     process.log().say(f"--precision auto: {chosen}; the mean loss of the last {STEPS // 2} of {STEPS} steps is {low:.4g} in bf16 and "

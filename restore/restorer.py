@@ -139,11 +139,12 @@ class Restorer:
             self.most = max(self.side // 2 // STEP * STEP, MIN_SIDE)
             self._say(f"the memory is too small for tiles of {self.side}; the next tiles have a side of at most {self.most}")
 
-    def _apply(self, x: Tensor, name: str = "an image") -> Tensor:
-        """Return the network's output for a batch in one piece, on the device; raises Failure if it is not finite."""
+    def _apply(self, x: Tensor, name: str = "an image", run: tiling.Restore | None = None) -> Tensor:
+        """Return the output of the backend, or of `run`, for a batch in one piece, on the device; raises Failure if it is not finite."""
+        run = run or self.backend.run
         with process.autocast(self.settings.precision), process.exact_convolutions():
             x = x.to(self.device)
-            y = (tiling.ensemble(x, self.backend.run) if self.settings.ensemble else self.backend.run(x)).float()
+            y = (tiling.ensemble(x, run) if self.settings.ensemble else run(x)).float()
         if not y.sum().isfinite() and not y.isfinite().all():
             advice = "" if self.settings.precision == "single" else ", or the precision is too low: try --test_precision single"
             raise Failure(f"the network's output for {name} is not finite in the precision {self.settings.precision}; the weights are "
@@ -176,15 +177,19 @@ class Restorer:
         return max(int((max(room, 0) / self.per_pixel) ** 0.5) // STEP * STEP, MIN_SIDE)
 
     def _compare(self, x: Tensor, overlap: int) -> None:
-        """Log once the mean difference between tiled and whole results, measured on a crop from the centre of an image."""
+        """Log once the mean difference between tiled and whole results of PyTorch, measured on a crop from the centre of an image.
+
+        Another backend would compile programs for these sizes, torch.compile for minutes.
+        """
         if self.compared:
             return
         self.compared = True
         size = min(*x.shape[-2:], COMPARED_SIDE, self.side)
         top, left = ((side - size) // 2 for side in x.shape[-2:])
         part, shared = x[:1, :, top:top + size, left:left + size], min(overlap, size // 3)
-        four = tiling.tiled(part, lambda each: self._apply(each).cpu(), -(-(size + shared) // 2), shared)
-        levels = (four.clamp(0, 1) - self._apply(part).cpu().clamp(0, 1)).abs().mean().item() * 255
+        whole, four = (tiling.tiled(part, lambda each: self._apply(each, run=self.method.restore).cpu(), side, shared)
+                       for side in (size, -(-(size + shared) // 2)))
+        levels = (four.clamp(0, 1) - whole.clamp(0, 1)).abs().mean().item() * 255
         what = "differ from" if levels > EQUAL_BELOW else "give the same as"
         self._say(f"tiles of {self.side}, overlap {overlap}, {what} whole images: the mean difference is {levels:.3f} levels of 255 "
                   f"on {size}x{size} pixels in 4 tiles")

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import trainer
+import utility
 from model import auto, step, update
 from runtime import files, late, memory, process
 from tests.conftest import TINY
@@ -149,14 +150,23 @@ def test_precision_auto(run, pairs, monkeypatch):
     status, text = run(*command, "--reset")
     assert status == 0 and "--precision auto: single, because this cpu has no bfloat16" in text
     monkeypatch.setattr(process, "has_bf16", lambda: True)
-    for worse in ({"bf16": (0.6, 1.0)}, {"bf16": (0.5, 3.0)}, {"bf16": (float("nan"), 1.0)}):
-        reported |= worse
-        assert "on cpu x 1, single;" in run(*command, "--reset")[1]
+    for low, high, chosen in (((0.6, 1.0), (0.5, 2.0), "single"), ((0.5, 3.0), (0.5, 2.0), "single"),
+                              ((float("nan"), 1.0), (0.5, 2.0), "single"), ((-20.1, 1.0), (-20.0, 2.0), "bf16"),
+                              ((-19.0, 1.0), (-20.0, 2.0), "bf16"), ((-17.0, 1.0), (-20.0, 2.0), "single")):
+        reported |= {"bf16": low, "single": high}
+        assert f"on cpu x 1, {chosen};" in run(*command, "--reset")[1]
+
+
+@pytest.mark.parametrize("losses, ended", [([2, 2, 2, 2], True), ([2, 2, 1, 1], False), ([-20, -20, -20, -20], True), ([2, 2, 2], False),
+                                           ([-20, -20, -21, -21], False), ([-20, -20, -19, -19], True)])
+def test_plateau(losses, ended):
+    """A stage has plateaued if its loss, which may be negative, has fallen by less than 1 %."""
+    assert utility.has_plateaued(losses, 2) == ended
 
 
 def test_precision_auto_changes_nothing_else(run, pairs, monkeypatch):
     """A training with --precision auto has the weights of one with the precision that was chosen."""
-    monkeypatch.setattr(auto, "WORSE", 0.0)
+    monkeypatch.setattr(auto, "WORSE", -2.0)
     monkeypatch.setattr(process, "has_bf16", lambda: True)
     for save, more in (("x", ["auto"]), ("y", ["single"])):
         assert run("--data_train", "set", "--save", save, *TINY, "--precision", *more)[0] == 0
