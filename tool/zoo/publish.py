@@ -42,7 +42,7 @@ def run(name: str) -> None:
     if size > LARGEST or size + others > TOGETHER:
         raise Failure(f"{release / zoo.FILE} has {size / 1e6:.1f} MB, all others {others / 1e6:.1f} MB; the zoo allows "
                       f"{LARGEST / 1e6:.0f} MB for a file and {TOGETHER / 1e6:.0f} MB for all")
-    for each in recipes.teachers(recipe):                         # their weights do not ship, only how they were trained
+    for each in recipes.unshipped(recipe):                        # only how they were trained is published
         shutil.copyfile(experiment.folder_of(f"zoo/{each}/release") / "plan.json", zoo.ROOT / each / "plan.json")
     for file in SHIPPED:
         with files.temporary(place / file) as part:

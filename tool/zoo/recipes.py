@@ -9,6 +9,7 @@ from runtime.errors import UserError, short
 from tool.zoo.prepare import PHOTOS
 
 TASKS = ("noise", "rain", "snow", "haze")
+RELEASE = "experiment/zoo/{}/release/model.safetensors"     # what make zoo writes
 VGG = {"SCR", "HCR", "POCL"}              # losses of the recipes that need weights of VGG
 
 
@@ -46,19 +47,31 @@ def tasks(recipe: dict) -> list[str]:
 
 
 def stages(name: str) -> list[str]:
-    """Return the recipes that lead to a network, itself last: its teachers, and the stages before it, which `pre_train` names zoo:NAME."""
+    """Return the recipes that lead to a network, itself last: its teachers, and the stages before it, from whose weights it starts."""
     found = [name]
-    while (before := str(flags(found[0]).get("pre_train", ""))).startswith(zoo.PREFIX):
-        before = before.removeprefix(zoo.PREFIX)
+    while before := stage_of(flags(found[0]).get("pre_train", "")):
         if before in found:
-            raise UserError(f"{path(found[0])} starts from zoo:{before}, which starts from it")
+            raise UserError(f"{path(found[0])} starts from {before}, which starts from it")
         found.insert(0, before)
     return [*teachers(flags(name)), *found]
 
 
 def teachers(recipe: dict) -> list[str]:
-    """Return the recipes whose weights teach a network, by their files experiment/zoo/NAME/release/model.safetensors."""
-    return [Path(file).parts[-3] for file in recipe.get("teachers", [])]
+    """Return the recipes whose weights teach a network."""
+    return [stage_of(file) for file in recipe.get("teachers", [])]
+
+
+def unshipped(recipe: dict) -> list[str]:
+    """Return the recipes whose weights a training needs and the zoo does not have."""
+    needed = (recipe.get("pre_train"), *recipe.get("teachers", []))
+    return [name for name in known() if RELEASE.format(name) in needed]
+
+
+def stage_of(weights: str) -> str:
+    """Return the recipe of weights, which are zoo:NAME or, if they do not ship, the file RELEASE; '' for other weights."""
+    if weights.startswith(zoo.PREFIX):
+        return weights.removeprefix(zoo.PREFIX)
+    return next((name for name in known() if weights == RELEASE.format(name)), "")
 
 
 def complete(names: list[str]) -> list[str]:
