@@ -162,9 +162,9 @@ def _fold(sources: list[Source]) -> tuple[dict, dict[str, str]]:
 def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
     """Return the values that must change together with `changes`: (flag, new value, flag that causes it).
 
-    A new `epochs` without `epoch_chg` scales the ends of the stages, and likewise `warmup` and `hold`; a new `epoch_chg`
-    without `epochs` sets `epochs`; other data sets reset `data_range`, which was given for the previous ones; a benchmark in
-    `data_test` sets `protocol`.
+    A new `epochs` without `epoch_chg` scales the ends of the stages, and likewise `warmup` and `hold`; a new `epoch_chg` without `epochs`
+    sets `epochs`; other data sets reset `data_range`, which was given for the previous ones; a benchmark in `data_test` sets `protocol`;
+    `augment` ends a `no_augment`.
     """
     found = []
     if "epochs" in changes and changes["epochs"] != values["epochs"]:
@@ -179,6 +179,7 @@ def _consequences(values: dict, changes: dict) -> list[tuple[str, Any, str]]:
     other = [flag for flag in before if changes.get(flag, before[flag]) != before[flag]]
     if other and values["data_range"] and "data_range" not in changes:
         found.append(("data_range", "", other[0]))
+    found += [("no_augment", False, "augment")] if "augment" in changes and "no_augment" not in changes else []
     if changes.get("data_test") and "protocol" not in changes:
         own = benchmarks.protocol_of(changes["data_test"], changes.get("dir_data", values["dir_data"]))
         found += [("protocol", own, "data_test")] if own else []

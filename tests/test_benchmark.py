@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import option
 from runtime.errors import UserError
 from tests.conftest import make_pairs
 from tool import benchmark
@@ -43,6 +44,15 @@ def test_equal_steps(pairs, capsys):
         benchmark.run([*NETWORKS, "--steps", "4", "--seeds", "2", *SHARED])
 
 
+@pytest.mark.parametrize("network", ["sapnet", "dsrir", "smgarn"])
+def test_recipes_of_other_augmentation_noise_and_schedule(pairs, network):
+    """Every system but Rain2Avoid, which has no pairs, can be compared: its learning rate falls within the budget."""
+    own = benchmark.parse([NETWORKS[0], network, *SHARED])[0]
+    shared = benchmark.checked(own, SHARED)
+    args = option.parse(benchmark.command(network, shared, "x"))
+    assert args.schedule == "cosine" and args.augment == "all" and not args.no_augment and not args.flags["sigma"]
+
+
 def test_equal_minutes(pairs):
     """The steps of a network follow from its measured rate."""
     benchmark.run([NETWORKS[1], "--minutes", "0.005", "--seeds", "1", *SHARED, "--save", "b"])
@@ -56,6 +66,8 @@ def test_equal_minutes(pairs):
     ([NETWORKS[0], "unet --channles 4"], "--channles"), ([NETWORKS[0], "--minutes", "0"], "--minutes"),
     ([NETWORKS[0], "unet --augment mirror"], "'unet --augment mirror' has --augment mirror, "),
     ([NETWORKS[0], "unet --patch_size 8"], "'unet --patch_size 8' has --patch_size, which the command also has for all networks"),
+    ([NETWORKS[0], "unet --dir_data other"], "has --dir_data other"), (["nafnet --data_test Demo", "unet"], "'unet' has --data_test "),
+    ([""], "the name of a network is empty"), (["unet 'x"], "cannot be read: No closing quotation"),
     ([NETWORKS[0], "unet --seed 5"], "the benchmark sets --seed itself"), (["rain2avoid"], "rain2avoid trains in its own way")])
 def test_wrong_input(pairs, flags, words):
     """A wrong flag is found before anything is trained."""

@@ -24,3 +24,10 @@ def test_tiles_share_the_map_of_the_whole_picture(place):
     assert torch.equal(whole, tiled)                                          # --blend 0: only the references, not the network
     own = torch.cat([Restorer(method, finish=finish)(part) for part in x.split([240, 160], -1)], -1)
     assert (whole - own).abs().mean() * 255 > 0.1
+
+
+def test_sets_of_other_strength_have_other_maps(place):
+    """A dot in the name of a set is not that of an ending; before, all strengths that begin alike shared a folder of maps."""
+    args = option.parse(["--model", "rain2avoid", "--dir_out", "out"])
+    found = [learning.output_folder(args, name).name for name in ("photos@rain0-1.5", "photos@rain0-1.2", "lists/mine.csv")]
+    assert found == ["photos@rain0-1.5", "photos@rain0-1.2", "mine"]

@@ -23,16 +23,17 @@ from metric import summary
 from model.method import Method
 from restore.restorer import Restorer
 from runtime import arguments, experiment, files, process
-from runtime.errors import Failure, UserError
+from runtime.errors import Failure, UserError, short
 from runtime.progress import duration
 from tool import budget, guarded, profile
 
 # flags of all networks, unless the command has others
-EQUAL = {"--loss": "1*L1", "--batch_size": "16", "--patch_size": "64", "--epoch_chg": "1", "--augment": "all", "--no-balanced": ""}
+EQUAL = {"--loss": "1*L1", "--batch_size": "16", "--patch_size": "64", "--epoch_chg": "1", "--augment": "all", "--no-balanced": "",
+         "--schedule": "cosine", "--sigma=": ""}
 OWN = ("--model", "--seed", "--epochs", "--test_every", "--resume", "--reset", "--test_only", "--template", "--config", "--load", "--list",
        "--explain", "--save")
-SHARED = ("data_train", "data_test", "data_range", "loss", "batch_size", "patch_size", "protocol", "augment", "no_augment", "sigma",
-          "balanced")
+SHARED = ("data_train", "data_test", "data_range", "dir_data", "train_dir", "exclude_leaks", "loss", "batch_size", "patch_size", "protocol",
+          "augment", "no_augment", "sigma", "balanced")
 SIDE = 512                                # side in pixels of the image that is restored for the time
 
 
@@ -46,12 +47,24 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add("--seeds", type=arguments.SIZE, default=2, help="number of trainings of each network, with the seeds 1, 2, … (2)")
     add("--save", default="benchmark", metavar="NAME", help="results are in experiment/NAME (benchmark)")
     own, shared = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    for network in own.networks:
+        words(network)
     if len(own.networks) != len(set(own.networks)):
         raise UserError("a network is named twice; --seeds already gives several trainings of each network")
-    typed = [each.partition("=")[0] for each in (*shared, *(word for network in own.networks for word in shlex.split(network)[1:]))]
+    typed = [each.partition("=")[0] for each in (*shared, *(word for network in own.networks for word in words(network)[1:]))]
     if taken := next((flag for flag in OWN if flag in typed), ""):
         raise UserError(f"the benchmark sets {taken} itself; use --seeds, --minutes or --steps; a network in quotes may have flags")
     return own, shared
+
+
+def words(network: str) -> list[str]:
+    """Return the name of a model and its own flags; raises UserError if there is none or a quote is not closed."""
+    try:
+        if found := shlex.split(network):
+            return found
+    except ValueError as error:
+        raise UserError(f"the network {short(network)} cannot be read: {error}") from error
+    raise UserError("the name of a network is empty")
 
 
 def checked(own: argparse.Namespace, shared: list[str]) -> list[str]:
@@ -59,11 +72,11 @@ def checked(own: argparse.Namespace, shared: list[str]) -> list[str]:
     first: argparse.Namespace | None = None
     for_all = {each.partition("=")[0] for each in shared if each.startswith("--")}
     for network in own.networks:
-        if twice := next((each for each in shlex.split(network)[1:] if each.partition("=")[0] in for_all), ""):
+        if twice := next((each for each in words(network)[1:] if each.partition("=")[0] in for_all), ""):
             raise UserError(f"'{network}' has {twice.partition('=')[0]}, which the command also has for all networks; give it once")
         args = option.parse(command(network, shared, f"{own.save}/check"))
         if first is None:
-            if not any(each.partition("=")[0] == "--data_test" for each in shared):
+            if args.origin["data_test"] != option.TYPED:
                 shared = [*shared, "--data_test", args.data_train]
                 args = option.parse(command(network, shared, f"{own.save}/check"))
             first = args
@@ -105,7 +118,7 @@ def run(argv: list[str] | None = None) -> None:
 def command(network: str, shared: list[str], name: str) -> list[str]:
     """Return the flags of main.py for a network."""
     equal = [word for item in EQUAL.items() for word in item if word]
-    package, *flags = shlex.split(network)
+    package, *flags = words(network)
     return ["--model", package, *equal, *flags, *shared, "--save", name]
 
 

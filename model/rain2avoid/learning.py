@@ -15,7 +15,7 @@ from tqdm import tqdm
 import metric
 from contract import Batch, Item, Numbers, Outcome, Run, Sample, Stage, collate
 from data import image, loader, tests
-from data.choose import Chosen, choose, names, sets_to_test
+from data.choose import LISTS, Chosen, choose, names, sets_to_test
 from model import norm
 from model.method import Method
 from model.rain2avoid import guard, ldgp
@@ -59,7 +59,8 @@ def output_folder(args, name: str) -> Path:
     """Return the output directory for maps, references and results of a set: its folder below --dir_out (or --dir_data)."""
     if name == "Folder":
         name = Path(args.dir_demo).resolve().name
-    return Path(args.dir_out or args.dir_data) / Path(name).stem
+    folder = Path(name)                   # a dot in the name of a set, as in photos@rain0-1.5, is not that of an ending
+    return Path(args.dir_out or args.dir_data) / (folder.stem if name.lower().endswith(LISTS) else folder.name)
 
 
 def prepare(items, place: Path, args) -> None:

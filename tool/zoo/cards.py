@@ -15,7 +15,8 @@ from tool.zoo import pictures, prepare, recipes
 ORIGIN = {prepare.PHOTOS: ("BSDS500",)}
 STARTS = {                                # files of released weights that recipes name
     "sapnet_official.pth": "`sapnet_official.pth`: SAPNet's released weights (MIT), trained on RainTrainH",
-    "vgg16_features_rgb01.pth": "`vgg16_features_rgb01.pth`, for the loss: torchvision's VGG-16 (BSD 3-clause), trained on ImageNet",
+    "vgg16_features_rgb01.pth": "`vgg16_features_rgb01.pth`, for the loss: the VGG-16 that its authors released for Caffe (Creative "
+                                "Commons Attribution), trained on ImageNet, under the names of torchvision",
 }
 
 
@@ -71,16 +72,15 @@ def text(name: str, place: Path, numbers: str, shown: list[str]) -> str:
         "## Use",
         "",
         f"    python -m tool.restore my_photos --weights {zoo.PREFIX}{name}",
-        f"    python main.py --test_only --pre_train {zoo.PREFIX}{name} --dir_data dataset/zoo --data_test "
-        f"{str(recipes.flags(name)['data_test']).partition('+')[0]}",
+        f"    python -m tool.zoo test {name}        # the numbers below; UNWEATHER_DATA names the images (docs/zoo.md)",
         "",
         f'From Python: `unweather.load("{zoo.PREFIX}{name}")`. The same folder, copied elsewhere, is read by its path.',
         "",
         "## Numbers",
         "",
         "Protocol `default` (8 bits, rounded, no border, whole images, Gaussian SSIM), float32, by `python -m tool.zoo`. Training images",
-        "that show a test scene were searched and left out ([docs/zoo.md](../../docs/zoo.md#train-them)). *Classical* is the best of the",
-        "methods without learning in `tool/zoo/classical.py`.",
+        "that show a test scene were searched and, where found, left out ([docs/zoo.md](../../docs/zoo.md#train-them)). *Classical* is the",
+        "method of `tool/zoo/classical.py`, without learning, that has the highest PSNR. The last column counts images whose PSNR fell.",
         "",
         numbers,
         "",
@@ -108,7 +108,7 @@ def text(name: str, place: Path, numbers: str, shown: list[str]) -> str:
         "",
         "## File",
         "",
-        f"- `{zoo.FILE}`: {source.model} ({about.rstrip('.')}), {size:,} numbers in float16, vectors in float32, "
+        f"- `{zoo.FILE}`: {source.model} ({about.rstrip('.')}), {size:,} values in float16, vectors in float32, "
         f"{file.stat().st_size / 1e6:.1f} MB",
         f"- SHA-256: `{hashlib.sha256(file.read_bytes()).hexdigest()}`",
         "",
@@ -128,9 +128,15 @@ def training(name: str, alone: bool) -> list[str]:
         *([] if alone else [f"### {name}", ""]),
         f"- Command: `make zoo NAME={name} HOURS={plan['hours']:g}` with `UNWEATHER_DATA` as [docs/zoo.md](../../docs/zoo.md) says",
         *([f"- Start: the weights `{start}`"] if start else []),
-        f"- Machine: {plan['processor']}, threads: {plan.get('threads', 'not known')}; {plan['hours']:g} hours, of which tests took a part",
-        f"- Steps: {plan['steps']} in each of {recipe['epochs']} epochs; rate measured before: "
-        f"{', '.join(f'{rate:.2f}' for rate in plan['rates'])} steps/s of each stage of batch and patch sizes; EMA {recipe.get('ema', 0)}",
+        f"- Machine: {plan['processor']}, threads: {plan.get('threads', 'not known')}; budget: {plan['hours']:g} hours, tests included",
+        f"- Steps: {plan['steps']} in each of {recipe['epochs']} epochs; steps/s measured before the training: {rates(plan, recipe)}; "
+        f"EMA {recipe.get('ema', 0)}",
         f"- Recipe, `zoo/{name}/args.json`: {', '.join(f'{key} `{value}`' for key, value in recipe.items())}",
         "",
     ]
+
+
+def rates(plan: dict, recipe: dict) -> str:
+    """Return in words the measured rate of each stage of batch and patch sizes."""
+    parts = zip(plan["rates"], str(recipe["batch_size"]).split("-"), str(recipe["patch_size"]).split("-"), strict=True)
+    return ", ".join(f"{rate:.2f} with batches of {batch} crops of {side} pixels" for rate, batch, side in parts)

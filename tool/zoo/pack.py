@@ -14,7 +14,10 @@ TESTED = 4                                # images of each test set
 
 
 def run() -> Path:
-    """Write and return the folder: all clean photos, a few test images, and as many pairs as fit; raises UserError without data."""
+    """Write and return the folder: all clean photos, a few test images, and as many pairs as fit; raises UserError without data.
+
+    Released weights that the user has put into weights/ there stay.
+    """
     found = prepare.source()
     if not found:
         raise UserError("UNWEATHER_DATA is not set; it names the folder whose images are packed (docs/zoo.md)")
@@ -40,6 +43,8 @@ def run() -> Path:
         files.make_folder(fresh / name)
     for path in chosen:
         shutil.copyfile(path, files.make_folder((fresh / path.relative_to(found)).parent) / path.name)
+    if (PACKED / "weights").exists():
+        os.rename(PACKED / "weights", fresh / "weights")
     if PACKED.exists():
         os.rename(PACKED, old)
     os.rename(fresh, PACKED)

@@ -23,6 +23,10 @@ def run(name: str) -> None:
     recipe = recipes.flags(name)
     if plan["recipe"] != recipe:
         raise UserError(f"{recipes.path(name)} has changed since the training of {release}; put it back, or train again")
+    plans = {each: experiment.folder_of(f"zoo/{each}/release") / "plan.json" for each in recipes.unshipped(recipe)}
+    if missing := next((path for path in plans.values() if not path.is_file()), None):
+        raise UserError(f"'{name}' was trained with other weights, but there is no {missing}, which says how they were trained; bring this "
+                        "folder back, too")
     numbers = []
     for kind, file in (("single", latest), ("half", release / zoo.FILE)):
         save = f"zoo/{name}/check-{kind}"
@@ -42,8 +46,8 @@ def run(name: str) -> None:
     if size > LARGEST or size + others > TOGETHER:
         raise Failure(f"{release / zoo.FILE} has {size / 1e6:.1f} MB, all others {others / 1e6:.1f} MB; the zoo allows "
                       f"{LARGEST / 1e6:.0f} MB for a file and {TOGETHER / 1e6:.0f} MB for all")
-    for each in recipes.unshipped(recipe):                        # only how they were trained is published
-        shutil.copyfile(experiment.folder_of(f"zoo/{each}/release") / "plan.json", zoo.ROOT / each / "plan.json")
+    for each, path in plans.items():                              # of weights that do not ship, how they were trained
+        shutil.copyfile(path, zoo.ROOT / each / "plan.json")
     for file in SHIPPED:
         with files.temporary(place / file) as part:
             shutil.copyfile(release / file, part)

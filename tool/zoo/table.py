@@ -14,9 +14,10 @@ import option
 from contract import TestSet
 from data import loader
 from data.choose import choose
+from metric import summary
 from model import weights
 from restore.restorer import Restorer
-from runtime import experiment, files, process, zoo
+from runtime import experiment, files, machine, process, zoo
 from runtime.errors import Failure, UserError
 from runtime.progress import Progress
 from tool.zoo import cards, classical, prepare, recipes
@@ -76,13 +77,19 @@ PUBLISHED = {
 
 
 class Row(NamedTuple):
-    """The numbers of a network, or of the input or a classical method, on a set; psnr_t: PSNR of Y by the second protocol."""
+    """The numbers of a network, or of the input or a classical method, on a set.
+
+    psnr_t: PSNR of Y by the second protocol; worse: number of images whose PSNR by the measure of the set is below that of their input;
+    lost: the largest such loss in dB.
+    """
     count: int
     psnr: float
     psnr_y: float
     ssim: float
     ssim_y: float
     psnr_t: float
+    worse: int = 0
+    lost: float = 0.0
 
 
 def run(names: list[str], write: bool) -> None:
@@ -124,7 +131,7 @@ def opened(each: Set, root: Path) -> TestSet:
 
 
 def signature(test: TestSet) -> str:
-    """Return a text that differs for sets of other images, and when what is added to them is drawn in another way."""
+    """Return a text that differs for sets of other names, for another first image, and when what is added is drawn in another way."""
     digest = hashlib.sha256("\n".join(item.name for item in test.items).encode())
     digest.update(loader.Images(test.items[:1], ("image",), test.read)[0].input.numpy())
     return digest.hexdigest()[:8]
@@ -143,7 +150,16 @@ def tested(name: str, root: Path, tests: dict[str, TestSet]) -> tuple[dict[str, 
             if status := main.main(flags):
                 raise Failure(f"the test of {name} on {each.name} ended with status {status}; the same command continues")
         rows[each.name] = row_of(files.read_json(place)[each.name])
+        if each.task != "clean":          # whose input cannot become better
+            rows[each.name] = harmed(rows[each.name], each, place.with_name(f"metrics-{each.name}.csv"))
     return rows, seconds(name)
+
+
+def harmed(row: Row, each: Set, path: Path) -> Row:
+    """Return the row with the images that became worse, by the table of single images that the test wrote."""
+    images = summary.read_table(path)[FIRST].values()
+    losses = [loss for numbers in images if (loss := numbers[f"input_{each.measure}"] - numbers[each.measure]) > 0]
+    return row._replace(worse=len(losses), lost=max(losses, default=0.0))
 
 
 def row_of(numbers: dict) -> Row:
@@ -221,16 +237,19 @@ def long(sets: list[Set], before: dict[str, dict[str, Row]], results: dict[str, 
 
 
 def of_one(name: str, sets: list[Set], before: dict[str, dict[str, Row]], results: tuple[dict[str, Row], float]) -> str:
-    """Return the table of a network's card: for each set of its tasks the input, the best classical method and the result."""
+    """Return the table of a network's card: for each set of its tasks the input, the best classical method, the result, the failures."""
     rows, took = results
-    lines = [["set", "images", "channel", "PSNR input", "PSNR classical", "PSNR restored", "SSIM input", "SSIM restored"]]
+    lines = [["set", "images", "channel", "PSNR input", "PSNR classical", "PSNR restored", "SSIM input", "SSIM classical", "SSIM restored",
+              "images worse than the input"]]
     for each in (each for each in sets if each.name in rows):
         row, rival, ours = before[each.name]["input"], best(each, before[each.name]), rows[each.name]
         kind, ssim = ("Y", "ssim_y") if each.measure == "psnr_y" else ("RGB", "ssim")
         lines.append([f"{each.name} ({each.about})", str(ours.count), kind, number(getattr(row, each.measure)),
                       f"{number(getattr(rival[1], each.measure))} ({rival[0]})" if rival else "", number(getattr(ours, each.measure)),
-                      f"{getattr(row, ssim):.4f}", f"{getattr(ours, ssim):.4f}"])
-    return f"{markdown(lines)}\n\nTime for a megapixel on the machine that made this table, float32: {took:.1f} s."
+                      f"{getattr(row, ssim):.4f}", f"{getattr(rival[1], ssim):.4f}" if rival else "", f"{getattr(ours, ssim):.4f}",
+                      "" if each.task == "clean" else f"{ours.worse}, by up to {ours.lost:.1f} dB" if ours.worse else "0"])
+    return (f"{markdown(lines)}\n\nTime for a megapixel in float32, median of three runs on {SIDE} x {SIDE} pixels, on the machine that "
+            f"made this table ({machine.processor()}, threads: {torch.get_num_threads()}): {took:.1f} s.")
 
 
 def number(value: float) -> str:
