@@ -44,12 +44,12 @@ audit: .venv/ready
 	$(BIN)/python -m tool.audit
 
 .venv/ready: requirements.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
 .venv/ready-to-test: .venv/ready pyproject.toml
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
 clean:

@@ -80,6 +80,8 @@ class Trainer:
                 end, history = end + stage.epochs, []
                 if self.epoch < end:
                     self.enter(stage)
+                if self.epoch == end - stage.epochs and not self.step:
+                    self.last_loss = math.inf                      # the loss of another stage is no measure for this one
                 while self.epoch < end and not utility.has_plateaued(history, self.run.plateau):
                     self.train_epoch(loader)
                     self._end_epoch(last=self.epoch + 1 == self.args.epochs)
@@ -183,10 +185,7 @@ class Trainer:
         shared = process.mean(torch.cat((torch.stack([*sums.values()]), notices)))
         self.scaler.unscale_(self.optimizer)
         gradient, most = update.Gradient(self.method, self.device), self.args.skip_threshold * (abs(self.last_loss) or math.inf)
-        fine = shared[0].isfinite() & (shared[0] <= most)
-        if not self.scaler.is_enabled():                          # a scaler skips steps with such gradients itself
-            fine &= gradient.norm.isfinite()
-        bad = 1 - fine.float()
+        bad = 1 - (shared[0].isfinite() & (shared[0] <= most) & gradient.norm.isfinite()).float()
         gradient.clip(self.args)
         update.step(self.optimizer, self.scaler, bad)
         norm.put_back(self.method, statistics, bad)
@@ -205,6 +204,8 @@ class Trainer:
                 self._skip(detect.bad_loss(values, most, self.detector) or f"its gradient is not finite, in {where}")
             else:
                 self.steps, self.skipped = self.steps + 1, 0
+                if self.seen and self.seen[0].keys() != values.keys():           # continued with another --loss
+                    self.seen = []
                 self.seen.append(values)
             self.must_end, due = self.must_end or end > 0, due or save > 0
         every = self.args.save_every

@@ -76,7 +76,7 @@ def stated(name: str) -> dict[str, str]:
 def with_input(items: list[Item], base: str, added: Added, role: str, seed: int) -> list[Item]:
     """Return the clean photos with inputs, and for snow masks, to which `added` is added when they are read.
 
-    Items that have an input stay as they are. In training weather and ranges are drawn anew for each crop. Otherwise what is added
+    Items that have an input stay as they are. In training noise and weather are drawn anew for each crop. Otherwise what is added
     depends only on (seed, set, index): of a range, the level closest to 25 or the strength closest to 1; 'any' takes the kinds in
     turn. Raises UserError if an item has no clean photo.
     """
@@ -88,7 +88,7 @@ def with_input(items: list[Item], base: str, added: Added, role: str, seed: int)
         if "image" not in item.images:
             raise UserError(f"{base} has no clean images, and noise and weather can be added only to clean images; name it without the @")
         photo, how = item.images["image"], added.how
-        if role == "train" and (added.low < added.high or added.is_weather):
+        if role == "train":
             how, value = f"drawn {how}", (added.low, added.high)
         else:
             how = turns[index % len(turns)] if how == "any" else how

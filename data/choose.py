@@ -76,6 +76,8 @@ def choose(args, name: str, role: str, whole: bool = False) -> Chosen:
         chosen = _held_out(name, role, items)
     else:
         return Chosen(items, task, subset)
+    if len(chosen) == count:
+        return Chosen(chosen, task, subset)
     part = f"{len(chosen)} of {count}: {chosen[0].name} … {chosen[-1].name}"
     return Chosen(chosen, task, part if subset == "all" else f"{part}; {subset}")
 
@@ -91,11 +93,11 @@ def _in_both(args, name: str) -> bool:
 def _by_range(args, name: str, role: str, items: list[Item], shared: bool) -> list[Item]:
     count = len(items)
     first, last = args.data_range.get(role, args.data_range["train"])
+    if role not in args.data_range and not shared:
+        return items
     if first > count:
         raise UserError(f"--data_range starts at image {first}, but {name} has {count}")
     if role not in args.data_range:       # one range: for training; the other images are for testing
-        if not shared:
-            return items
         rest = items[:first - 1] + items[last:]
         if not rest:
             raise UserError(f"--data_range {first}-{last} leaves no image of {name} to test on; "

@@ -22,6 +22,7 @@ TURNED = {5, 6, 7, 8}                     # EXIF orientations that swap height a
 ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}       # fields of a PNG that can contain an orientation
 CONVERTED = {".heic", ".heif", ".avif"}   # images that have to be converted first, and the brands in the headers of such files
 BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+BITS = 258                                # TIFF tag: bits of each channel
 ORIENTATION, EXIF_IFD, SIDES = 0x0112, 0x8769, (0xA002, 0xA003)         # EXIF tags; SIDES: width and height
 # tags that describe the pixel storage of a TIFF; they must not be copied to another file
 STRUCTURE = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 277, 278, 279, 284, 292, 293, 297, 317, 318, 319, 320, 322, 323, 324, 325,
@@ -114,14 +115,17 @@ def pixels(path: str | Path) -> int:
 def read(path: str | Path) -> np.ndarray:
     """Read any image as RGB, (H, W, 3) uint8, rotated according to its EXIF orientation; UserError if it is damaged.
 
-    Grey levels are repeated in all channels and alpha is dropped; 16-bit grey is rounded to 8 bits, 16-bit RGB is truncated
-    to 8 bits (by Pillow).
+    Grey levels are repeated in all channels and alpha is dropped; grey of 9 to 16 bits is rounded to 8 bits, 16-bit RGB is
+    truncated to 8 bits (by Pillow).
     """
     with _opened(path) as image:
+        stored = max(image.tag_v2.get(BITS, (16,))) if image.format == "TIFF" else 16
         image.load()
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):                   # 16-bit grey
-            grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
+        if image.mode.startswith("I"):                   # grey of more than 8 bits
+            if stored > 16:
+                raise unreadable(path, f"it contains whole numbers of {stored} bits, whose range is unknown")
+            grey = np.clip(np.asarray(image, np.float64) * (255 / (2**stored - 1)), 0, 255)
             return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
         if image.mode == "F":
             raise unreadable(path, "it contains floating-point values of an unknown range")

@@ -165,9 +165,9 @@ def _share(*tensors: Tensor | None) -> None:
             if tensor is not None:
                 tensor.share_memory_()
         except RuntimeError as error:
-            raise Failure(f"a worker process cannot hand over {tensor.nbytes / 1e6:.1f} MB by shared memory ({short(error)}); the limit on "
-                          "the size of files (ulimit -f) or on the number of open files (ulimit -n) may be too low: raise it, or use "
-                          "--n_threads 0") from error
+            raise Failure(f"a worker process cannot hand over {tensor.nbytes / 1e6:.1f} MB by shared memory ({short(error)}); /dev/shm is "
+                          "perhaps too small, or the limit on the size of files (ulimit -f) or on the number of open files (ulimit -n) too "
+                          "low: raise it, or use --n_threads 0") from error
 
 
 def train_loader(dataset: Images, draws: Draws, workers: int, pin: bool) -> DataLoader:

@@ -54,15 +54,24 @@ def find(root: Path, split: str, layouts: tuple[Layout, ...] = (INPUT_TARGET, ED
     parts = [place for place in (locate(root, name) for name in PARTS[split]) if place]
     for base in (*parts, root):
         for layout in layouts:
-            filled = layout._replace(**{key: getattr(layout, key).format(name=root.name, part=split)
-                                        for key in ("input", "target", "mask")})
+            filled = _filled(layout, root.name, split)
             if _fits(base, filled):
                 return items(base, filled), base != root or "{part}" in layout.input
     for base in (*parts, root):
         for layout in layouts:
             _check_pattern(base, layout, root.name)
     raise UserError(f"{root} does not have a known folder layout; it needs "
-                    f"{' or '.join(str(layout).format(name=root.name, part=split) for layout in layouts)}{_no_truth(root)}")
+                    f"{' or '.join(in_words(layout, root.name, split) for layout in layouts)}{_no_truth(root)}")
+
+
+def _filled(layout: Layout, name: str, split: str) -> Layout:
+    """Return a layout with its folders for the name of a set and train or test."""
+    return layout._replace(**{key: getattr(layout, key).format(name=name, part=split) for key in ("input", "target", "mask")})
+
+
+def in_words(layout: Layout, name: str, split: str = "train") -> str:
+    """Return the folders of a set and the rule that pairs its files, as text."""
+    return str(_filled(layout, name, split))
 
 
 def _no_truth(folder: Path) -> str:
@@ -151,7 +160,10 @@ def items(base: Path, layout: Layout) -> list[Item]:
 
 
 def _centred(target: Path, path: Path, size_of: Callable[[Path], tuple[int, int]]) -> Path | View:
-    size, larger = size_of(path), size_of(target)
+    try:
+        size, larger = size_of(path), size_of(target)
+    except UserError:                     # told by the check of sizes, unless the experiment lists the image as damaged
+        return target
     return View(target, "centre", size) if larger != size and all(a >= b for a, b in zip(larger, size)) else target
 
 

@@ -49,9 +49,9 @@ def share(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    """Return the batch norms of a module."""
-    return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+def norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the batch norms of a module, those that several GPUs share as well."""
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
 
 def statistics(module: nn.Module) -> list[Tensor]:

@@ -1,4 +1,5 @@
-"""The end of a training step: gradient norm, clipping, optimiser and moving average, without a wait for the device (but for RMSPROP).
+"""The end of a training step: gradient norm, clipping, optimiser and moving average, without a wait for the device (but for SGD and
+RMSPROP).
 
 Whether a step is bad, so that it must change nothing, is a number on the device: 1 if it is, else 0.
 """
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-FUSED = ("SGD", "ADAM", "ADAMW")          # optimisers whose step is one kernel, which can also skip it
+# optimisers whose step is one kernel, which can also skip it; that of SGD fails where a parameter has its first gradient later than others
+FUSED = ("ADAM", "ADAMW")
 
 
 def make_optimizer(args, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -99,7 +99,10 @@ def _checked(method: Method, name: str, precision: str, say: Callable[[str], Non
     """Open a backend and compare it with PyTorch; raises Unfit. A stored export that cannot be used is made once more."""
     asked, precision = precision, _precision(method, name, precision)
     _check_support(name, precision)
-    place = _place(method)
+    try:
+        place = _place(method)
+    except (OSError, RuntimeError) as error:              # RuntimeError: a user without a home folder
+        raise Unfit(f"its cache cannot be written ({short(error, 200)}); UNWEATHER_CACHE names another folder") from error
     while True:
         start, stored = time.perf_counter(), engines.stored(place) is not None
         try:

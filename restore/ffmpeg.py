@@ -224,14 +224,14 @@ class Writer:
         self.index += 1
 
 
-def ending(path: Path, film: Film) -> str:
-    """Return `mp4`, or `mkv` if the sound of a video does not fit into MP4 as it is."""
+def fits(path: Path, film: Film, ending: str) -> bool:
+    """Return whether the sound of a video can be stored as it is in a file with this ending."""
     if not film.sound:
-        return "mp4"
+        return True
     with tempfile.TemporaryDirectory() as place, tempfile.TemporaryFile() as errors:
-        tried = [*reading(path), "-map", "0:a", "-c", "copy", "-t", "1", "-f", "mp4", f"file:{Path(place) / 'sound'}"]
+        tried = [*reading(path), "-map", "0:a", "-c", "copy", "-t", "1", "-f", ENDINGS[ending], f"file:{Path(place) / 'sound'}"]
         with running(tried, errors) as process:
-            return "mkv" if process.wait() else "mp4"
+            return not process.wait()
 
 
 def join(parts: list[tuple[Path, int, int]], film: Film, source: Path, path: Path) -> None:

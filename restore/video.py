@@ -15,7 +15,7 @@ from data import image
 from restore import ffmpeg, outputs, written
 from restore.folder import BATCH
 from restore.restorer import Restorer
-from runtime import files, process
+from runtime import files, process, zoo
 from runtime.errors import Interrupted, UserError
 from runtime.progress import Progress, duration
 
@@ -37,7 +37,9 @@ def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: 
     item, = images.items
     source: Path = item.images["input"]
     film, say = ffmpeg.inspect(source), process.log().say
-    ending = args.format if args.format in ffmpeg.ENDINGS else ffmpeg.ending(source, film)
+    ending = args.format if args.format in ffmpeg.ENDINGS else "mp4" if ffmpeg.fits(source, film, "mp4") else "mkv"
+    if not ffmpeg.fits(source, film, ending):
+        raise UserError(f"the sound of {source} does not fit into a file that ends in .{ending}; give the result the ending .mkv")
     for flag in ("save_gt", "save_maps"):
         if getattr(args, flag):
             say(f"{name}: --{flag} does not apply to a video, of which only the result is written")
@@ -56,7 +58,7 @@ def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: 
         place = result.with_name(f"{result.name}.parts")
         state = source.stat()
         plan = {"format": FORMAT, "source": str(source.resolve()), "changed": [state.st_size, state.st_mtime_ns], "flags": flags,
-                "weights_changed": Path(weights).stat().st_mtime_ns, "frames": len(film.times), "part": PART}
+                "weights_changed": Path(zoo.located(weights)).stat().st_mtime_ns, "frames": len(film.times), "part": PART}
         _open(place, plan)
         with files.locked(place / "lock", busy=lambda holder: _busy(place, holder)):
             parts = _restore(restorer, name, source, film, place, folder if args.report else None)
@@ -121,6 +123,7 @@ def _restore(restorer: Restorer, name: str, source: Path, film: ffmpeg.Film, pla
     process.log().say(about + (f"; {count - todo} of them are already restored" if todo < count else ""), keep=False)
     size = max(BATCH[process.device().type] // (film.width * film.height), 1)
     stream = ffmpeg.frames(source, film, first)
+    stream = itertools.chain([next(stream)], stream)          # before the clock starts: the frames before it are decoded, too
     with Progress(f"restore {name}", todo, "frames") as progress:
         restorer.progress, begun = progress.tiles, time.monotonic()
         for path, start, end in parts[first // PART:]:

@@ -76,9 +76,11 @@ class Service:
             raise UserError(lacking) from error
         except Failure as error:
             raise UserError("These weights are damaged: the result is not finite.") from error
-        image.write(folder / RESTORED, after)
-        image.write(folder / BEFORE, shown(before))
-        image.write(folder / AFTER, shown(after))
+        extras = image.extras(photo)
+        colours = {key: value for key, value in extras.items() if key == "icc_profile"}
+        image.write(folder / RESTORED, after, extras)
+        image.write(folder / BEFORE, shown(before), colours)
+        image.write(folder / AFTER, shown(after), colours)
         return Restored(width, height, counts[-1], time.perf_counter() - start)
 
     def _method(self, name: str) -> Method:

@@ -34,7 +34,7 @@ def _progress(state: dict) -> str:
             return f"'{name}' is {value!r:.60}, not a whole number from 0"
         if name in ("best", "last_loss") and not (_is_number(value) and value == value):
             return f"'{name}' is {value!r:.60}, not a number"
-        if name == "chosen" and not (isinstance(value, str) and value.isprintable() and len(value) < 1000):
+        if name == "chosen" and not (isinstance(value, str) and not {"\n", "\r", "\0", "\x1b"} & {*value} and len(value) < 1000):
             return f"'chosen' is {value!r:.60}, not the best epoch in words"
         if name == "rate" and not (_is_number(value) and 0 < value <= 1):
             return f"'{name}' is {value!r:.60}, not a number above 0 and at most 1"

@@ -22,7 +22,8 @@ DOCS = [page for page in PAGES if page.is_relative_to(REPO / "docs")]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s`])((?:python main\.py|python -m (?:tool\.\w|tests\.\w|pytest)|torchrun|make [a-z])[^`\n]*)")
 # these print texts, need optional packages, start a server, or take minutes
-PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "clip.mp4", "tool.serve", "tool.demo", "tool.audit", "tool.bench", "tool.zoo")
+PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "onnxruntime", "clip.mp4", "tool.serve", "tool.demo", "tool.audit", "tool.bench",
+               "tool.zoo")
 SLOW = ("--template demo", "--save_maps", "--teachers", "tool.export")
 
 

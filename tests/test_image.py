@@ -1,4 +1,5 @@
 """Image files of all kinds are read as upright 8-bit RGB, or give one clear error message."""
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,24 @@ def test_kinds(tmp_path, name, picture, expected):
     picture.save(tmp_path / name)
     assert np.array_equal(image.read(tmp_path / name), expected)
     assert image.size(tmp_path / name) == (12, 20)
+
+
+def grey_tiff(path: Path, bits: int, content: bytes) -> Path:
+    """Write an uncompressed grey TIFF of 12 x 20 pixels with whole numbers of so many bits."""
+    tags = [(256, 20), (257, 12), (258, bits), (259, 1), (262, 1), (273, 122), (277, 1), (278, 12), (279, len(content))]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags)
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + content)
+    return path
+
+
+def test_the_depth_of_grey(tmp_path):
+    """White of 12 bits is 4095; the range of 32 bits is not known."""
+    levels = (GREY.astype(np.uint32) * 4095 + 127) // 255
+    pairs = levels.reshape(-1, 2)
+    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1).astype(np.uint8).tobytes()
+    assert np.array_equal(image.read(grey_tiff(tmp_path / "twelve.tif", 12, packed)), np.stack([GREY] * 3, -1))
+    with pytest.raises(UserError, match="it contains whole numbers of 32 bits, whose range is unknown"):
+        image.read(grey_tiff(tmp_path / "long.tif", 32, GREY.astype("<u4").tobytes()))
 
 
 def test_palette(tmp_path):

@@ -1,5 +1,7 @@
 """python -m tool.restore with photos and folders: places, subfolders, links, what it refuses, and the page in full size."""
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 import torch
 
 from data import image
+from runtime.errors import UserError
 from tests import browser
-from tests.conftest import photo, save, until
+from tests.conftest import REPO, photo, python, save, until
 from tests.test_folders import expected, long_ago, network_file
 from tests.test_report import Reader
 from tool import guarded, restore
@@ -40,12 +43,12 @@ def test_a_photo(restored):
     assert status == 0 and "before and after: " in text, text
     assert near("photos/a_restored.png", expected("photos/a.png"))
     assert files_of("photos") == sorted(["a.png", "a_restored.png", "b.png", "c.png", *(f"a_restored_report/{name}" for name in (
-        "args.json", "cards-a.json", "log.jsonl", "log.txt", "metrics.json", "report.html", "restored-a.json", "restored-a.jsonl",
+        ".lock", "args.json", "cards-a.json", "log.jsonl", "log.txt", "metrics.json", "report.html", "restored-a.json", "restored-a.jsonl",
         "times.jsonl"))])
 
 
 @pytest.mark.parametrize("output, result", [("out.jpg", "out.jpg"), ("new/out.webp", "new/out.webp"), ("new", "new/a.png"),
-                                            ("photos", None), ("out.tiff", None), ("w.pt", None)])
+                                            ("photos", None), ("out.tiff", None), ("w.pt", None), ("out.jpeg", None), ("out.JPG", None)])
 def test_the_place_of_a_photo(restored, output, result):
     """A photo never replaces its original or another file."""
     before = Path("photos/a.png").read_bytes(), Path("w.pt").read_bytes()
@@ -114,6 +117,35 @@ def test_a_moved_report_deletes_nothing(restored):
         save(Path(f"photos_restored/{name}.jpg"), photo(8, 8, 1))
     assert restored("photos")[0] == 0
     assert len(files_of("photos_restored")) == 6 and len(files_of("first")) == 3
+
+
+def test_two_runs_to_one_place(restored):
+    """The second one ends at once and changes nothing; the lock is free again afterwards."""
+    held = ("from runtime import files\nwith files.locked(files.Path('photos_restored_report/.lock'), None):\n"
+            "    print('held', flush=True)\n    input()")
+    with subprocess.Popen(python("-c", held), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          env=os.environ | {"PYTHONPATH": str(REPO)}) as other:
+        assert other.stdout.readline().strip() == b"held"
+        status, text = restored("photos")
+        assert status == 2 and f"is in use by process {other.pid} on " in text, text
+        assert not Path("photos_restored").exists()
+        other.communicate(b"\n")
+    assert restored("photos")[0] == 0 and len(files_of("photos_restored")) == 3
+
+
+def test_flags_of_a_network_without_value(restored, monkeypatch):
+    """A released file may need them, as SAPNet's --no-use_dilation."""
+    seen = []
+    monkeypatch.setattr(restore.option, "parse", lambda flags: seen.extend(flags) or (_ for _ in ()).throw(UserError("seen")))
+    restored("photos", "--model", "sapnet", "--no-use_dilation", "--recurrent_iter", "3", "--n_threads", "0")
+    assert {"--model=sapnet", "--no-use_dilation", "--recurrent_iter=3", "--n_threads=0"} <= set(seen)
+
+
+def test_a_full_memory_is_one_sentence(restored, monkeypatch):
+    error = RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed.")
+    monkeypatch.setattr(restore.tester, "test", lambda *_, **__: (_ for _ in ()).throw(error))
+    status, text = restored("photos")
+    assert status == 1 and "the memory is full, or the system ended a process that reads images" in text, text
 
 
 def test_strength_mixes(restored):

@@ -43,7 +43,8 @@ def test_what_a_file_lacks_is_filled(place):
         rest = {key: value for key, value in stored.items() if key != flag}
         Path("args.json").write_text(json.dumps(rest))
         args = option.parse(["--config", "args.json", "--model", "sapnet"])
-        unlike = {"channels": 32, "recurrent_iter": 6, "use_dilation": True, "save": "test"}        # the file has other values
+        # the file has other values; its `augment` ends the `no_augment` of the recipe
+        unlike = {"channels": 32, "recurrent_iter": 6, "use_dilation": True, "save": "test", "no_augment": False}
         assert args.flags[flag] == unlike.get(flag, stored[flag]), flag
         assert {key: args.flags[key] for key in rest} == rest, flag
 

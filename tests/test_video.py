@@ -50,6 +50,21 @@ def test_pictures_that_begin_after_the_sound(network_file, capsys):
     assert [after.seconds(index) for index in range(6)] == pytest.approx([before.seconds(index) for index in range(6)], abs=2e-3)
 
 
+def test_the_weights_of_the_zoo(place, capsys):
+    """They are the default, and have no file of that name in the working folder."""
+    film(Path("clip.mp4"), rainy(2))
+    status = guarded("tool.restore", lambda: restore.run(["clip.mp4", "--cpu"]))
+    assert status == 0 and len(decoded(RESULT)) == 2, capsys.readouterr()
+
+
+def test_a_container_that_cannot_hold_the_sound(network_file, capsys):
+    """It is named before the first frame is restored."""
+    film(Path("clip.avi"), rainy(3), True, 0, "", "-c:a", "adpcm_ms")
+    status, text = restored(capsys, "clip.avi", "-o", "out.mp4")
+    assert status == 2 and "does not fit into a file that ends in .mp4; give the result the ending .mkv" in text, text
+    assert not Path("out.mp4.parts").exists() and restored(capsys, "clip.avi", "-o", "out.mkv")[0] == 0
+
+
 @pytest.mark.parametrize("count", [1, 33])
 def test_a_part_with_one_frame(network_file, capsys, count):
     """The last frame is shown as long as in the original."""

@@ -24,12 +24,23 @@ def guarded(name: str, run: Callable[[], object]) -> int:
         text, status = str(error), 1
     except OSError as error:
         text, status = explained(error)
+    except (MemoryError, RuntimeError) as error:
+        if not _of_memory(error):
+            raise
+        text, status = f"the memory is full, or the system ended a process that reads images for this reason ({short(error, 200)})", 1
     except KeyboardInterrupt:
         text, status = "stopped by Ctrl-C", 130
     except Stopped as stop:
         text, status = str(stop), stop.status
     print(f"{name}: error: {short(text, LONGEST)}", file=sys.stderr, flush=True)
     return status
+
+
+def _of_memory(error: Exception) -> bool:
+    """Return whether the cause of an error is too little memory, perhaps of a process that reads images."""
+    from runtime import memory  # imports torch, which runtime.waiting must precede
+
+    return memory.lacks(error) or ("DataLoader worker" in str(error) and "killed" in str(error))
 
 
 @contextlib.contextmanager

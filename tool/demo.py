@@ -27,6 +27,7 @@ def run() -> int:
         return status
     sheet([(experiment.ROOT / "demo_zoo", name, f"cat_{weather}1") for name, weather in zip(SETS, demo.WEATHERS)],
           experiment.ROOT / "demo_zoo" / "demo.png")
+    check_own("demo")
     print("\n2. A small network trained for one kind of snow")
     for flags in (TRAIN, TEST):
         if status := command(flags):
@@ -41,6 +42,14 @@ def run() -> int:
     print(f"\nimages: {folder}_zoo/demo.png (snow, rain, haze and noise: degraded, restored, clean), {folder}_zoo/report.html,\n"
           f"        {folder}/demo.png (snowy, restored, clean), {folder}/report.html, {folder}/curves.png")
     return 0
+
+
+def check_own(name: str) -> None:
+    """Raise UserError if experiment/NAME, which a demo begins anew, is a training on other images than the embedded ones."""
+    folder = experiment.folder_of(name)
+    trained = str(experiment.stored_args(folder).get("data_train", SETS[0]))
+    if not set(trained.split("+")) <= set(SETS):
+        raise UserError(f"{folder} is a training on {trained}, which the demo would delete; give this folder another name")
 
 
 def command(flags: list[str]) -> int:

@@ -12,6 +12,7 @@ import main
 from data import image
 from runtime import experiment
 from runtime.errors import UserError
+from tool.demo import check_own
 
 WEATHERS = ("Snow", "Rain", "Haze")
 SETS = [f"Demo{weather}" for weather in WEATHERS]
@@ -24,6 +25,8 @@ def run() -> int:
                 for weather, name in zip(WEATHERS, SETS)]
     commands.append(["--template", "kd_demo", "--data_train", "+".join(SETS), "--teachers", *teachers, "--save", "kd_demo", "--reset",
                      "--save_gt"])
+    for name in ("kd_demo", *(teacher_folder(weather).name for weather in WEATHERS)):
+        check_own(name)
     print("the demo trains without the paper's losses 0.1*SCR and 0.2*HCR, because they need VGG weights that are not included")
     for flags in commands:
         print(f"\n$ python main.py {' '.join(flags)}", flush=True)

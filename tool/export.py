@@ -40,6 +40,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         raise UserError(f"FILE '{args.file}' is not the name of a model file")
     ending = "" if args.card else ENDINGS[args.kind]
     file = Path(zoo.located(args.file))
+    typed = bool(args.output)
     args.output = Path(args.output or Path(args.file.removeprefix(zoo.PREFIX)).with_suffix(ending))
     check_output(args.output, "--output", folder=args.card)
     if not args.output.parent.is_dir():
@@ -51,6 +52,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         raise UserError(f"--output {args.output}: the name must end in {ending}")
     elif args.output.exists() and file.exists() and args.output.samefile(file):
         raise UserError(f"the output would replace {args.file}; give another name with --output")
+    elif args.output.exists() and not typed:
+        raise UserError(f"{args.output} exists; --output {args.output} replaces it, another name keeps it")
     return args
 
 

@@ -1,5 +1,7 @@
 """python -m tool.restore PHOTO|FOLDER|VIDEO: restore a photo, a folder of photos with its subfolders, or a video."""
 import argparse
+import contextlib
+import functools
 import os
 import sys
 from pathlib import Path
@@ -24,6 +26,8 @@ from runtime import files, memory, process, zoo
 from runtime.arguments import Formatter, Parser, number, tile_side
 from runtime.errors import Failure, UserError
 from tool import guarded, network
+
+LOCK = ".lock"                            # in the folder of the report, held while results are written
 
 
 class Places(NamedTuple):
@@ -57,6 +61,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--tile", type=tile_side, default="1024", metavar="N", help="greatest side of the tiles in pixels")
     add("--self_ensemble", action="store_true", help="average the results of the 8 flips and rotations; takes 8 times as long")
     add_backend(add)
+    add("--n_threads", type=number(int, 0, 256), default=2, help="number of processes that read the photos; 0: none beside the main one")
     add("--cpu", action="store_true", help="compute on the CPU even if there is a GPU")
     add("--no-report", dest="report", action="store_false", help="write no page that compares before and after")
     return network.parse(parser, argv)
@@ -80,12 +85,17 @@ def places(path: Path, output: Path | None, ending: str) -> Places:
     if output and (output.is_dir() or not output.suffix):
         single = output / here.stem
     elif output:
-        ending = output.suffix[1:].lower().replace("jpeg", "jpg")
-        if ending not in allowed:
+        ending = output.suffix[1:]
+        if ending not in allowed:         # results are found again by these endings, so .JPG and .jpeg are no others
             raise UserError(f"{output} cannot be written: its name must end in {', '.join(f'.{each}' for each in allowed)}")
         single = output.with_suffix("")
     files.check_output(single.parent, "-o", folder=True)
     return Places(single.parent, single.name, ending, single.parent.resolve() / f"{single.name}_report")
+
+
+def typed(flag: str, value) -> str:
+    """Return a flag of a network with its value as it is typed."""
+    return f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}"
 
 
 def core(args: argparse.Namespace, ending: str) -> argparse.Namespace:
@@ -95,8 +105,8 @@ def core(args: argparse.Namespace, ending: str) -> argparse.Namespace:
     flags = ["--test_only", "--save_results", "--data_test", "Demo", f"--dir_demo={args.path}", f"--pre_train={args.weights}",
              f"--whole={args.whole}", f"--tile={args.tile}", f"--test_precision={args.test_precision}",
              f"--backend={args.backend}",
-             *(f"--{key}={value}" for key, value in args.network.items()), *["--self_ensemble"] * args.self_ensemble, *["--cpu"] * args.cpu,
-             "--report" if args.report else "--no-report"]
+             *(typed(key, value) for key, value in args.network.items()), f"--n_threads={args.n_threads}",
+             *["--self_ensemble"] * args.self_ensemble, *["--cpu"] * args.cpu, "--report" if args.report else "--no-report"]
     result = option.parse(flags)
     result.format = ending
     result.flags |= {"format": ending, "strength": args.strength}
@@ -117,6 +127,10 @@ def _is_result(photo: Path | None, path: Path, where: Places) -> bool:
     return inside and not found.is_relative_to(path.resolve())
 
 
+def _busy(where: Places, holder: str) -> None:
+    raise UserError(f"{where.report} is in use by {holder}, which restores to the same place; wait for its end, or use another -o")
+
+
 def mixture(strength: float):
     """Return the function that mixes a picture and its restored version; None for the restored version alone."""
     def mix(before: Tensor, after: Tensor) -> Tensor:
@@ -128,9 +142,10 @@ def run(argv: list[str] | None = None) -> None:
     """Restore what the command line names; UserError for wrong input, and, after all others, for photos that could not be restored."""
     args = arguments(argv)
     where = places(args.path, args.output, args.format)
-    if where.report.exists() and any(where.report.iterdir()) and not (where.report / "args.json").is_file():
+    kept = [path.name for path in where.report.iterdir() if path.name != LOCK] if where.report.exists() else []
+    if kept and "args.json" not in kept:
         raise UserError(f"{where.report} exists, and this program did not write it; move it away, or name another place with -o")
-    with process.session(args.cpu, 1):
+    with process.session(args.cpu, 1), contextlib.ExitStack() as held:
         flags = core(args, where.format)
         job = data.runs(flags)[0]
         sets = {name: placed(images, args.path, where) for name, images in job.test.items()}
@@ -138,7 +153,8 @@ def run(argv: list[str] | None = None) -> None:
             ending = "mp4" if is_video(args.path) and where.format not in ffmpeg.ENDINGS else where.format
             outputs.check_free(where.report, outputs.name_for(where.report, name, images.source), images, ending)
         method = main.make_method(flags, job, None)
-        files.write_json(files.make_folder(where.report) / "args.json", flags.flags)
+        held.enter_context(files.locked(where.report / LOCK, functools.partial(_busy, where)))
+        files.write_json(where.report / "args.json", flags.flags)
         process.log().open(where.report)
         try:
             tester.test(method, sets, flags, where.report, args.weights, finish=mixture(args.strength))

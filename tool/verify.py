@@ -88,7 +88,7 @@ def run(argv: list[str] | None = None) -> None:
         for name in known():
             if name not in there:
                 entry = DATASETS[name]
-                print(f"  {name:14} {entry.about}; as {str(entry.layouts[0]).format(name=name)}")
+                print(f"  {name:14} {entry.about}; as {paired.in_words(entry.layouts[0], name)}")
     if bad:
         raise Failure(f"sets with errors: {', '.join(bad)}")
 

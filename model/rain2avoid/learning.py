@@ -44,6 +44,8 @@ def runs(args, backbone: Method) -> Iterator[Run]:
     if process.world() > 1 and args.strategy != "multiple":
         raise UserError(f"--strategy {args.strategy} trains each network in one process; to use several, start the program several times "
                         "without torchrun, each time with another --save and another part of the images, for example --data_range 1-50")
+    if args.strategy == "multiple" and args.steps not in ("ldgp", "nss") and "+" in args.data_train:
+        raise UserError("--strategy multiple trains a network for one set; start the program once for each set, each with its own --save")
     for name in names(args.data_train):
         chosen, place = choose(args, name, "test", whole=True), output_folder(args, name)
         if args.steps in ("ldgp", "nss"):
@@ -59,8 +61,8 @@ def output_folder(args, name: str) -> Path:
     """Return the output directory for maps, references and results of a set: its folder below --dir_out (or --dir_data)."""
     if name == "Folder":
         name = Path(args.dir_demo).resolve().name
-    folder = Path(name)                   # a dot in the name of a set, as in photos@rain0-1.5, is not that of an ending
-    return Path(args.dir_out or args.dir_data) / (folder.stem if name.lower().endswith(LISTS) else folder.name)
+    name = Path(name).stem if name.lower().endswith(LISTS) else Path(name).name            # the dot of photos@rain0-1.5 begins no ending
+    return Path(args.dir_out or args.dir_data) / name
 
 
 def prepare(items, place: Path, args) -> None:
@@ -87,15 +89,13 @@ class PictureRuns:
         """Yield one run that returns the results of all finished images, then one run for each other image."""
         known = self.finished.setdefault(self.name, {})
         done = [item for item in self.chosen.items if item.name in known and self._result(item).is_file()]
-        names_done = {item.name for item in done}
-        rest = [item for item in self.chosen.items if item.name not in names_done]
+        rest = [item for item in self.chosen.items if item.name not in {each.name for each in done}]
         if done:
             yield Run(self.name, None, {}, done=lambda _: [self._outcome(done)], kept=False)
         if rest:
             self.cost.images = len(rest)
-            epochs, strategy = self.args.epochs, self.args.strategy
-            process.log().say(f"{self.name}: {len(rest)} images to derain; strategy {strategy}, {epochs} epochs of a network of "
-                              f"{self.parameters:,} parameters for each image, on {process.device()}")
+            process.log().say(f"{self.name}: {len(rest)} images to derain; strategy {self.args.strategy}, {self.args.epochs} epochs of a "
+                              f"network of {self.parameters:,} parameters for each image, on {process.device()}")
         for item in tqdm(rest, self.place.name, unit="image", disable=process.quiet(), leave=False):
             yield self._run(item)
         process.log().say(f"maps, references and results are in {self.place}")
