@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import option
-from data import added, source, weather
+from data import added, loader, source, weather
 from data.added import split
 from data.choose import choose
 from runtime import process
@@ -69,6 +69,17 @@ def test_a_test_set_is_fixed(photos):
         change = np.abs(change - source.read(item.images["image"]))
         assert mask.max() > 100 and change[mask == 0].max() <= 14
     assert "mask" not in chosen("set@rain").items[0].images
+
+
+@pytest.mark.parametrize("name", ["set@25", "set@25f", "set@rain1"])
+def test_training_draws_anew_what_a_test_fixes(photos, name):
+    """Two epochs have different noise, also of a single level, and neither is that of the test; crops are as large as the images."""
+    images = loader.Images(chosen(name, "train").items, ("image",), seed=1, patch_size=40)
+    first, second = (images[(epoch, 0, 0)] for epoch in (1, 2))
+    assert not any(each.input.equal(each.targets["image"]) for each in (first, second))
+    added = [(each.input - each.targets["image"]).numpy() for each in (first, second)]
+    fixed = (inputs(name)[0] / 255 - source.read(chosen(name).items[0].images["image"]) / 255).transpose(2, 0, 1)
+    assert not np.allclose(*added) and not any(np.allclose(each, fixed[:, :, left:left + 40]) for each in added for left in range(9))
 
 
 def test_any_takes_the_kinds_in_turn_in_a_test(photos):

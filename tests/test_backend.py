@@ -94,6 +94,14 @@ def test_a_missing_package_is_named_and_torch_computes(method, said, monkeypatch
     assert said == ["the backend openvino is not used, because it needs the package openvino: pip install openvino; torch computes instead"]
 
 
+def test_a_cache_that_cannot_be_written(method, said, monkeypatch):
+    Path("file").touch()
+    monkeypatch.setenv("UNWEATHER_CACHE", "file/cache")
+    fake(monkeypatch, method)
+    assert backend.choose(method, "openvino", "single", said.append).name == "torch"
+    assert "its cache cannot be written" in said[0] and "UNWEATHER_CACHE names another folder" in said[0]
+
+
 def test_a_precision_that_a_backend_lacks(method, said, monkeypatch):
     monkeypatch.setattr(backend, "_is_installed", lambda package: True)
     assert backend.choose(method, "onnxruntime", "bf16", said.append).name == "torch"

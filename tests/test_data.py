@@ -99,6 +99,14 @@ def test_data_range(place):
         chosen("--data_range", "1-12", role="test")
 
 
+def test_a_training_range_leaves_other_test_sets_whole(place):
+    """A range that is larger than a test set that training does not use."""
+    make_pairs(place / "dataset" / "set", 12)
+    make_pairs(place / "dataset" / "other", 2)
+    args = option.parse(["--data_train", "set", "--data_test", "other", "--data_range", "4-12"])
+    assert [item.name for item in choose(args, "other", "test").items] == ["00", "01"]
+
+
 def test_positions_count_in_natural_order(place):
     """Images with the names 1 to 101 are sorted by number; the default hold-out is the last ten of them."""
     for folder in ("input", "target"):

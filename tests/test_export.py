@@ -206,13 +206,15 @@ def test_padding_inside_is_that_outside(place, name):
     (("x.pt", "--onnx", "--card"), "--card needs --safetensors"),
     (("x.pt", "--safetensors", "--card", "--output", "full"), "full exists; with --card give the name of a new folder"),
     (("same.safetensors", "--safetensors"), "the output would replace same.safetensors"),
+    (("x.pt", "--safetensors"), "x.safetensors exists; --output x.safetensors replaces it"),
 ])
 def test_errors_that_the_user_can_correct(tool, flags, words):
     make("smgarn")
     Path("bad.pt").write_bytes(b"nonsense")
     torch.save({"state_dict": {}}, "other.pt")
     Path("full").mkdir()
-    Path("same.safetensors").write_bytes(Path("x.pt").read_bytes())
+    for name in ("same", "x"):
+        Path(f"{name}.safetensors").write_bytes(Path("x.pt").read_bytes())
     status, text = tool(*flags)
     assert status == 2 and words in text and text.count("\n") == 1
     assert not list(Path().glob("*.pt2"))

@@ -18,6 +18,7 @@ from restore import backend
 from restore.restorer import Restorer, Settings
 from runtime import files, memory
 from tests.conftest import make_pairs, photo, save
+from tool import guarded
 
 RESULTS = Path("experiment/test/results-photos")
 FLAGS = ("--test_only", "--pre_train", "w.pt", "--data_test", "Demo", "--dir_demo", "photos", "--save_results", "--cpu", "--n_threads", "0")
@@ -70,6 +71,18 @@ def test_results_are_those_of_single_pictures(run, network_file):
         assert np.abs(image.read(RESULTS / f"{name}.png").astype(int) - expected(f"photos/{name}.png")).max() <= 1
     cards = json.loads(Path("experiment/test/cards-photos.json").read_text())["cards"]
     assert [card["name"] for card in cards] == ["a", "b", "c"] and "results-photos/a.png" in Path("experiment/test/report.html").read_text()
+
+
+@pytest.mark.parametrize("error, told", [(MemoryError("x"), True), (RuntimeError("x"), False),
+                                         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), True)])
+def test_full_memory_is_one_sentence(capsys, error, told):
+    def run():
+        raise error
+    if told:
+        assert guarded("tool.x", run) == 1 and "the memory is full" in capsys.readouterr().err
+    else:
+        with pytest.raises(RuntimeError):
+            guarded("tool.x", run)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"),

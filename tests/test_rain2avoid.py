@@ -231,6 +231,7 @@ def test_backbones(run, photos, backbone, flags):
     ("--k 9", "--k 9 is larger than --K 7"),
     ("--ldgp_patch 20", "from 32"),
     ("--strategy double", "invalid choice"),
+    ("--strategy multiple --data_train DemoRain+DemoSnow", "trains a network for one set"),
 ])
 def test_flags_that_cannot_be(fails, photos, flags, words):
     assert words in fails(*TINY, "--data_train", "Folder", "--dir_demo", "photos", "--save", "x", *flags.split())

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageCms
 
 from data import image
 from model import weights
@@ -61,6 +62,13 @@ def test_a_photo_is_restored_whole(service, place):
     assert np.array_equal(image.read(place / "out/restored.png"), restored("a.pt", picture))
     assert np.array_equal(image.read(place / "out/before.png"), picture)
     assert np.array_equal(image.read(place / "out/after.png"), restored("a.pt", picture))
+
+
+def test_results_keep_the_colour_profile(service, place):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    service.restore(save(place / "x.png", photo(50, 70, 1), icc_profile=profile), "a (smgarn)", place / "out")
+    for name in ("restored", "before", "after"):
+        assert Image.open(place / f"out/{name}.png").info["icc_profile"] == profile
 
 
 def test_a_large_photo_is_restored_in_tiles(service, place, monkeypatch):

@@ -8,7 +8,7 @@ from torch import nn
 
 import trainer
 import utility
-from model import auto, step, update
+from model import auto, norm, step, update
 from runtime import files, late, memory, process
 from tests.conftest import TINY
 from tests.test_diverged import destroy
@@ -46,6 +46,27 @@ def test_a_bad_step_changes_neither_weights_nor_moments(name, scaled):
     assert all(map(torch.equal, values(optimizer), moments))
     make(fine)
     assert not any(map(torch.equal, layer.parameters(), before))
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_parameter_whose_first_gradient_comes_later(name):
+    """As at the start of a stage that trains further parts of a network."""
+    first, second = nn.Linear(3, 2), nn.Linear(2, 2)
+    optimizer = update.make_optimizer(flags(optimizer=name), [*first.parameters(), *second.parameters()])
+    before = second.weight.detach().clone()
+    for part in (first, nn.Sequential(first, second)):
+        optimizer.zero_grad()
+        part(torch.ones(1, 3)).sum().backward()
+        update.step(optimizer, torch.amp.GradScaler("cpu", enabled=False), torch.tensor(0.0))
+    assert not second.weight.equal(before) and second.weight.isfinite().all()
+
+
+def test_the_statistics_of_shared_batch_norms_are_put_back():
+    layer = nn.SyncBatchNorm(3)
+    kept = norm.statistics(layer)
+    layer.running_mean += 1
+    norm.put_back(layer, kept, torch.tensor(1.0))
+    assert len(kept) == 3 and layer.running_mean.equal(torch.zeros(3))
 
 
 def test_complex_parameters_are_trained():
