@@ -195,6 +195,8 @@ def _interpret(flags: dict, origin: dict[str, str]) -> Namespace:
     metric.check_best(flags["best"], meaning["protocol"], meaning["metrics"])
     both = flags["test_only"] and origin["data_range"] == TYPED          # of a test alone, a typed range also selects test images
     meaning["data_range"] = arguments.ranges(flags["data_range"], both)
+    if both and flags["data_range"] and "/" not in flags["data_range"]:
+        flags["data_range"] += f"/{flags['data_range']}"                 # args.json says which images were tested
     meaning["tile"] = int(flags["tile"]) if flags["tile"] != "auto" else 512 if flags["chop"] else None
     meaning["tile_overlap"] = min(flags["tile_overlap"], (meaning["tile"] or 512) // 2)
     return Namespace(**{**flags, **meaning}, flags=flags, origin=origin, stages=_stages(flags))
@@ -233,8 +235,7 @@ def parser(package: ModuleType | None = None) -> Parser:
     add = result.add_argument_group("model").add_argument
     add("--model", default=model.DEFAULT, help="the model; --list shows all")
     add("--template", default="", help="a named set of flags; --list shows all")
-    add("--pre_train", default="", metavar="FILE",
-        help="weights to start from or to test: a file of this program or one released with a paper")
+    add("--pre_train", default="", metavar="FILE", help="weights to start from or to test: a file of this program or of a paper")
     add("--config", default="", metavar="JSON", help="use the flags of an experiment/<save>/args.json; typed flags override them")
     add("--list", action="store_true", help="print models, templates, losses, data sets, benchmarks, metrics and protocols, and exit")
     add("--explain", action="store_true", help="print each flag that is not at its built-in default and the source of its value, and exit")
@@ -243,8 +244,7 @@ def parser(package: ModuleType | None = None) -> Parser:
     add = result.add_argument_group("training").add_argument
     add("--epochs", type=EPOCHS, default=300,
         help="number of epochs; unless they are given, --epoch_chg, --warmup and --hold change in proportion to it")
-    add("--epoch_chg", nargs="+", action=Joined, mark="-", default="", metavar="N",
-        help="the epochs at which the stages end, as in 135-238-314")
+    add("--epoch_chg", nargs="+", action=Joined, mark="-", default="", metavar="N", help="epochs at which stages end, as in 135-238-314")
     add("--test_every", type=COUNT, default=1000, help="steps per epoch; 0: one pass over the data")
     add("--val_epochs", type=SIZE, default=1, help="test after every N epochs")
     add("--batch_size", default="16", metavar="N", help="images per step, total over all processes")

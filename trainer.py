@@ -107,11 +107,12 @@ class Trainer:
 
     def _choose(self, first: list[Batch]) -> None:
         """Choose what `auto` leaves open: the precision, and in how many parts each stage, with its first image, computes its batches."""
-        if self.args.precision == "auto":
-            number = next((place for place, stage in enumerate(self.stages) if stage.epochs), 0)
-            self.args.precision = auto.precision(self.args, self._step(self.stages[number]), self.loaders[number])
         if self.args.split_batch == "auto" and not self.parts:
             self.parts = [auto.parts(self._step(stage), stage, image) for stage, image in zip(self.stages, first)]
+        if self.args.precision == "auto":
+            number = next((place for place, stage in enumerate(self.stages) if stage.epochs), 0)
+            split = self.parts[number] if self.parts else self.args.split_batch
+            self.args.precision = auto.precision(self.args, self._step(self.stages[number]), self.loaders[number], split)
 
     def enter(self, stage: Stage) -> None:
         """Set up a stage: freeze parts, build the loss, compile both and share them between several processes, if that is required."""

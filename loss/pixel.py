@@ -51,8 +51,16 @@ def _compare(function: Callable[[Tensor, Tensor], Tensor], prediction_key: str, 
     def term(prediction: Prediction, batch: Batch) -> Tensor:
         a, b = pick(prediction_key, prediction), pick(target_key, batch.targets, prediction)
         if isinstance(a, Tensor):
-            return function(a.float(), pick_one(target_key, batch.targets, prediction).float())
-        return added(function(x.float(), (b if isinstance(b, Tensor) else b[number]).float()) for number, x in enumerate(a))
+            return compared(a, pick_one(target_key, batch.targets, prediction))
+        if not isinstance(b, Tensor) and len(b) != len(a):
+            raise UserError(f"--loss compares '{prediction_key}', a list of {len(a)} tensors, with '{target_key}', a list of {len(b)}")
+        return added(compared(x, b if isinstance(b, Tensor) else b[number]) for number, x in enumerate(a))
+
+    def compared(a: Tensor, b: Tensor) -> Tensor:
+        if any(m != n and 1 not in (m, n) for m, n in zip(reversed(a.shape), reversed(b.shape))):
+            raise UserError(f"--loss compares '{prediction_key}' of the shape {tuple(a.shape)} with '{target_key}' of the shape "
+                            f"{tuple(b.shape)}; their sizes and channels must agree")
+        return function(a.float(), b.float())
     return term
 
 

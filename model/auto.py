@@ -4,11 +4,12 @@ import itertools
 import math
 import time
 
+import torch
 from torch.utils.data import DataLoader
 
 from contract import Batch, Stage, collate
 from model import update
-from model.step import Step
+from model.step import Step, backward
 from runtime import memory, process
 from runtime.errors import Failure
 
@@ -16,10 +17,11 @@ STEPS = 20                                # steps of the trial in each precision
 WORSE = 0.1                               # part of the mean loss of the second half by which that in bfloat16 may be higher
 
 
-def precision(args, step: Step, loader: DataLoader) -> str:
+def precision(args, step: Step, loader: DataLoader, split: int) -> str:
     """Return 'bf16' if the device computes with it and STEPS steps are faster and end with as low a loss as in 'single', else 'single'.
 
-    The trial uses the first batches of the loader. It changes neither the step nor the random state. All processes decide equally.
+    The trial uses the first batches of the loader, each in `split` parts. It changes neither the step nor the random state. All
+    processes decide equally.
     """
     if not all(process.gather([process.has_bf16()])):
         process.log().say(f"--precision auto: single, because this {process.device().type} has no bfloat16")
@@ -28,7 +30,7 @@ def precision(args, step: Step, loader: DataLoader) -> str:
     state = process.random_state()
     batches = [collate([loader.dataset[key] for key in keys]).to(process.device())
                for keys in itertools.islice(loader.batch_sampler, STEPS)]
-    (low, fast), (high, slow) = (_trial(args, step, batches, each, state) for each in ("bf16", "single"))
+    (low, fast), (high, slow) = (_trial(args, step, batches, split, each, state) for each in ("bf16", "single"))
     process.set_random_state(state)
     good = all(process.gather([math.isfinite(low) and low <= high + WORSE * abs(high)]))
     gain = min(process.gather([slow / fast]))
@@ -38,21 +40,19 @@ def precision(args, step: Step, loader: DataLoader) -> str:
     return chosen
 
 
-def _trial(args, step: Step, batches: list[Batch], precision: str, state: dict) -> tuple[float, float]:
+def _trial(args, step: Step, batches: list[Batch], split: int, precision: str, state: dict) -> tuple[float, float]:
     """Train a copy of the step's method; return the mean loss of the second half of the steps and the seconds of the fastest step."""
     process.set_random_state(state)
     step = copy.deepcopy(step)            # as a whole, because a teacher refers to modules of the method
     step.method.train()
     optimizer = update.make_optimizer(args, [each for each in step.method.parameters() if each.requires_grad])
-    losses, seconds = [], []
+    losses, seconds, scaler = [], [], torch.amp.GradScaler(process.device().type, enabled=False)
     for number in range(STEPS):
         begun = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with process.autocast(precision):
-            total, _ = step(batches[number % len(batches)])
-        total.backward()
+        sums = backward(step, batches[number % len(batches)], split, precision, scaler)
         optimizer.step()
-        losses.append(total.item())
+        losses.append(sums["loss"].item())
         seconds.append(time.perf_counter() - begun)
     return sum(losses[-(STEPS // 2):]) / (STEPS // 2), min(seconds)
 

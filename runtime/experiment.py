@@ -97,7 +97,7 @@ def find_state(args) -> dict | None:
     """
     folder = folder_of(args.save)
     exists = folder.is_dir() and any(folder.iterdir())
-    if process.restarted():               # torchrun and SLURM restart with the same command line
+    if _continues(folder, args):
         return newest_state(folder)
     if args.reset or ((folder / FINISHED).is_file() and _same_flags(folder, args)):        # the training continues with the next image
         return None
@@ -108,6 +108,11 @@ def find_state(args) -> dict | None:
         raise UserError(f"{folder} exists already; add --reset to empty it, --resume to continue it, "
                         "or choose another name with --save")
     return state
+
+
+def _continues(folder: Path, args) -> bool:
+    """Return whether torchrun or SLURM, which repeat the command line, has restarted the training in this folder, not one before it."""
+    return process.restarted() and (not stored_args(folder) or _same_flags(folder, args))
 
 
 def save_state(folder: Path, state: dict) -> None:
@@ -142,7 +147,7 @@ def open_experiment(args, trains: bool) -> Path:
     folder = folder_of(args.save)
     process.barrier()
     if process.rank() == 0:
-        if args.reset and trains and not process.restarted() and folder.is_dir():
+        if args.reset and trains and folder.is_dir() and not _continues(folder, args):
             shutil.rmtree(folder)
         files.make_folder(folder / "model" if trains else folder)
         for half in folder.rglob(".*.part*"):                     # left by a process that was killed while writing

@@ -1,8 +1,10 @@
 """The full state of a training as stored in state.pt; a training that resumes from it gives identical results."""
+import math
+
 import torch
 
-from runtime import VERSION, check, experiment, process
-from runtime.errors import UserError
+from runtime import VERSION, check, experiment, files, process
+from runtime.errors import UserError, short
 
 # attributes of the Trainer that are stored
 PROGRESS = ("epoch", "step", "seen", "steps", "skipped", "missed", "best", "chosen", "last_loss", "rate", "rollbacks")
@@ -13,6 +15,7 @@ def collect(trainer) -> dict:
     return {"format": experiment.STATE_FORMAT, "version": VERSION, "log": process.log().lengths(),
             "progress": {name: getattr(trainer, name) for name in PROGRESS}, "random": process.random_state(),
             "threads": process.threads(), "auto": {"precision": trainer.args.precision, "parts": trainer.parts},
+            "measure": _measure(trainer),
             "network": trainer.method.network.state_dict(), "side": trainer.method.side_state(),
             "average": trainer.average.state_dict() if trainer.average else {},
             "optimizer": trainer.optimizer.state_dict(), "scaler": trainer.scaler.state_dict()}
@@ -36,11 +39,33 @@ def restore(trainer, state: dict) -> None:
         raise UserError(f"the state in {trainer.folder} does not fit these flags; use the model, the width and the optimizer "
                         "with which the training began") from error
     process.set_threads(**state.get("threads", process.threads()))        # older states lack it
-    if "auto" in state and trainer.args.precision == "auto":             # what was chosen at the start
+    if trainer.args.precision == "auto" and state.get("auto", {}).get("precision") in ("single", "bf16"):    # chosen at the start
         trainer.args.precision = state["auto"]["precision"]
     if "auto" in state and trainer.args.split_batch == "auto" and len(state["auto"]["parts"]) == len(trainer.stages):
         trainer.parts = state["auto"]["parts"]
     trainer.random = state["random"]
+    if reason := _other_best(trainer, state):
+        trainer.best, trainer.chosen = -math.inf, ""
+        process.log().say(f"the best epoch is chosen anew, because {reason}", keep=False)
+
+
+def _measure(trainer) -> str:
+    """Return what chooses the best epoch: the number, the first test set, its images and the protocol."""
+    given, first = trainer.args.flags, next(iter(trainer.run.test), "the training")
+    return f"{given['best']} of {first}{' ' * bool(given['data_range'])}{given['data_range']} by the protocol {given['protocol']}"
+
+
+def _other_best(trainer, state: dict) -> str:
+    """Return why the best number of a state does not belong to model_best.pt, or to this command line; '' if it does."""
+    now = _measure(trainer)
+    before = str(state.get("measure", now))               # older states lack it
+    if before != now:
+        return f"it was that by {short(before)}, and is now that by {now}"
+    if trainer.args.resume.isdecimal() and trainer.args.resume != "0":
+        best = trainer.folder / "model" / "model_best.pt"
+        later = files.read_tensors(best).get("note", {}).get("epoch", 0) if best.is_file() else 0
+        return f"{best} is that of a later epoch, {later}" if later > state["progress"]["epoch"] else ""
+    return ""
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, stored: dict) -> None:

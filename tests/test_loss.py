@@ -139,6 +139,16 @@ def test_parts_are_unweighted():
     assert [round(float(value), 6) for value in parts.values()] == [0.25, 1.0]
 
 
+@pytest.mark.parametrize("spec, words", [
+    ("1*L1:image:wide", "'image' of the shape (1, 1, 1, 2) with 'wide' of the shape (1, 1, 2, 3)"),
+    ("1*FFT:image:wide", "their sizes and channels must agree"),
+    ("1*L1:steps:three", "'steps', a list of 2 tensors, with 'three', a list of 3"),
+])
+def test_tensors_that_cannot_be_compared(spec, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        loss.Loss(spec)(PREDICTION | {"wide": torch.ones(1, 1, 2, 3), "three": [X] * 3}, BATCH)
+
+
 def test_unknown_names():
     with pytest.raises(UserError, match="--loss names 'depth', which does not exist; the model predicts: image, mask"):
         loss.Loss("1*L1:depth")(PREDICTION, BATCH)

@@ -79,6 +79,8 @@ def test_what_texts_mean():
         "0.5 0.9", "0-55", "3-5", "ms_ssim", "1-5/7-8", "auto", 300]
     assert option.parse(["--data_range", "1-5"]).data_range == {"train": (1, 5)}
     assert option.parse(["--data_range", "1-5", "--test_only"]).data_range == {"train": (1, 5), "test": (1, 5)}
+    tested = option.parse(["--data_range", "1-5", "--test_only"]).flags
+    assert tested["data_range"] == "1-5/1-5"                             # so that --config of its args.json tests the same images
     assert option.parse([]).tile is None and option.parse(["--tile", "64"]).tile == 64 and option.parse([]).sigma is None
 
 

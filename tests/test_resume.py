@@ -156,6 +156,31 @@ def test_a_restart_goes_on_by_itself(run, sets, monkeypatch):
     same(Path("experiment/whole"), Path("experiment/parts"))
 
 
+def test_a_restart_after_an_error_leaves_another_training_alone(run, fails, sets, monkeypatch):
+    """The first start said that the experiment exists; the restart of the same command neither continues nor empties it."""
+    assert run(*flags("smgarn"), "--save", "x")[0] == 0
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    before = Path("experiment/x/model/state.pt").read_bytes()
+    assert "experiment/x exists already" in fails(*flags("smgarn"), "--save", "x", "--lr", "1e-2")
+    assert Path("experiment/x/model/state.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("more, words", [
+    (["--resume", "-1", "--best", "ssim"], "because it was that by psnr of A by the protocol default, and is now that by ssim of A"),
+    (["--resume", "-1", "--data_test", "B"], "and is now that by psnr of B"),
+    (["--resume", "1"], "is chosen anew, because experiment/x/model/model_best.pt is that of a later epoch, 3"),
+    (["--resume", "-1", "--data_test", "A+B"], ""),
+])
+def test_the_best_number_of_another_measure_is_not_kept(run, sets, more, words):
+    """Only the epochs that are trained now compete, so that model_best.pt is the best one by the number that is asked for."""
+    assert run(*flags("smgarn"), "--save", "x", "--save_models")[0] == 0
+    status, text = run(*flags("smgarn"), "--save", "x", "--save_models", "--epochs", "4", *more)
+    assert status == 0, text
+    assert words in text and ("chosen anew" in text) == bool(words)
+    best = files.read_tensors("experiment/x/model/model_best.pt")["note"]
+    assert best["epoch"] == 4 or not words
+
+
 def test_states_between_epochs(run, sets):
     """--save_every takes a number of steps or of minutes."""
     assert run(*flags("smgarn"), "--save", "x", "--save_every", "2")[0] == 0

@@ -150,12 +150,12 @@ def test_a_lag_changes_nothing(run, pairs, monkeypatch, more):
 
 def test_precision_auto(run, pairs, monkeypatch):
     """bf16 is taken if the device has it, and 20 steps are faster and as good; a resumed training keeps what was chosen."""
-    command = ["--data_train", "set", "--save", "x", *TINY, "--precision", "auto"]
+    command = ["--data_train", "set", "--save", "x", *TINY, "--precision", "auto", "--split_batch", "2"]
     real, reported = auto._trial, {"bf16": (0.5, 1.0), "single": (0.5, 2.0)}
 
-    def trial(args, part, batches, precision, state):
-        mean, seconds = real(args, part, batches[:1], precision, state)
-        assert 0 < mean < 10 and seconds > 0
+    def trial(args, part, batches, split, precision, state):
+        mean, seconds = real(args, part, batches[:1], split, precision, state)
+        assert 0 < mean < 10 and seconds > 0 and split == args.split_batch == 2
         return reported[precision]
     monkeypatch.setattr(auto, "_trial", trial)
     monkeypatch.setattr(auto, "STEPS", 4)
@@ -280,6 +280,6 @@ def test_auto_with_features_of_a_teacher(monkeypatch):
     before = student.network.head.weight.detach().clone()
     x = torch.rand(1, 3, 16, 16)
     batch = Batch(["a"], x, {"image": x}, torch.zeros(1))
-    mean, _ = auto._trial(flags(), made, [batch], "single", process.random_state())
+    mean, _ = auto._trial(flags(), made, [batch], 1, "single", process.random_state())
     assert 0 < mean < 10 and auto.parts(made, Stage(1, "1*L1", 16, 2), batch) == 1
     assert torch.equal(student.network.head.weight, before)
