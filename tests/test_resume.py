@@ -97,14 +97,18 @@ def test_signals(run, sets, monkeypatch, number, status):
     assert [json.loads(line)["event"] for line in Path("experiment/x/times.jsonl").read_text().splitlines()][-1] == "stop"
 
 
-def test_stopped_in_a_test(run, sets, monkeypatch):
+@pytest.mark.parametrize("received", ["here", "by another process"])
+def test_stopped_in_a_test(run, sets, monkeypatch, received):
     """After a signal during the test of an epoch, the training of the epoch is kept and its test is run on resume."""
     two = ["--data_range", "1-3/4-5"]
     assert run(*flags("smgarn"), *two, "--save", "whole")[0] == 0
     real = Restorer.__call__
 
     def restore(*arguments, **named):
-        signal.raise_signal(signal.SIGTERM)
+        if received == "here":
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            patch.setattr(process, "gather", lambda values: [signal.SIGTERM] if values == [0] else values)
         return real(*arguments, **named)
     with monkeypatch.context() as patch:
         patch.setattr(Restorer, "__call__", restore)
