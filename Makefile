@@ -44,7 +44,8 @@ audit: .venv/ready
 	$(BIN)/python -m tool.audit
 
 .venv/ready: requirements.txt
-	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -c "" 2> /dev/null || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 

@@ -161,9 +161,8 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
     restorer.progress = progress.tiles
     for batch in progress.each(batches):
         if process.asked_to_end():
-            break
+            raise Interrupted
         numbers: Numbers = {}
-        begun = time.perf_counter()
         for size, group in _by_size(args.protocol).items():
             sized = Batch(batch.name, group[0].fit(batch.input), {key: group[0].fit(x) for key, x in batch.targets.items()}, batch.kind)
             try:
@@ -186,9 +185,6 @@ def _rows(restorer: Restorer, name: str, images: TestSet, args, folder: Path, ep
         if failed:
             break
         rows.append((batch.name[0], numbers))
-        process.step_took(time.perf_counter() - begun)
-    if any(process.gather([process.asked_to_end()])):             # in all processes, so that none waits for another
-        raise Interrupted
     failed = process.gather(failed)
     if failed:
         raise Failure(failed[0])

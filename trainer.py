@@ -45,18 +45,17 @@ class Trainer:
         self.average = copy.deepcopy(method.network).requires_grad_(False) if args.ema else None
         self.optimizer = update.make_optimizer(args, list(self.method.parameters()))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=args.precision == "half")
-        self.epoch, self.step, self.seen = 0, 0, []       # finished epochs; steps of the current epoch, and their losses
+        self.epoch, self.step, self.seen, self.dropped = 0, 0, [], 0       # finished epochs; of the current one: steps, losses, lost losses
         self.steps, self.skipped, self.missed = 0, 0, 0   # all steps made; skipped ones: in a row up to now, in all
         self.rate, self.rollbacks = 1.0, 0                # factor of the learning rate, which each return to an earlier state halves
         self.best, self.chosen, self.last_loss = -math.inf, "", math.inf           # chosen: the best epoch and its number in words
-        self.saved = time.monotonic()
         # every stage is tried here, before anything is trained or written
         self.stages = method.stages(args)
         self.loaders = [run.train(stage) for stage in self.stages]
         first = [collate([loader.dataset[(0, 0, 0)]]).to(self.device) for loader in self.loaders]
         self.reaches_all = [step.attempt(self.method, self.teacher, stage, image, args) for stage, image in zip(self.stages, first)]
         self.plan = [(stage.epochs, len(loader)) for stage, loader in zip(self.stages, self.loaders)]
-        self.random = None
+        self.random, self.saved = None, time.monotonic()
         self.detector = detect.Detector(self.method.network) if args.detect else None
         self.parts: list[int] = []        # with --split_batch auto: in how many parts each stage computes a batch
         if earlier:
@@ -153,7 +152,7 @@ class Trainer:
             if due:
                 self.save_state()
             process.step_took(time.perf_counter() - begun)
-        if not self.seen:
+        if not self.seen and not self.scaler.is_enabled():         # a scaler begins with steps that are too large
             raise Diverged(f"all {steps} steps of epoch {self.epoch + 1} were skipped; {detect.ADVICE}")
         detect.check(self.method, self.optimizer)
         draws.start = 0
@@ -165,7 +164,8 @@ class Trainer:
         losses, rate = utility.means(self.seen), self.rate * utility.learning_rate(self.args, self.epoch + (steps - 1) / steps)
         process.log().record("epoch", epoch=self.epoch + 1, lr=rate, losses=losses)
         process.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
-        missed = f", {steps - len(self.seen)} of {steps} steps skipped" if len(self.seen) < steps else ""
+        skipped, self.dropped = steps - len(self.seen) - self.dropped, 0
+        missed = f", {skipped} of {steps} steps skipped" if skipped else ""
         process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}{missed}",
                           f", {seconds:.1f} s, {steps / seconds:.2f} steps/s")
         if self.missed and self.epoch + 1 == self.args.epochs:
@@ -206,7 +206,7 @@ class Trainer:
             else:
                 self.steps, self.skipped = self.steps + 1, 0
                 if self.seen and self.seen[0].keys() != values.keys():           # continued with another --loss
-                    self.seen = []
+                    self.seen, self.dropped = [], self.dropped + len(self.seen)
                 self.seen.append(values)
             self.must_end, due = self.must_end or end > 0, due or save > 0
         every = self.args.save_every
@@ -228,6 +228,8 @@ class Trainer:
             self.epoch, self.step, self.seen, self.last_loss = number, 0, [], losses.get("loss", self.last_loss)
             return
         score, words, tested = self.best, "", last or number % self.args.val_epochs == 0
+        if tested and time.monotonic() - self.saved > SAVE_INTERVAL:      # a process may be killed in a long test
+            self.save_state(self.mark)
         with utility.replaced(self.method, self.average):
             if tested:
                 try:

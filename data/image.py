@@ -115,7 +115,7 @@ def pixels(path: str | Path) -> int:
 def read(path: str | Path) -> np.ndarray:
     """Read any image as RGB, (H, W, 3) uint8, rotated according to its EXIF orientation; UserError if it is damaged.
 
-    Grey levels are repeated in all channels and alpha is dropped; grey of 9 to 16 bits is rounded to 8 bits, 16-bit RGB is
+    Grey levels are repeated in all channels and alpha is dropped; grey of 12 or 16 bits is rounded to 8 bits, 16-bit RGB is
     truncated to 8 bits (by Pillow).
     """
     with _opened(path) as image:

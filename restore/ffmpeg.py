@@ -20,7 +20,7 @@ from runtime import files
 from runtime.errors import Failure, UserError, short
 
 PACKAGE = "videos need the package imageio-ffmpeg, which is not installed: pip install 'imageio[ffmpeg]'"
-ENDINGS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}          # of the videos that are written, with the name of the muxer
+ENDINGS = {"mp4": "mp4", "mkv": "matroska", "mov": "mov"}          # of the videos that are written, with the name of the muxer
 CRF = "17"                                # quality of H.264: 0 is lossless, 17 is hardly distinguishable
 SHARP = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 STREAM = re.compile(r"Stream #0:\d+.*?: Video: .*?, (\w+)(?:\((.*?)\))?, \d+x\d+")

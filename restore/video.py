@@ -26,10 +26,24 @@ Rows = list[tuple[str, Numbers]]
 Part = tuple[Path, int, int]              # a file with its first frame and the first one after it, from 0
 
 
+def _ending(source: Path, film: ffmpeg.Film, asked: str) -> str:
+    """Return the ending of the result: the one that is asked for, or the first that can hold the sound; raises UserError if none can."""
+    if asked in ffmpeg.ENDINGS and ffmpeg.fits(source, film, asked):
+        return asked
+    fitting = [each for each in ffmpeg.ENDINGS if ffmpeg.fits(source, film, each)]
+    if not fitting:
+        raise UserError(f"the sound of {source} fits into none of the files that are written ({', '.join(ffmpeg.ENDINGS)}); make a video "
+                        f"without it first: ffmpeg -i {source} -an -c copy {source.stem}_silent{source.suffix}")
+    if asked in ffmpeg.ENDINGS:
+        raise UserError(f"the sound of {source} does not fit into a file that ends in .{asked}; give the result the ending "
+                        f"{' or '.join(f'.{each}' for each in fitting)}")
+    return fitting[0]
+
+
 def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: Path, weights: str) -> tuple[Rows, dict]:
     """Restore the video of a set and write it with the sound and the times of the original; return a row for each frame, and `unit`.
 
-    The result is H.264 with 8 bits, upright, in MP4, or in Matroska if the sound does not fit into MP4. While it is made, its parts are in
+    The result is H.264 with 8 bits, upright, in MP4, or in another file format if the sound needs it. While it is made, its parts are in
     the folder <result>.parts; a second run continues there. Raises UserError if the file is not a video or a package is missing.
     """
     if process.world() > 1:
@@ -37,9 +51,7 @@ def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: 
     item, = images.items
     source: Path = item.images["input"]
     film, say = ffmpeg.inspect(source), process.log().say
-    ending = args.format if args.format in ffmpeg.ENDINGS else "mp4" if ffmpeg.fits(source, film, "mp4") else "mkv"
-    if not ffmpeg.fits(source, film, ending):
-        raise UserError(f"the sound of {source} does not fit into a file that ends in .{ending}; give the result the ending .mkv")
+    ending = _ending(source, film, args.format)
     for flag in ("save_gt", "save_maps"):
         if getattr(args, flag):
             say(f"{name}: --{flag} does not apply to a video, of which only the result is written")

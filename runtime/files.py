@@ -26,6 +26,7 @@ except ImportError:                       # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
 
+BUSY = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}        # errors that say that another process holds a lock
 LOCKED_BYTE = 2**30                       # position of the byte that is locked on Windows, far behind the text of the lock file
 UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)      # why a cache may be impossible
 DIGITS = 64                               # length to which `natural` fills a number
@@ -103,9 +104,10 @@ def locked(path: Path, busy: Callable[[str], None]) -> Iterator[None]:
         holder = file.read().strip() or "another process"
         try:
             _lock(file)
-        except OSError:
-            busy(holder)
-            _wait_for(file)
+        except OSError as error:
+            if error.errno in BUSY:       # otherwise the file system has no locks
+                busy(holder)
+                _wait_for(file)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

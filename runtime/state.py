@@ -46,12 +46,15 @@ def restore(trainer, state: dict) -> None:
     trainer.random = state["random"]
     if reason := _other_best(trainer, state):
         trainer.best, trainer.chosen = -math.inf, ""
-        process.log().say(f"the best epoch is chosen anew, because {reason}", keep=False)
+        ended = state["progress"]["epoch"] == trainer.args.epochs
+        what = "model_best.pt stays as it is, although" if ended else "the best epoch is chosen anew, because"
+        process.log().say(f"{what} {reason}", keep=False)
 
 
 def _measure(trainer) -> str:
-    """Return what chooses the best epoch: the number, the first test set, its images and the protocol."""
-    given, first = trainer.args.flags, next(iter(trainer.run.test), "the training")
+    """Return what chooses the best epoch: the number, the first test set that can have it, its images and the protocol."""
+    given, sets = trainer.args.flags, trainer.run.test
+    first = next((name for name, images in sets.items() if any("image" in item.images for item in images.items)), "the training")
     return f"{given['best']} of {first}{' ' * bool(given['data_range'])}{given['data_range']} by the protocol {given['protocol']}"
 
 
@@ -63,7 +66,10 @@ def _other_best(trainer, state: dict) -> str:
         return f"it was that by {short(before)}, and is now that by {now}"
     if trainer.args.resume.isdecimal() and trainer.args.resume != "0":
         best = trainer.folder / "model" / "model_best.pt"
-        later = files.read_tensors(best).get("note", {}).get("epoch", 0) if best.is_file() else 0
+        try:
+            later = files.read_tensors(best).get("note", {}).get("epoch", 0)
+        except UserError as error:
+            return str(error)
         return f"{best} is that of a later epoch, {later}" if later > state["progress"]["epoch"] else ""
     return ""
 

@@ -67,6 +67,7 @@ def test_equal_minutes(pairs):
     ([NETWORKS[0], "unet --augment mirror"], "'unet --augment mirror' has --augment mirror, "),
     ([NETWORKS[0], "unet --patch_size 8"], "'unet --patch_size 8' has --patch_size, which the command also has for all networks"),
     ([NETWORKS[0], "unet --dir_data other"], "has --dir_data other"), (["nafnet --data_test Demo", "unet"], "'unet' has --data_test "),
+    ([NETWORKS[0], "unet --data_test Demo"], "has --data_test, which the command also has"),
     ([""], "the name of a network is empty"), (["unet 'x"], "cannot be read: No closing quotation"),
     ([NETWORKS[0], "unet --seed 5"], "the benchmark sets --seed itself"), (["rain2avoid"], "rain2avoid trains in its own way")])
 def test_wrong_input(pairs, flags, words):

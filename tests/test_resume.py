@@ -97,24 +97,33 @@ def test_signals(run, sets, monkeypatch, number, status):
     assert [json.loads(line)["event"] for line in Path("experiment/x/times.jsonl").read_text().splitlines()][-1] == "stop"
 
 
-@pytest.mark.parametrize("received", ["here", "by another process"])
-def test_stopped_in_a_test(run, sets, monkeypatch, received):
+def test_stopped_in_a_test(run, sets, monkeypatch):
     """After a signal during the test of an epoch, the training of the epoch is kept and its test is run on resume."""
     two = ["--data_range", "1-3/4-5"]
     assert run(*flags("smgarn"), *two, "--save", "whole")[0] == 0
     real = Restorer.__call__
 
     def restore(*arguments, **named):
-        if received == "here":
-            signal.raise_signal(signal.SIGTERM)
-        else:
-            patch.setattr(process, "gather", lambda values: [signal.SIGTERM] if values == [0] else values)
+        signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **named)
     with monkeypatch.context() as patch:
         patch.setattr(Restorer, "__call__", restore)
         code, text = run(*flags("smgarn"), *two, "--save", "parts")
     assert code == 143 and "in epoch 1 after step 3" in text
     assert run("--load", "parts")[0] == 0
+    same(Path("experiment/whole"), Path("experiment/parts"))
+
+
+def test_killed_in_a_test(run, sets, monkeypatch):
+    """A state that is old enough is saved before a test, so the training of the epoch is kept."""
+    assert run(*flags("smgarn"), "--save", "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "SAVE_INTERVAL", -1)
+        patch.setattr(Restorer, "__call__", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*flags("smgarn"), "--save", "parts")[0] == 130
+    assert files.read_tensors("experiment/parts/model/state.pt")["progress"]["step"] == 3
+    status, text = run("--load", "parts")
+    assert status == 0 and "resuming after epoch 0, step 3" in text, text
     same(Path("experiment/whole"), Path("experiment/parts"))
 
 

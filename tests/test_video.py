@@ -61,7 +61,7 @@ def test_a_container_that_cannot_hold_the_sound(network_file, capsys):
     """It is named before the first frame is restored."""
     film(Path("clip.avi"), rainy(3), True, 0, "", "-c:a", "adpcm_ms")
     status, text = restored(capsys, "clip.avi", "-o", "out.mp4")
-    assert status == 2 and "does not fit into a file that ends in .mp4; give the result the ending .mkv" in text, text
+    assert status == 2 and "does not fit into a file that ends in .mp4; give the result the ending .mkv\n" in text, text
     assert not Path("out.mp4.parts").exists() and restored(capsys, "clip.avi", "-o", "out.mkv")[0] == 0
 
 

@@ -78,6 +78,7 @@ def checked(own: argparse.Namespace, shared: list[str]) -> list[str]:
         if first is None:
             if args.origin["data_test"] != option.TYPED:
                 shared = [*shared, "--data_test", args.data_train]
+                for_all.add("--data_test")
                 args = option.parse(command(network, shared, f"{own.save}/check"))
             first = args
         if hasattr(model.package(args.model), "runs"):
@@ -93,7 +94,8 @@ def run(argv: list[str] | None = None) -> None:
     own, shared = parse(argv)
     folder = experiment.folder_of(own.save)
     shared = checked(own, shared)
-    plan_file, stated = folder / "plan.json", {"networks": own.networks, "minutes": own.minutes, "steps": own.steps, "flags": shared}
+    plan_file, stated = folder / "plan.json", {"networks": own.networks, "minutes": own.minutes, "steps": own.steps, "flags": shared,
+                                               "equal": EQUAL}
     plan = read_plan(plan_file, stated)
     for number, network in enumerate(own.networks, 1):
         if network not in plan:

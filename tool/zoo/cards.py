@@ -138,5 +138,7 @@ def training(name: str, alone: bool) -> list[str]:
 
 def rates(plan: dict, recipe: dict) -> str:
     """Return in words the measured rate of each stage of batch and patch sizes."""
-    parts = zip(plan["rates"], str(recipe["batch_size"]).split("-"), str(recipe["patch_size"]).split("-"), strict=True)
+    batches, sides = (str(recipe[key]).split("-") for key in ("batch_size", "patch_size"))
+    count = len(plan["rates"])            # a single value is that of all stages
+    parts = zip(plan["rates"], batches * (count if len(batches) == 1 else 1), sides * (count if len(sides) == 1 else 1), strict=True)
     return ", ".join(f"{rate:.2f} with batches of {batch} crops of {side} pixels" for rate, batch, side in parts)

@@ -23,7 +23,7 @@ def run(name: str) -> None:
     recipe = recipes.flags(name)
     if plan["recipe"] != recipe:
         raise UserError(f"{recipes.path(name)} has changed since the training of {release}; put it back, or train again")
-    plans = {each: experiment.folder_of(f"zoo/{each}/release") / "plan.json" for each in recipes.unshipped(recipe)}
+    plans = {each: experiment.folder_of(f"zoo/{each}/release") / "plan.json" for each in recipes.unshipped(name)}
     if missing := next((path for path in plans.values() if not path.is_file()), None):
         raise UserError(f"'{name}' was trained with other weights, but there is no {missing}, which says how they were trained; bring this "
                         "folder back, too")

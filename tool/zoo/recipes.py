@@ -61,10 +61,9 @@ def teachers(recipe: dict) -> list[str]:
     return [stage_of(file) for file in recipe.get("teachers", [])]
 
 
-def unshipped(recipe: dict) -> list[str]:
-    """Return the recipes whose weights a training needs and the zoo does not have."""
-    needed = (recipe.get("pre_train"), *recipe.get("teachers", []))
-    return [name for name in known() if RELEASE.format(name) in needed]
+def unshipped(name: str) -> list[str]:
+    """Return the recipes that lead to a network and whose weights the zoo does not have."""
+    return [each for each in stages(name)[:-1] if each and each not in zoo.names()]
 
 
 def stage_of(weights: str) -> str:
