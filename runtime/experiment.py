@@ -92,8 +92,8 @@ def read_args(path: str | Path) -> dict:
 def find_state(args) -> dict | None:
     """Return the state from which a training resumes, None for a new training; changes no file.
 
-    Raises UserError if the experiment exists already, unless --reset empties it, --load or --resume continues it, or the
-    same command has finished it; in the last case the returned state has no epoch left to train.
+    Raises UserError if the experiment exists already, unless --reset empties it, --load or --resume continues it, the same
+    command has saved nothing, or has finished it; in the last case the returned state has no epoch left to train.
     """
     folder = folder_of(args.save)
     exists = folder.is_dir() and any(folder.iterdir())
@@ -104,10 +104,15 @@ def find_state(args) -> dict | None:
     if args.resume != "0" or args.load:
         return _state(folder, args.resume)
     state = _finished(folder, args) if exists else None
-    if exists and not state:
+    if exists and not state and not _saved_nothing(folder, args):
         raise UserError(f"{folder} exists already; add --reset to empty it, --resume to continue it, "
                         "or choose another name with --save")
     return state
+
+
+def _saved_nothing(folder: Path, args) -> bool:
+    """Return whether a training with the same flags was stopped in this folder before it saved anything."""
+    return (folder / "model").is_dir() and not any((folder / "model").iterdir()) and _same_flags(folder, args)
 
 
 def _continues(folder: Path, args) -> bool:

@@ -141,23 +141,24 @@ def test_pictures_that_teach_nothing(run, place):
     assert sentence[0] == 2 and "no image of Folder can be used for training; for example dry: no rain was found in it" in sentence[1]
 
 
-def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypatch):
+@pytest.mark.parametrize("step, finished", [(4, []), (12, ["0"])])          # 2 epochs of 4 steps each, so 4 is in the first image
+def test_an_interrupted_run_goes_on_with_the_next_picture(run, photos, monkeypatch, step, finished):
     flags = [*TINY, "--sdr_together", "1", "--data_train", "Folder", "--dir_demo", "photos", "--save", "x"]
     real, calls, killed = Trainer.train_step, [], []
 
     def train_step(self, batch):
         calls.append(self.run.name)
-        if len(calls) == 12 and not killed:                       # 2 epochs of 4 steps each, so this is in the second image
+        if len(calls) == step and not killed:
             killed.append(True)
             signal.raise_signal(signal.SIGTERM)
         return real(self, batch)
     monkeypatch.setattr(Trainer, "train_step", train_step)
     status, text = run(*flags)
-    assert status == 143 and "stopped by SIGTERM at 1; finished images are kept" in text
-    assert list(results()) == ["0"]
+    assert status == 143 and f"stopped by SIGTERM at {len(finished)}; finished images are kept" in text
+    assert [path.stem for path in sorted(PLACE.glob("result/*"))] == finished
     calls.clear()
     status, text = run(*flags)
-    assert status == 0 and sorted(set(calls)) == ["1", "2"] and len(results()) == 3
+    assert status == 0 and sorted({*calls, *finished}) == ["0", "1", "2"] and not {*calls} & {*finished} and len(results()) == 3
     calls.clear()
     assert run(*flags)[0] == 0 and not calls                      # all are finished
     assert "exists already; add --reset" in run(*flags, "--lr", "0.1")[1]
