@@ -47,13 +47,13 @@ def tasks(recipe: dict) -> list[str]:
 
 
 def stages(name: str) -> list[str]:
-    """Return the recipes that lead to a network, itself last: its teachers, and the stages before it, from whose weights it starts."""
+    """Return the recipes that lead to a network, itself last: the stages before it, from whose weights it starts, and their teachers."""
     found = [name]
     while before := stage_of(flags(found[0]).get("pre_train", "")):
         if before in found:
             raise UserError(f"{path(found[0])} starts from {before}, which starts from it")
         found.insert(0, before)
-    return [*teachers(flags(name)), *found]
+    return [*(teacher for each in found for teacher in teachers(flags(each))), *found]
 
 
 def teachers(recipe: dict) -> list[str]:

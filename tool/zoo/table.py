@@ -20,7 +20,7 @@ from restore.restorer import Restorer
 from runtime import experiment, files, machine, process, zoo
 from runtime.errors import Failure, UserError
 from runtime.progress import Progress
-from tool.zoo import cards, classical, prepare, recipes
+from tool.zoo import cards, classical, numbers, prepare, recipes
 
 FIRST, SECOND = "default", "y_truncated"  # protocols; the second one is that of PReNet and SAPNet
 SIDE = 512                                # side in pixels of the image that is restored for the time
@@ -142,32 +142,36 @@ def tested(name: str, root: Path, tests: dict[str, TestSet]) -> tuple[dict[str, 
     digest = hashlib.sha256(Path(zoo.located(zoo.PREFIX + name)).read_bytes()).hexdigest()[:8]
     rows, wanted = {}, (*recipes.tasks(recipes.flags(name)), "clean")
     for each in (each for each in SETS if each.task in wanted):
-        save = f"zoo/tests/{name}-{digest}/{each.name}-{signature(tests[each.name])}"
+        test = f"{digest}-{signature(tests[each.name])}"
+        if (stored := numbers.known(name, each.name, test)).keys() == {*Row._fields}:
+            rows[each.name] = Row(**stored)
+            continue
+        save = f"zoo/tests/{name}/{each.name}"
+        flags = ["--test_only", "--pre_train", zoo.PREFIX + name, "--data_test", each.name, "--dir_data", str(root), "--protocol",
+                 f"{FIRST}+{SECOND}", "--save", save, "--no-report", *recipes.network_alone(recipes.flags(name))]
+        if status := main.main(flags):
+            raise Failure(f"the test of {name} on {each.name} ended with status {status}; the same command continues")
         place = experiment.folder_of(save) / "metrics.json"
-        if not place.is_file():
-            flags = ["--test_only", "--pre_train", zoo.PREFIX + name, "--data_test", each.name, "--dir_data", str(root),
-                     "--protocol", f"{FIRST}+{SECOND}", "--save", save, "--no-report", *recipes.network_alone(recipes.flags(name))]
-            if status := main.main(flags):
-                raise Failure(f"the test of {name} on {each.name} ended with status {status}; the same command continues")
         rows[each.name] = row_of(files.read_json(place)[each.name])
         if each.task != "clean":          # whose input cannot become better
             rows[each.name] = harmed(rows[each.name], each, place.with_name(f"metrics-{each.name}.csv"))
+        numbers.keep(name, each.name, test, rows[each.name]._asdict())
     return rows, seconds(name)
 
 
 def harmed(row: Row, each: Set, path: Path) -> Row:
     """Return the row with the images that became worse, by the table of single images that the test wrote."""
     images = summary.read_table(path)[FIRST].values()
-    losses = [loss for numbers in images if (loss := numbers[f"input_{each.measure}"] - numbers[each.measure]) > 0]
+    losses = [loss for image in images if (loss := image[f"input_{each.measure}"] - image[each.measure]) > 0]
     return row._replace(worse=len(losses), lost=max(losses, default=0.0))
 
 
-def row_of(numbers: dict) -> Row:
+def row_of(entry: dict) -> Row:
     """Return the row of the entry of a set in metrics.json; raises Failure if it lacks a number."""
     try:
-        return Row(*(numbers[key] for key in ("count", "psnr", "psnr_y", "ssim", "ssim_y")), numbers["others"][0]["psnr"])
+        return Row(*(entry[key] for key in ("count", "psnr", "psnr_y", "ssim", "ssim_y")), entry["others"][0]["psnr"])
     except (KeyError, IndexError, TypeError) as error:
-        raise Failure("a file in experiment/zoo/tests lacks numbers; delete this folder, and the sets are tested again") from error
+        raise Failure("zoo/numbers.json or a file in experiment/zoo/tests lacks numbers; delete it and repeat the command") from error
 
 
 def seconds(name: str) -> float:
@@ -184,9 +188,8 @@ def seconds(name: str) -> float:
 
 def compared(each: Set, test: TestSet) -> dict[str, Row]:
     """Return the rows of the input and of each classical method on a set; numbers of an earlier call for these images are read again."""
-    path = experiment.folder_of("zoo/tests") / "classical" / f"{each.name}-{signature(test)}.json"
     wanted = {"input": lambda pixels: pixels} | classical.METHODS[each.task]
-    known = files.read_json(path) if path.is_file() else {}
+    known = numbers.known("classical", each.name, signature(test))
     if set(known) != set(wanted):
         images = loader.Images(test.items, ("image",), test.read)
         rows: dict[str, list[dict]] = {method: [] for method in wanted}
@@ -199,8 +202,7 @@ def compared(each: Set, test: TestSet) -> dict[str, Row]:
                 rows[method].append(first | {"truncated": second["psnr"]})
         means = {method: {key: float(np.mean([row[key] for row in of])) for key in of[0]} for method, of in rows.items()}
         known = {method: each | {"count": len(images), "others": [{"psnr": each["truncated"]}]} for method, each in means.items()}
-        files.make_folder(path.parent)
-        files.write_json(path, known)
+        numbers.keep("classical", each.name, signature(test), known)
     return {method: row_of(known[method]) for method in wanted}
 
 
