@@ -28,16 +28,14 @@ Part = tuple[Path, int, int]              # a file with its first frame and the 
 
 def _ending(source: Path, film: ffmpeg.Film, asked: str) -> str:
     """Return the ending of the result: the one that is asked for, or the first that can hold the sound; raises UserError if none can."""
-    if asked in ffmpeg.ENDINGS and ffmpeg.fits(source, film, asked):
-        return asked
-    fitting = [each for each in ffmpeg.ENDINGS if ffmpeg.fits(source, film, each)]
-    if not fitting:
-        raise UserError(f"the sound of {source} fits into none of the files that are written ({', '.join(ffmpeg.ENDINGS)}); make a video "
-                        f"without it first: ffmpeg -i {source} -an -c copy {source.stem}_silent{source.suffix}")
-    if asked in ffmpeg.ENDINGS:
+    wanted = [asked] if asked in ffmpeg.ENDINGS else [*ffmpeg.ENDINGS]
+    if found := next((each for each in wanted if ffmpeg.fits(source, film, each)), ""):
+        return found
+    if others := [each for each in ffmpeg.ENDINGS if each not in wanted and ffmpeg.fits(source, film, each)]:
         raise UserError(f"the sound of {source} does not fit into a file that ends in .{asked}; give the result the ending "
-                        f"{' or '.join(f'.{each}' for each in fitting)}")
-    return fitting[0]
+                        f"{' or '.join(f'.{each}' for each in others)}")
+    raise UserError(f"the sound of {source} fits into none of the files that are written ({', '.join(ffmpeg.ENDINGS)}); make a video "
+                    f"without it first: ffmpeg -i {source} -an -c copy {source.stem}_silent{source.suffix}")
 
 
 def restore_video(restorer: Restorer, name: str, images: TestSet, args, folder: Path, weights: str) -> tuple[Rows, dict]:

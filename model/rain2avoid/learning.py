@@ -88,10 +88,10 @@ class PictureRuns:
     def __iter__(self) -> Iterator[Run]:
         """Yield one run that returns the results of all finished images, then one run for each other image."""
         known = self.finished.setdefault(self.name, {})
-        done = [item for item in self.chosen.items if item.name in known and self._result(item).is_file()]
-        rest = [item for item in self.chosen.items if item.name not in {each.name for each in done}]
+        done = {item.name: item for item in self.chosen.items if item.name in known and self._result(item).is_file()}
+        rest = [item for item in self.chosen.items if item.name not in done]
         if done:
-            yield Run(self.name, None, {}, done=lambda _: [self._outcome(done)], kept=False)
+            yield Run(self.name, None, {}, done=lambda _: [self._outcome([*done.values()])], kept=False)
         if rest:
             self.cost.images = len(rest)
             process.log().say(f"{self.name}: {len(rest)} images to derain; strategy {self.args.strategy}, {self.args.epochs} epochs of a "
