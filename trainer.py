@@ -152,7 +152,7 @@ class Trainer:
             if due:
                 self.save_state()
             process.step_took(time.perf_counter() - begun)
-        if not self.seen and not self.scaler.is_enabled():         # a scaler begins with steps that are too large
+        if not self.seen and (not self.scaler.is_enabled() or (self.steps == 0 and self.epoch + 1 == self.args.epochs)):
             raise Diverged(f"all {steps} steps of epoch {self.epoch + 1} were skipped; {detect.ADVICE}")
         detect.check(self.method, self.optimizer)
         draws.start = 0
@@ -166,7 +166,7 @@ class Trainer:
         process.log().time("epoch", epoch=self.epoch + 1, seconds=round(seconds, 3), steps=steps)
         skipped, self.dropped = steps - len(self.seen) - self.dropped, 0
         missed = f", {skipped} of {steps} steps skipped" if skipped else ""
-        process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses)}, learning rate {rate:.3g}{missed}",
+        process.log().say(f"epoch {self.epoch + 1}/{self.args.epochs}: {listed(losses) or 'no step'}, learning rate {rate:.3g}{missed}",
                           f", {seconds:.1f} s, {steps / seconds:.2f} steps/s")
         if self.missed and self.epoch + 1 == self.args.epochs:
             process.log().say(f"{self.missed} of {sum(epochs * count for epochs, count in self.plan)} steps of the training were skipped")

@@ -1,5 +1,4 @@
 """The runs of Rain2Avoid: one per image (single, online) or one for a whole set (multiple), and their results."""
-import copy
 import functools
 import json
 import math
@@ -22,6 +21,7 @@ from model.rain2avoid import guard, ldgp
 from model.rain2avoid.nss import Drawn
 from model.rain2avoid.picture import RESULT, Picture, keep, sample
 from model.rain2avoid.references import References
+from model.rain2avoid.warm import Warm
 from runtime import experiment, files, process
 from runtime.errors import UserError
 from runtime.pace import Cost
@@ -82,7 +82,7 @@ class PictureRuns:
         self.multiple, self.parameters = multiple, parameters
         self.path = experiment.folder_of(args.save) / experiment.FINISHED
         self.finished = {} if args.reset else _finished(self.path)
-        self.weights: dict[str, Tensor] = {}                      # of the previous image, for --warm_start
+        self.warm = Warm(self.path.with_name(f"previous-{place.name}.pt"), fresh=args.reset) if args.warm_start else None
         self.cost = Cost(self.args.epochs)
 
     def __iter__(self) -> Iterator[Run]:
@@ -123,16 +123,16 @@ class PictureRuns:
 
     def _begin(self, method: Method) -> None:
         """Load the weights of the previous image's network if --warm_start has kept them."""
-        if self.weights:
-            method.network.load_state_dict(self.weights)
+        if self.warm and (weights := self.warm.last(self.finished[self.name])):
+            method.network.load_state_dict(weights)
 
     def _done(self, item: Item, picture: Picture, statistics: "Statistics | None", restorer: Restores) -> list[Outcome]:
         """Write the result, store its numbers, record the image as finished, and return its outcome."""
         if statistics:
             statistics.settle(restorer.method)
         output = network_output(restorer, picture) if statistics else picture.rgb
-        if statistics and self.args.warm_start:
-            self.weights = copy.deepcopy(restorer.method.network.state_dict())
+        if statistics and self.warm:
+            self.warm.keep(item.name, restorer.method.network.state_dict())
         self.finished[self.name][item.name] = finish(picture, output, self.chosen.task, self.args)
         files.write_json(self.path, self.finished)
         return [self._outcome([item])]
