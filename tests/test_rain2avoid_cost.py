@@ -76,3 +76,13 @@ def test_batches_have_the_order_of_the_weights():
     for each in (batch.input, batch.targets["image"]):
         assert each.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(image.to_tensor(rgb), batch.input[0]) or torch.equal(image.to_tensor(rgb), batch.input[0].flip(-1))
+
+
+def test_pairs_of_unequal_size_are_refused_first(fails, place):
+    """No image is derained before the sizes of all pairs are known to be equal."""
+    for number, width in enumerate((64, 60)):
+        save(place / f"dataset/set/input/{number}.png", streaked(64, 64, -15, number))
+        save(place / f"dataset/set/target/{number}.png", streaked(64, width, -15, number))
+    sentence = fails("--model", "rain2avoid", "--data_train", "set", "--save", "x", *SMALL)
+    assert "the images of a pair must have one size: dataset/set/input/1.png is 64x64, dataset/set/target/1.png is" in sentence
+    assert not Path("dataset/set/result").exists()

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import metric
 from contract import Batch, Item, Numbers, Outcome, Run, Sample, Stage, collate
-from data import image, loader, tests
+from data import image, loader, source, tests
 from data.choose import LISTS, Chosen, choose, names, sets_to_test
 from model import norm
 from model.method import Method
@@ -48,6 +48,7 @@ def runs(args, backbone: Method) -> Iterator[Run]:
         raise UserError("--strategy multiple trains a network for one set; start the program once for each set, each with its own --save")
     for name in names(args.data_train):
         chosen, place = choose(args, name, "test", whole=True), output_folder(args, name)
+        source.check_sizes(chosen.items)
         if args.steps in ("ldgp", "nss"):
             prepare(chosen.items, place, args)
             process.log().say(f"{place.name}: {len(chosen.items)} images; the files are in {place}")
@@ -78,8 +79,7 @@ class PictureRuns:
     """The runs of --strategy single and online: one network for each image of a set; pictures.json lists the finished images."""
 
     def __init__(self, chosen: Chosen, name: str, place: Path, args, multiple: int, parameters: int):
-        self.chosen, self.name, self.place, self.args = chosen, name, place, args
-        self.multiple, self.parameters = multiple, parameters
+        self.chosen, self.name, self.place, self.args, self.multiple, self.parameters = chosen, name, place, args, multiple, parameters
         self.path = experiment.folder_of(args.save) / experiment.FINISHED
         self.finished = {} if args.reset else _finished(self.path)
         self.warm = Warm(self.path.with_name(f"previous-{place.name}.pt"), fresh=args.reset) if args.warm_start else None
@@ -109,8 +109,8 @@ class PictureRuns:
         if reason:
             process.log().say(f"{item.name}: {reason}; the result is the unchanged image")
         else:
-            source = picture.weigh() if self.args.strategy == "online" else drawn
-            train = functools.partial(_train, self.args, self.multiple, [picture], [source])
+            material = picture.weigh() if self.args.strategy == "online" else drawn
+            train = functools.partial(_train, self.args, self.multiple, [picture], [material])
         statistics = Statistics(self.args, self.multiple, picture, drawn) if train else None
 
         def before_epoch(method: Method, epoch: int) -> None:
