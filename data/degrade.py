@@ -35,6 +35,11 @@ def scattered(image: np.ndarray, transmission: np.ndarray, air: np.ndarray) -> n
     return np.clip(image * transmission + air * (1 - transmission), 0, 1)
 
 
+def smoothed(plane: np.ndarray, sigma: float) -> np.ndarray:
+    """Return an (H, W) plane after a Gaussian blur; sigma in pixels."""
+    return scipy.ndimage.gaussian_filter(plane, sigma)
+
+
 def rain(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
     """Add bright rain streaks in one main direction, near streaks longer and wider, and a thin veil."""
     main = rng.uniform(-25, 25)                                   # degrees from the vertical

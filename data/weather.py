@@ -56,16 +56,23 @@ def snow(clean: np.ndarray, strength: float, rng: np.random.Generator, height: n
 
 
 def haze(clean: np.ndarray, strength: float, rng: np.random.Generator, height: np.ndarray | None = None) -> Found:
-    """Add haze to (H, W, 3) uint8 whose optical depth increases with `height`, and with soft clouds in it.
+    """Add haze to (H, W, 3) uint8: in one half of the draws that of landscapes, in the other one that of rooms and near places.
 
-    height: (H, W, 1), 1 for pixels at the top of the photo and 0 at its bottom; None for a whole photo. Drawn: optical depth of the
-    nearest and the farthest place, how it increases between them, clouds, air light. The strength scales the optical depth.
+    In landscapes the optical depth increases with `height`. In rooms it follows areas of about 100 pixels and the edges of the photo,
+    and the air light is closer to white. Drawn: optical depth of the nearest and the farthest place, how it increases between them,
+    clouds, air light. The strength scales the optical depth.
+    height: (H, W, 1), 1 for pixels at the top of the photo and 0 at its bottom; None for a whole photo.
     """
-    height = heights(*clean.shape[:2]) if height is None else height
-    near, rise, power = rng.uniform(0.1, 0.6), rng.uniform(0, 1.4), rng.uniform(0.7, 1.6)
-    clouds = _clouds(clean.shape[:2], _between(rng, 60, 150), rng)
-    depth = near + rise * height.astype(np.float32) ** power + (0.12 * (near + rise)) * clouds[..., None]
-    air = (rng.uniform(0.65, 0.97) + rng.uniform(-0.03, 0.03, 3)).astype(np.float32)
+    clouds, far = _clouds(clean.shape[:2], _between(rng, 60, 150), rng)[..., None], rng.random() < 0.5
+    if far:
+        height = heights(*clean.shape[:2]) if height is None else height
+        near, rise, power = rng.uniform(0, 0.6), rng.uniform(0, 1.4), rng.uniform(0.7, 1.6)
+        depth = near + rise * height.astype(np.float32) ** power + np.float32(0.12 * (near + rise)) * clouds
+    else:
+        near, rise, edges = rng.uniform(0.2, 0.9), rng.uniform(0, 1.2), np.float32(rng.uniform(-8, 8))
+        light = degrade.smoothed(_scaled(clean).mean(2), _between(rng, 1, 6))[..., None]
+        depth = near + np.float32(rise) / (1 + np.exp(-clouds - edges * (light - light.mean())))
+    air = (rng.uniform(*(0.65, 0.97) if far else (0.75, 1.0)) + rng.uniform(-0.03, 0.03, 3)).astype(np.float32)
     return {"input": _levels(degrade.scattered(_scaled(clean), np.exp(-strength * np.maximum(depth, 0)), air))}
 
 

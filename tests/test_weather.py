@@ -99,14 +99,28 @@ def test_the_snow_mask_fits():
 
 
 def test_haze_on_a_crop_is_a_part_of_a_hazy_photo():
-    """A crop from the top is hazier than one from the bottom, and within a crop the haze changes less than within the photo."""
+    """In landscapes a crop from the top is hazier than one from the bottom, and the haze changes less within it than within the photo."""
     heights = weather.heights(320, 64)
-    top, bottom = (np.array(drawn("haze", flat(64, 64), 60, height=heights[rows])) for rows in (slice(0, 64), slice(256, 320)))
-    whole = np.array(drawn("haze", flat(320, 64), 60))
-    assert top.mean() > bottom.mean() + 15
-    assert np.mean(top.mean((1, 2, 3)) > bottom.mean((1, 2, 3))) > 0.75
-    change = [np.mean(np.ptp(each.mean((2, 3)), axis=1)) for each in (top, whole)]
+    top, bottom = (np.array(drawn("haze", flat(64, 64), 100, height=heights[rows])) for rows in (slice(0, 64), slice(256, 320)))
+    far = (top != bottom).any((1, 2, 3))
+    whole = np.array(drawn("haze", flat(320, 64), 100))
+    assert 35 < far.sum() < 65                                          # the other half of the draws does not depend on the height
+    assert top[far].mean() > bottom[far].mean() + 30
+    assert np.all(top[far].mean((1, 2, 3)) > bottom[far].mean((1, 2, 3)))
+    change = [np.mean(np.ptp(each[far].mean((2, 3)), axis=1)) for each in (top, whole)]
     assert change[0] < 0.6 * change[1]
+
+
+def test_haze_of_rooms_follows_the_photo():
+    """A bright half makes the haze of rooms before the dark half denser or thinner; that of landscapes depends on the height alone."""
+    dark, height = flat(64, 64, 20), np.zeros((64, 64, 1))
+    half = dark.copy()
+    half[:, 32:] = 90
+    hazy, beside, above = (np.array(drawn("haze", each, 100, height=high), float)[:, :, :20] for each, high in
+                           ((dark, height), (half, height), (dark, height + 1)))
+    far, change = (hazy != above).any((1, 2, 3)), (beside - hazy).mean((1, 2, 3))
+    assert np.all(change[far] == 0)
+    assert change[~far].min() < -4 and change[~far].max() > 4
 
 
 def test_the_height_follows_the_photo_through_crop_and_turns(monkeypatch):
