@@ -46,10 +46,10 @@ SETS = (
     Set("noise", "CBSD68@50f", "psnr", "sigma 50, float"),
     Set("rain", "Rain100L", "psnr_y", "synthetic streaks", True),
     Set("rain", "Rain800", "psnr_y", "test part, known as Test100; JPEG copies", True),
-    Set("rain", "CBSD68@rain", "psnr_y", "drawn as in training, other photos"),
+    Set("rain", "CBSD68@rain", "psnr_y", "synthetic, as in the training, on other photos"),
     Set("haze", "SOTS_indoor", "psnr", "RESIDE, indoor scenes", True),
-    Set("haze", "CBSD68@haze", "psnr", "drawn as in training, other photos"),
-    Set("snow", "CBSD68@snow", "psnr", "drawn as in training, other photos", True),
+    Set("haze", "CBSD68@haze", "psnr", "synthetic, as in the training, on other photos"),
+    Set("snow", "CBSD68@snow", "psnr", "synthetic, as in the training, on other photos", True),
     Set("clean", "CBSD68@0", "psnr", "clean photos: do no harm", True),
 )
 
