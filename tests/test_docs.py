@@ -12,6 +12,7 @@ from PIL import Image
 
 import model
 import option
+from runtime import files
 from tests.conftest import REPO, make_pairs, photo, save
 from tests.test_commands import ROWS, make_everything, place_files, shortened, write_weights
 from tool import guarded
@@ -23,7 +24,7 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s`])((?:python main\.py|python -m (?:tool\.\w|tests\.\w|pytest)|torchrun|make [a-z])[^`\n]*)")
 # these print texts, need optional packages, start a server, or take minutes
 PARSED_ONLY = ("--help", "--list", "--logger", "--onnx", "onnxruntime", "clip.mp4", "tool.serve", "tool.demo", "tool.audit", "tool.bench",
-               "tool.zoo")
+               "tool.zoo", "--config zoo/")
 SLOW = ("--template demo", "--save_maps", "--teachers", "tool.export")
 
 
@@ -97,7 +98,9 @@ def everything(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def data(everything, place) -> Path:
-    """The working folder with a copy of `everything`."""
+    """The working folder with a copy of `everything`, and the recipes of the zoo."""
+    for recipe in (REPO / "zoo").glob("*/args.json"):
+        shutil.copy(recipe, files.make_folder(place / "zoo" / recipe.parent.name))
     return shutil.copytree(everything, place, dirs_exist_ok=True)
 
 
